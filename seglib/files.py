@@ -1,0 +1,88 @@
+"""Files: written aside and renamed, so that nobody meets half of one; photographs read as a viewer shows them."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
+EXIF_ORIENTATION = 0x0112
+
+
+@contextmanager
+def written_aside(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; what was written there becomes `path` when the block ends well.
+
+    Raises:
+        OSError: the disk is full or may not be written to; names `path`, which is left as it was.
+    """
+    path = Path(path)
+    aside = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield aside
+        os.replace(aside, path)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OSError(
+            f"cannot write {path}: {reason}. What was there before is untouched; free some space or choose a folder "
+            "that may be written to."
+        ) from error
+    finally:
+        with suppress(OSError):  # a read-only disk: there is nothing to tidy, and the error above says more
+            aside.unlink(missing_ok=True)
+
+
+def image_files(folder: str | Path) -> dict[str, Path]:
+    """The image files of a folder by name, sorted; hidden files and other kinds are left out."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no folder {folder}: give the folder that holds the images")
+    return {
+        path.name: path
+        for path in sorted(folder.iterdir())
+        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+    }
+
+
+def open_image(path: str | Path) -> Image.Image:
+    """Open and decode an image file, with an error that names the file where that fails."""
+    try:
+        image = Image.open(path)
+        image.load()
+    except FileNotFoundError:
+        raise FileNotFoundError(f"no image {path}: put the file there, or leave it out of the data set") from None
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{path} cannot be read as an image ({error}): replace the file or leave it out") from error
+    return image
+
+
+def read_image(path: str | Path, size: tuple[int, int] | None = None) -> np.ndarray:
+    """Read a photograph as a viewer shows it.
+
+    Args:
+        size: (height, width) that the annotations speak of. It decides where a file carries an EXIF rotation: if it
+            is the size of the stored raster and not that of the turned one, the annotations were drawn on the stored
+            raster, and that is what comes back.
+
+    Returns:
+        uint8 (H, W, 3) RGB; grey, palette and CMYK images are converted, transparency is dropped.
+
+    Raises:
+        FileNotFoundError, ValueError: the file is missing, broken, or of another size than `size` either way round.
+    """
+    stored = open_image(path)
+    shown = ImageOps.exif_transpose(stored)
+    image = shown
+    if size is not None:
+        if (shown.height, shown.width) != tuple(size):
+            image = stored
+        if (image.height, image.width) != tuple(size):
+            raise ValueError(
+                f"{path} is {shown.height}x{shown.width} (height x width) but its annotations say {size[0]}x{size[1]}: "
+                "the image was resized or belongs to other annotations"
+            )
+    return np.array(image.convert("RGB"))

@@ -1,0 +1,69 @@
+"""What the tests share: the bundled sample, the real photographs where they are at hand, little files to break."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+torch.set_num_threads(1)  # nets this small gain nothing from a second thread, and lose much where a core is busy
+
+ROOT = Path(__file__).parents[1]
+REAL = ROOT.parent / "shared" / "data"
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch):
+    """A variable set in the shell that runs the tests must not decide what they see."""
+    for name in [name for name in os.environ if name.startswith("SEGLIB_")]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def sample(tmp_path_factory) -> Path:
+    """The bundled COCO sample, as the tiny profile renders it."""
+    from seglib.datasets import render
+
+    return render("coco", images=80, size=160, root=tmp_path_factory.mktemp("sample"))
+
+
+@pytest.fixture(scope="session")
+def real_coco() -> Path:
+    """Real COCO photographs, which a stranger's clone does not have."""
+    if not (REAL / "coco" / "annotations").is_dir():
+        pytest.skip("needs the real photographs of ../shared/data/coco")
+    return REAL / "coco"
+
+
+class Tiny:
+    """A COCO data set of two 8x10 photographs to break on purpose: change `.content`, then call `.open`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.file = folder, folder / "instances.json"
+        self.images = folder / "images"
+        self.images.mkdir()
+        for number in (1, 2):
+            Image.fromarray(np.full((8, 10, 3), 60 * number, np.uint8)).save(self.images / f"{number}.png")
+        square = [1, 1, 5, 1, 5, 5, 1, 5]
+        self.content = {
+            "images": [{"id": n, "file_name": f"{n}.png", "height": 8, "width": 10} for n in (1, 2)],
+            "annotations": [
+                {"id": 11, "image_id": 1, "category_id": 3, "segmentation": [square], "iscrowd": 0, "area": 16},
+                {"id": 12, "image_id": 2, "category_id": 7, "segmentation": [square], "iscrowd": 0, "area": 16},
+            ],
+            "categories": [{"id": 3, "name": "cup"}, {"id": 7, "name": "hat"}],
+        }
+
+    def open(self, **settings):
+        from seglib.datasets import COCOSegmentationDataset
+
+        self.file.write_text(json.dumps(self.content))
+        return COCOSegmentationDataset(self.images, self.file, **settings)
+
+
+@pytest.fixture
+def tiny(tmp_path) -> Tiny:
+    return Tiny(tmp_path)
