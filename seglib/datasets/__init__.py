@@ -1,0 +1,9 @@
+"""Data sets: a reader for each format, a card for each set, and the rendered sample that stands in for it."""
+
+from seglib.datasets.catalog import prepare
+from seglib.datasets.coco import COCOSegmentationDataset
+from seglib.datasets.common import hold_out
+from seglib.datasets.folder import MaskFolderDataset
+from seglib.datasets.scenes import render
+
+__all__ = ["COCOSegmentationDataset", "MaskFolderDataset", "hold_out", "prepare", "render"]

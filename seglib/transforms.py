@@ -1,0 +1,107 @@
+"""The Albumentations pipelines, and the one module that knows Albumentations.
+
+Two kinds. `resize` is deterministic and belongs to a data set. `augmentation` is random and belongs to training: what
+it draws depends on (seed, epoch, sample index) and nothing else.
+"""
+
+import os
+import random
+from collections.abc import Callable, Iterator
+from typing import Any
+
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else importing it asks the network for its newest version
+
+import albumentations as A
+import cv2
+import numpy as np
+
+from seglib.masks import IGNORE
+
+Transform = Callable[..., dict[str, Any]]
+
+
+def resize(height: int, width: int) -> Transform:
+    """Resize image and mask to (height, width), whatever the aspect: transform(image=, mask=) -> the same keys.
+
+    The image is averaged over what a new pixel covers where it shrinks (no moire), and interpolated where it grows. The
+    mask takes the value at the new pixel's centre, `INTER_NEAREST_EXACT`: OpenCV's older INTER_NEAREST takes the upper
+    left one, which shifts every mask against its image.
+    """
+    return A.Resize(
+        height,
+        width,
+        interpolation=cv2.INTER_LINEAR,
+        mask_interpolation=cv2.INTER_NEAREST_EXACT,
+        area_for_downscale="image",
+    )
+
+
+def augmentation(
+    *,
+    horizontal_flip: float = 0.0,
+    vertical_flip: float = 0.0,
+    rotate: float = 0.0,
+    brightness: float = 0.0,
+    contrast: float = 0.0,
+) -> A.Compose:
+    """The random changes of a training picture, each independent of the others.
+
+    Args:
+        horizontal_flip, vertical_flip: probability of mirroring left-right, upside down.
+        rotate: largest angle in degrees, either way. The corners that come in are black and 255 ("do not count").
+        brightness, contrast: largest relative change, either way; applied to half of the pictures.
+    """
+    steps: list[A.BasicTransform] = []
+    if horizontal_flip:
+        steps.append(A.HorizontalFlip(p=horizontal_flip))
+    if vertical_flip:
+        steps.append(A.VerticalFlip(p=vertical_flip))
+    if rotate:
+        steps.append(A.Rotate(limit=(-rotate, rotate), border_mode=cv2.BORDER_CONSTANT, fill=0, fill_mask=IGNORE, p=1))
+    if brightness or contrast:
+        steps.append(
+            A.RandomBrightnessContrast((-brightness, brightness), (-contrast, contrast), ensure_safe_range=True, p=0.5)
+        )
+    return A.Compose(steps)
+
+
+def augment(pipeline: A.Compose, image: np.ndarray, mask: np.ndarray, draw: tuple[int, ...]) -> tuple:
+    """Apply a random pipeline with what (seed, epoch, sample index) draws.
+
+    Args:
+        image: uint8 (H, W, 3).
+        mask: uint8 (H, W).
+        draw: whole numbers, none negative: the same numbers give the same pictures in any process, on any worker.
+
+    Returns:
+        The changed (image, mask), of the size that the pipeline makes.
+
+    `Compose.set_random_seed` would hand one and the same seed to every transform, so that two flips of probability 0.5
+    always fell together. Here each transform has a child of its own of one `SeedSequence`.
+    """
+    steps = list(_walk(pipeline))
+    for step, child in zip(steps, np.random.SeedSequence(draw).spawn(len(steps)), strict=True):
+        low, high = child.generate_state(2, np.uint64).tolist()
+        step.random_generator, step.py_random = np.random.default_rng(child), random.Random(low << 64 | high)
+    changed = pipeline(image=image, mask=mask)
+    return changed["image"], changed["mask"]
+
+
+def _walk(pipeline: Any) -> Iterator[Any]:
+    """The pipeline itself and every transform in it, however deep (`OneOf`, `Sequential`, ...)."""
+    yield pipeline
+    for step in getattr(pipeline, "transforms", ()):
+        yield from _walk(step)
+
+
+def describe(pipeline: Any) -> Any:
+    """A pipeline's settings as plain JSON, to be kept with a run."""
+    return None if pipeline is None else _plain(pipeline.to_dict()["transform"])
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
