@@ -1,0 +1,134 @@
+"""Losses: loss(logits, mask) -> scalar.
+
+All take logits (B, C, H, W) and a class mask (B, H, W) of uint8 in which 255 does not count: such a pixel enters
+neither numerator nor denominator, and a batch of nothing else has loss 0 with finite gradients. All compute in float32,
+whatever autocast says: a sum over a mask of 512x512 pixels overflows half precision.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from seglib.masks import IGNORE
+
+
+@dataclass(frozen=True)
+class BCELoss:
+    """Binary cross-entropy of one logit a pixel, averaged over the pixels that count.
+
+    Args:
+        pos_weight: how much more a pixel of class 1 weighs, against imbalance.
+    """
+
+    pos_weight: float | None = None
+
+    def __call__(self, logits: Tensor, mask: Tensor) -> Tensor:
+        """Logits (B, 1, H, W) and mask (B, H, W) of 0, 1 and 255 -> scalar."""
+        if logits.shape[1] != 1:
+            raise ValueError(f"BCE takes one logit a pixel, not {logits.shape[1]}: build the model with classes=1")
+        with torch.autocast(logits.device.type, enabled=False):
+            counts = mask != IGNORE
+            target = (mask == 1).float()
+            weight = None if self.pos_weight is None else logits.new_tensor(self.pos_weight, dtype=torch.float32)
+            per_pixel = F.binary_cross_entropy_with_logits(
+                logits[:, 0].float(), target, pos_weight=weight, reduction="none"
+            )
+            return per_pixel.where(counts, 0.0).sum() / counts.sum().clamp(min=1)
+
+
+@dataclass(frozen=True)
+class CrossEntropyLoss:
+    """Cross-entropy over classes, averaged over the pixels that count.
+
+    Args:
+        class_weights: how much a pixel of each class weighs; the mean is then the weighted one.
+    """
+
+    class_weights: Sequence[float] | None = None
+
+    def __call__(self, logits: Tensor, mask: Tensor) -> Tensor:
+        """Logits (B, C, H, W) and mask (B, H, W) of 0..C-1 and 255 -> scalar."""
+        if logits.shape[1] < 2:
+            raise ValueError(
+                "cross-entropy takes a logit for each class, background too: build the model with classes=2"
+            )
+        with torch.autocast(logits.device.type, enabled=False):
+            logits, target = logits.float(), mask.long()
+            weights = logits.new_ones(logits.shape[1])
+            if self.class_weights is not None:
+                weights = logits.new_tensor(self.class_weights)
+            total = F.cross_entropy(logits, target, weight=weights, ignore_index=IGNORE, reduction="sum")
+            counts = target != IGNORE
+            weight = weights[target.where(counts, 0)].where(counts, 0.0).sum()
+            return total / weight.where(weight > 0, 1.0)
+
+
+@dataclass(frozen=True)
+class DiceLoss:
+    """1 - soft Dice (Milletari et al., 2016, arXiv:1606.04797), over all pixels of the batch that count.
+
+    One logit a pixel: the Dice of class 1. Several: the mean over the classes that occur in the batch's masks. The sums
+    run over the whole batch, so that an image without an object does not outweigh the others.
+
+    Args:
+        smooth: added above and below, in pixels; keeps the loss finite and gentle where there is nearly no object.
+    """
+
+    smooth: float = 1.0
+
+    def __call__(self, logits: Tensor, mask: Tensor) -> Tensor:
+        """Logits (B, C, H, W) and mask (B, H, W) -> scalar."""
+        with torch.autocast(logits.device.type, enabled=False):
+            logits, counts = logits.float(), (mask != IGNORE)[:, None]
+            if logits.shape[1] == 1:
+                probability, truth = logits.sigmoid(), (mask == 1)[:, None].float()
+            else:
+                probability = logits.softmax(dim=1)
+                classes = torch.arange(logits.shape[1], device=mask.device)[:, None, None]
+                truth = (mask[:, None] == classes).float()
+            probability = probability.where(counts, 0.0)
+            overlap, size = (probability * truth).sum(dim=(0, 2, 3)), truth.sum(dim=(0, 2, 3))
+            dice = (2 * overlap + self.smooth) / (probability.sum(dim=(0, 2, 3)) + size + self.smooth)
+            if logits.shape[1] == 1:
+                return (1 - dice).sum()
+            present = size > 0
+            return (1 - dice).where(present, 0.0).sum() / present.sum().clamp(min=1)
+
+
+@dataclass(frozen=True)
+class BCEDiceLoss:
+    """alpha * BCE + (1 - alpha) * Dice: BCE judges each pixel, Dice the object as a whole.
+
+    Args:
+        alpha: the share of BCE, 0 to 1. pos_weight: see BCELoss. smooth: see DiceLoss.
+    """
+
+    alpha: float = 0.5
+    pos_weight: float | None = None
+    smooth: float = 1.0
+
+    def __call__(self, logits: Tensor, mask: Tensor) -> Tensor:
+        """Logits (B, 1, H, W) and mask (B, H, W) -> scalar."""
+        bce, dice = BCELoss(self.pos_weight)(logits, mask), DiceLoss(self.smooth)(logits, mask)
+        return self.alpha * bce + (1 - self.alpha) * dice
+
+
+@dataclass(frozen=True)
+class CEDiceLoss:
+    """alpha * cross-entropy + (1 - alpha) * Dice.
+
+    Args:
+        alpha: the share of cross-entropy, 0 to 1. class_weights: see CrossEntropyLoss. smooth: see DiceLoss.
+    """
+
+    alpha: float = 0.5
+    class_weights: Sequence[float] | None = None
+    smooth: float = 1.0
+
+    def __call__(self, logits: Tensor, mask: Tensor) -> Tensor:
+        """Logits (B, C, H, W) and mask (B, H, W) -> scalar."""
+        entropy, dice = CrossEntropyLoss(self.class_weights)(logits, mask), DiceLoss(self.smooth)(logits, mask)
+        return self.alpha * entropy + (1 - self.alpha) * dice

@@ -1,0 +1,57 @@
+"""Models by name, and models out of checkpoints."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from seglib.models.unet import UNet
+
+MODELS: dict[str, Callable[..., nn.Module]] = {"unet": UNet}
+
+
+def build_model(name: str, classes: int, weights: str | None = None, **settings) -> nn.Module:
+    """Build a model by name.
+
+    Args:
+        name: one of `MODELS`.
+        classes: channels of the logits; 1 for a binary mask.
+        weights: None, from scratch. (A U-Net of our own has no published weights.)
+        settings: arguments of the model itself.
+
+    Raises:
+        ValueError: no such model, listing those there are; weights that do not exist.
+    """
+    if name not in MODELS:
+        raise ValueError(f"no model {name!r}; there are {', '.join(MODELS)}")
+    if weights is not None:
+        raise ValueError(f"there are no {weights!r} weights for {name!r}: weights=None trains it from scratch")
+    return MODELS[name](classes=classes, **settings)
+
+
+def load_model(path: str | Path) -> nn.Module:
+    """The model of a `best_model.pth`, in eval mode, on the CPU. Never fetches weights, never runs code from the file.
+
+    What training knew is kept on the model: `.class_names` and `.image_size` (height, width), each None where unknown.
+
+    Raises:
+        FileNotFoundError, ValueError: no file, or not a checkpoint of `seglib.train.fit`.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no checkpoint {path}: a finished run holds it as best_model.pth")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        settings, state = checkpoint["settings"], checkpoint["model"]
+    except Exception as error:  # pickle, zip and tensor errors: whatever is in there, it is no checkpoint of ours
+        raise ValueError(f"{path} is no checkpoint of seglib ({type(error).__name__}: {error})") from error
+    if settings is None:
+        raise ValueError(
+            f"{path} holds weights of a model that seglib cannot build by itself: build the model as you did for "
+            "training, then model.load_state_dict(torch.load(path, weights_only=True)['model'])"
+        )
+    model = build_model(**settings)
+    model.load_state_dict(state)
+    model.class_names, model.image_size = checkpoint["classes"], checkpoint["image_size"]
+    return model.eval()
