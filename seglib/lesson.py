@@ -1,0 +1,146 @@
+"""What a lesson needs around its experiment: profile, data, seeds, a place to write. Only this module knows of lessons."""
+
+import json
+import os
+import platform
+import random
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+
+from seglib.datasets.catalog import card, check_layout, prepare
+from seglib.datasets.scenes import render
+from seglib.runs import write_json
+
+PROFILES = ("tiny", "demo", "full")
+SAMPLES = {"tiny": {"images": 80, "size": 160}, "demo": {"images": 1000, "size": 320}}  # a profile's bundled sample
+
+_now = SimpleNamespace(lesson=None, profile=None, started=0.0)
+
+
+def choose_profile(choice: str = "auto") -> tuple[str, str]:
+    """The profile and the reason for it.
+
+    Args:
+        choice: a profile, or "auto": SEGLIB_PROFILE where it is set, else "demo" on a GPU and "tiny" without.
+    """
+    asked = os.environ.get("SEGLIB_PROFILE", "auto") if choice == "auto" else choice
+    if asked in PROFILES:
+        return asked, "SEGLIB_PROFILE says so" if choice == "auto" else "chosen above"
+    if asked != "auto":
+        raise ValueError(f"no profile {asked!r}; there are {', '.join(PROFILES)}, and auto")
+    if torch.cuda.is_available():
+        return "demo", "there is a GPU"
+    return "tiny", "there is no GPU"
+
+
+def settings(lesson: str, choice: str = "auto", **numbers: tuple) -> SimpleNamespace:
+    """Choose the profile, seed everything, report the machine, and return the profile's numbers.
+
+    Args:
+        lesson: the notebook's name, "02_unet_binary".
+        choice: see `choose_profile`.
+        numbers: three values each, for tiny, demo and full.
+
+    Returns:
+        The numbers as attributes, and .profile, .device, .seed.
+    """
+    profile, reason = choose_profile(choice)
+    wrong = [name for name, values in numbers.items() if len(values) != len(PROFILES)]
+    if wrong:
+        raise ValueError(f"each setting has a value for tiny, demo and full; {', '.join(wrong)} has not")
+    _now.lesson, _now.profile, _now.started = lesson, profile, time.perf_counter()
+    chosen = {name: values[PROFILES.index(profile)] for name, values in numbers.items()}
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    result = SimpleNamespace(profile=profile, device=device, **{"seed": 0, **chosen})
+    seed(result.seed)
+    print(f"Profile {profile}, because {reason}. Device: {device_name()}. PyTorch {torch.__version__}.")
+    for name, value in chosen.items():
+        print(f"  {name:<16} {value}")
+    return result
+
+
+def device_name() -> str:
+    """The GPU by name and memory, or the CPU by cores."""
+    if torch.cuda.is_available():
+        properties = torch.cuda.get_device_properties(0)
+        return f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"
+    return f"{platform.machine()} CPU, {os.cpu_count()} cores"
+
+
+def seed(number: int) -> None:
+    """Seed Python's, numpy's and torch's random generators."""
+    random.seed(number)
+    np.random.seed(number)
+    torch.manual_seed(number)
+
+
+def data(name: str) -> Path:
+    """The folder of a data set: in SEGLIB_DATA where that is set, else the sample (tiny, demo) or the real set (full).
+
+    Raises:
+        FileNotFoundError: the real set is not there; says which layout to put where.
+    """
+    card(name)
+    if os.environ.get("SEGLIB_DATA"):
+        folder = check_layout(name, Path(os.environ["SEGLIB_DATA"]).expanduser().resolve() / name)
+        print(f"Data: {folder}, as SEGLIB_DATA says.")
+        return folder
+    profile = _now.profile or choose_profile()[0]
+    if profile == "full":
+        folder = prepare(name)
+        print(f"Data: {card(name).title} in {folder}.")
+        return folder
+    folder = render(name, **SAMPLES[profile])
+    print(f"Data: the bundled sample, {SAMPLES[profile]['images']} rendered scenes in {card(name).title}'s format.")
+    return folder
+
+
+def run_dir(*parts: str) -> Path:
+    """A folder of this lesson's own to write to: runs/<lesson>/<profile>/<parts>. SEGLIB_RUNS names another `runs`.
+
+    With SEGLIB_DATA set, the profile's folder has that folder's name added: its runs are not those of the sample.
+    """
+    if _now.lesson is None:
+        raise RuntimeError("run the lesson's settings cell first: it calls lesson.settings(...)")
+    checkout = Path(__file__).parents[1]
+    root = os.environ.get("SEGLIB_RUNS") or (checkout / "runs" if (checkout / "notebooks").is_dir() else "runs")
+    source = os.environ.get("SEGLIB_DATA")
+    profile = f"{_now.profile}-{Path(source).resolve().name}" if source else _now.profile
+    return Path(root).expanduser().resolve().joinpath(_now.lesson, profile, *parts)
+
+
+def result(metric: str, value: float) -> None:
+    """Say the lesson's headline figure, and keep it in result.json for the course's table."""
+    seconds = time.perf_counter() - _now.started
+    content = {"metric": metric, "value": value, "profile": _now.profile, "device": device_name(), "seconds": seconds}
+    write_json(run_dir() / "result.json", content)
+    print(f"{metric}: {value:.3f} ({_now.profile} profile, {device_name()}, {seconds:.0f} s)")
+
+
+def check(answer: Any, right: Any, hint: str = "") -> None:
+    """Say whether the answer to an exercise is right.
+
+    Args:
+        answer: the reader's; None where there is none yet.
+        right: what it should be. Numbers and arrays may differ by one part in a thousand.
+        hint: said where the answer is wrong.
+    """
+    if answer is None:
+        print("Not answered yet: put your answer in the cell above and run both again.")
+        return
+    if isinstance(right, str | bool | dict | set):
+        same = answer == right
+    else:
+        given, wanted = np.asarray(answer), np.asarray(right)
+        same = given.shape == wanted.shape and bool(np.allclose(given, wanted, rtol=1e-3, atol=1e-6, equal_nan=True))
+    print("Right!" if same else f"Not yet: got {_short(answer)}. {hint}".strip())
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value) if isinstance(value, dict) else str(value)
+    return text if len(text) <= 80 else text[:77] + "..."

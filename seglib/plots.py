@@ -1,0 +1,281 @@
+"""Every figure of the course.
+
+A function here returns a matplotlib Figure that is already closed for pyplot: as the last line of a notebook cell it is
+shown once, and a script that makes a hundred leaks none. Pictures go in as uint8 (H, W, 3) arrays or (3, H, W) tensors.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyArrowPatch, Patch, Rectangle
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from seglib.files import written_aside
+from seglib.masks import IGNORE, palette
+
+LINES = ("-", "--", "-.", ":")
+History = Sequence[Mapping[str, float]]
+
+
+def save(figure: Figure, path: str | Path) -> None:
+    """Save a figure aside, then rename."""
+    with written_aside(path) as aside:
+        figure.savefig(aside, bbox_inches="tight")
+
+
+def as_array(picture: Any) -> np.ndarray:
+    """A picture or mask as a numpy array, (H, W, 3) or (H, W), whichever of tensor and array it was."""
+    array = np.asarray(picture)
+    return array.transpose(1, 2, 0) if array.ndim == 3 and array.shape[0] == 3 and array.shape[2] != 3 else array
+
+
+# ------------------------------------------------------------------------------------------------ pictures and masks
+
+
+def colour_mask(mask: Any) -> np.ndarray:
+    """A class mask (H, W) in its classes' colours: uint8 (H, W, 3); 255 is pale."""
+    return palette()[as_array(mask)]
+
+
+def overlay(image: Any, mask: Any, alpha: float = 0.45) -> np.ndarray:
+    """A class mask laid over its picture, outlines solid, background clear: uint8 (H, W, 3).
+
+    Args:
+        image: uint8 (H, W, 3). mask: uint8 (H, W). alpha: how much of the picture the colour hides, 0 to 1.
+    """
+    image, mask = as_array(image), as_array(mask)
+    if image.shape[:2] != mask.shape:
+        raise ValueError(f"picture {image.shape[:2]} and mask {mask.shape} differ in size")
+    edge = np.zeros(mask.shape, dtype=bool)
+    edge[:, 1:] |= mask[:, 1:] != mask[:, :-1]
+    edge[1:] |= mask[1:] != mask[:-1]
+    opacity = np.where(edge, 1.0, alpha)[..., None] * ((mask > 0) | edge)[..., None]
+    colour = palette()[np.where(edge & (mask == 0), _neighbour(mask), mask)]
+    return (image * (1 - opacity) + colour * opacity).round().astype(np.uint8)
+
+
+def _neighbour(mask: np.ndarray) -> np.ndarray:
+    """The larger of the values to the left and above: the class whose outline runs through a background pixel."""
+    padded = np.pad(mask, ((1, 0), (1, 0)))
+    return np.maximum(padded[1:, :-1], padded[:-1, 1:])
+
+
+def picture_grid(
+    rows: Sequence[Sequence[Any]],
+    titles: Sequence[str],
+    labels: Sequence[str] = (),
+    classes: Sequence[str] = (),
+    title: str = "",
+    void: bool = False,
+) -> Figure:
+    """Rows of pictures under column titles, with a legend of the classes below.
+
+    Args:
+        rows: pictures (H, W, 3) as they are, masks (H, W) in their colours, None for an empty place.
+        titles: one a column. labels: one a row. classes: names, background first. void: explain 255 too.
+    """
+    columns = len(titles)
+    shapes = [as_array(next(cell for cell in row if cell is not None)).shape for row in rows]
+    width = 2.6
+    heights = [width * min(max(shape[0] / shape[1], 0.5), 1.4) for shape in shapes]
+    extra = (0.35 if title else 0) + 0.3 + (0.4 if classes else 0)
+    figure, axes = plt.subplots(
+        len(rows),
+        columns,
+        figsize=(width * columns + (0.5 if labels else 0), sum(heights) + 0.25 * len(rows) + extra),
+        squeeze=False,
+        layout="constrained",
+        height_ratios=heights,
+    )
+    for i, row in enumerate(rows):
+        for j, cell in enumerate(row):
+            axis = axes[i, j]
+            axis.set(xticks=[], yticks=[])
+            axis.spines[:].set_visible(False)
+            if i == 0:
+                axis.set_title(titles[j], fontsize=10)
+            if j == 0 and labels:
+                axis.set_ylabel(labels[i], fontsize=8)
+            if cell is not None:
+                array = as_array(cell)
+                axis.imshow(colour_mask(array) if array.ndim == 2 else array, interpolation="nearest")
+    if title:
+        figure.suptitle(title, fontsize=12)
+    if classes:
+        figure.legend(
+            handles=class_patches(classes, void),
+            loc="outside lower center",
+            ncols=min(len(classes) + void, 6),
+            fontsize=9,
+        )
+    return _closed(figure)
+
+
+def class_patches(classes: Sequence[str], void: bool = False) -> list[Patch]:
+    """Legend entries for the classes' colours."""
+    entries = [*enumerate(classes), *([(IGNORE, "does not count (255)")] if void else [])]
+    return [Patch(facecolor=palette()[index] / 255, edgecolor="grey", label=name) for index, name in entries]
+
+
+def triples(samples: Sequence[tuple], classes: Sequence[str], title: str = "Image, mask and both") -> Figure:
+    """Samples of a data set, a row each: image, mask, overlay.
+
+    Args:
+        samples: (image, mask, name).
+    """
+    rows = [(image, mask, overlay(image, mask)) for image, mask, _ in samples]
+    void = any((as_array(mask) == IGNORE).any() for _, mask, _ in samples)
+    return picture_grid(rows, ("image", "mask", "overlay"), [name for *_, name in samples], classes, title, void)
+
+
+def error_map(truth: Any, prediction: Any) -> np.ndarray:
+    """Where a binary prediction is wrong: uint8 (H, W, 3), white found, red missed, blue false alarm, pale 255."""
+    truth, prediction = as_array(truth), as_array(prediction)
+    colours = np.full((*truth.shape, 3), 30, dtype=np.uint8)
+    colours[(truth == 1) & (prediction == 1)] = 255
+    colours[(truth == 1) & (prediction != 1)] = (230, 57, 70)
+    colours[(truth == 0) & (prediction == 1)] = (58, 110, 230)
+    colours[truth == IGNORE] = palette()[IGNORE]
+    return colours
+
+
+# ------------------------------------------------------------------------------------------------ curves and bars
+
+
+def _runs(histories: History | Mapping[str, History]) -> dict[str, History]:
+    return dict(histories) if isinstance(histories, Mapping) else {"": histories}
+
+
+def loss_curves(histories: History | Mapping[str, History], title: str = "Loss") -> Figure:
+    """Training (dashed) and validation loss (solid) by epoch.
+
+    Args:
+        histories: one history, or several by name.
+    """
+    return _curves(histories, {"train_loss": ("training", "--"), "val_loss": ("validation", "-")}, title, "loss")
+
+
+def metric_curves(
+    histories: History | Mapping[str, History],
+    columns: Sequence[str] = ("val_iou", "val_dice"),
+    title: str = "Validation metrics",
+) -> Figure:
+    """Columns of one or several histories by epoch, on a scale from 0 to 1, the best epoch of the first one marked."""
+    styles = {column: (column.removeprefix("val_"), LINES[i % len(LINES)]) for i, column in enumerate(columns)}
+    figure = _curves(histories, styles, title, "score", mark=columns[0])
+    figure.axes[0].set_ylim(0, 1)
+    return figure
+
+
+def _curves(histories: Any, styles: Mapping[str, tuple[str, str]], title: str, ylabel: str, mark: str = "") -> Figure:
+    figure, axis = plt.subplots(figsize=(7, 4), layout="constrained")
+    for number, (name, history) in enumerate(_runs(histories).items()):
+        epochs = [row["epoch"] for row in history]
+        for column, (label, style) in styles.items():
+            values = [row[column] for row in history]
+            point = "o" if len(values) == 1 else ""  # a line through one point is no line
+            axis.plot(epochs, values, style, marker=point, color=f"C{number}", label=f"{name} {label}".strip())
+            if column == mark and not np.isnan(values).all():
+                best = int(np.nanargmax(values))
+                axis.plot(epochs[best], values[best], "o", color=f"C{number}")
+                axis.annotate(f"{values[best]:.3f}", (epochs[best], values[best]), (0, 6), textcoords="offset points")
+    axis.set(title=title, xlabel="epoch", ylabel=ylabel)
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.grid(alpha=0.3)
+    axis.legend()
+    return _closed(figure)
+
+
+def class_balance(pixels: Mapping[str, int], images: Mapping[str, int], total_images: int) -> Figure:
+    """Two bar charts: the share of all pixels each class has, and the share of images on which it occurs."""
+    figure, axes = plt.subplots(1, 2, figsize=(9, 0.45 * len(pixels) + 1.4), layout="constrained", sharey=True)
+    share = {name: count / max(sum(pixels.values()), 1) for name, count in pixels.items()}
+    occurs = {name: images[name] / max(total_images, 1) for name in pixels}
+    colours = palette(len(pixels)) / 255
+    for axis, values, title in ((axes[0], share, "share of all pixels"), (axes[1], occurs, "occurs on")):
+        bars = axis.barh(list(values), list(values.values()), color=colours, edgecolor="grey")
+        axis.bar_label(bars, [f"{value:.1%}" for value in values.values()], padding=3, fontsize=9)
+        axis.set(title=title, xlim=(0, 1.15))
+        axis.xaxis.set_major_formatter(PercentFormatter(1))
+    axes[0].set_xlabel("pixels that count")
+    axes[1].set_xlabel("images")
+    axes[0].invert_yaxis()
+    return _closed(figure)
+
+
+# ------------------------------------------------------------------------------------------------ architectures
+
+
+def stage_shapes(model: Any, height: int, width: int) -> list[tuple[str, tuple[int, ...]]]:
+    """The name and output shape of each stage of a model, in the order they run, for one image of that size.
+
+    Stages are the model's children; lists of modules count one by one.
+    """
+    import torch
+    from torch import nn
+
+    seen: list[tuple[str, tuple[int, ...]]] = []
+    hooks = []
+    for name, child in model.named_children():
+        parts = child.named_children() if isinstance(child, nn.ModuleList) else [("", child)]
+        for number, part in parts:
+            label = f"{name} {int(number) + 1}" if number else name
+            hooks.append(
+                part.register_forward_hook(lambda _m, _i, out, label=label: seen.append((label, tuple(out.shape))))
+            )
+    training = model.training
+    device = next(model.parameters()).device
+    with torch.no_grad():
+        model.eval()(torch.zeros(1, model.settings.get("in_channels", 3), height, width, device=device))
+    model.train(training)
+    for hook in hooks:
+        hook.remove()
+    return seen
+
+
+def architecture(model: Any, height: int = 224, width: int = 224) -> Figure:
+    """An encoder-decoder drawn as the U it is: a box a stage, lower where the picture is smaller, with its shape.
+
+    The box's height stands for the picture's side, its width for the channels, both on a logarithmic scale.
+    """
+    stages = stage_shapes(model, height, width)
+    figure, axis = plt.subplots(figsize=(13, 6), layout="constrained")
+    deepest = min(shape[2] for _, shape in stages)
+    levels = [np.log2(stages[0][1][2] / shape[2]) for _, shape in stages]
+    x, centres, tops = 0.0, [], []
+    for (name, shape), level in zip(stages, levels, strict=True):
+        box_width, box_height = 0.12 * np.log2(shape[1] + 1), 0.35 + 0.25 * np.log2(shape[2] / deepest + 1)
+        base = -1.45 * level
+        axis.add_patch(Rectangle((x, base), box_width, box_height, facecolor="#cfe0f5", edgecolor="#33507a"))
+        text = f"{name}\n{shape[1]} x {shape[2]} x {shape[3]}"
+        axis.text(x + box_width / 2, base - 0.08, text, ha="center", va="top", fontsize=8)
+        centres.append((x, x + box_width, base + box_height / 2))
+        tops.append(base + box_height)
+        x += box_width + 0.75
+    for (_, right, y0), (left, _, y1) in zip(centres, centres[1:], strict=False):
+        axis.add_patch(FancyArrowPatch((right, y0), (left, y1), arrowstyle="->", mutation_scale=12, color="#33507a"))
+    if getattr(model, "skip", False):
+        bottom = int(np.argmax(levels))
+        for i in range(bottom):
+            j = next(j for j in range(bottom + 1, len(levels)) if levels[j] == levels[i])
+            ends = (centres[i][1], tops[i] - 0.1), (centres[j][0], tops[j] - 0.1)
+            axis.add_patch(FancyArrowPatch(*ends, arrowstyle="->", mutation_scale=12, linestyle="--", color="#c04040"))
+    axis.plot([], [], color="#33507a", label="feature maps")
+    if getattr(model, "skip", False):
+        axis.plot([], [], "--", color="#c04040", label="skip connection")
+    axis.legend(loc="lower right")
+    axis.set(xlim=(-0.6, x), ylim=(-1.45 * max(levels) - 0.9, max(tops) + 0.3))
+    axis.set_title(
+        f"{type(model).__name__}: channels x height x width after each stage, for a 1x3x{height}x{width} input"
+    )
+    axis.axis("off")
+    return _closed(figure)
+
+
+def _closed(figure: Figure) -> Figure:
+    plt.close(figure)
+    return figure

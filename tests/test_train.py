@@ -1,0 +1,326 @@
+"""The loop: it learns, resumes bit for bit, refuses what would go wrong, and is right at one of everything."""
+
+import csv
+import json
+import os
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import Dataset, Subset
+
+from seglib import runs
+from seglib.losses import BCEDiceLoss, BCELoss, CrossEntropyLoss
+from seglib.metrics import ConfusionMatrix
+from seglib.models import UNet, load_model
+from seglib.train import Batches, Samples, TrainConfig, fit, make_loader, measure, stack
+from seglib.transforms import augmentation
+
+
+class Discs(Dataset):
+    """Noisy pictures with a brighter disc each: (image, mask, name)."""
+
+    classes = ("background", "disc")
+
+    def __init__(self, count: int, size: int | list[tuple[int, int]] = 32) -> None:
+        self.sizes = [(size, size)] * count if isinstance(size, int) else size
+        self.filenames = [f"disc{index}.png" for index in range(count)]
+
+    def __len__(self) -> int:
+        return len(self.filenames)
+
+    def __getitem__(self, index: int):
+        rng = np.random.default_rng(index)
+        height, width = self.sizes[index]
+        y, x = np.ogrid[:height, :width]
+        mask = (y - rng.uniform(8, height - 8)) ** 2 + (x - rng.uniform(8, width - 8)) ** 2 < 36
+        image = rng.integers(0, 120, (3, height, width)) + 80 * mask
+        return torch.from_numpy(image.astype(np.uint8)), torch.from_numpy(mask.astype(np.uint8)), self.filenames[index]
+
+
+def net(seed: int = 0, **settings) -> UNet:
+    torch.manual_seed(seed)
+    return UNet(base_channels=4, depth=2, **settings)
+
+
+def config(**settings) -> TrainConfig:
+    return TrainConfig(**{"epochs": 3, "batch_size": 4, "lr": 1e-2, "trackers": (), "previews": 1} | settings)
+
+
+def train(run_dir, model=None, data=None, val=None, loss=None, augment=None, **settings):
+    return fit(
+        model or net(), data or Discs(10), val or Discs(5), loss or BCEDiceLoss(), config(**settings), run_dir, augment
+    )
+
+
+# ------------------------------------------------------------------------------------------------ it learns
+
+
+def test_one_batch_can_be_learnt_by_heart(tmp_path):
+    data = Discs(4)
+    run = train(tmp_path, data=data, val=data, epochs=60, batch_size=4)
+    assert run.best["val_iou"] > 0.95
+
+
+def test_a_run_folder_holds_all_it_should(tmp_path):
+    run = train(tmp_path, trackers=("tensorboard",))
+    found = {path.name for path in tmp_path.iterdir()}
+    assert found == {
+        *("config.json", "history.csv", "best_model.pth", "last", "loss.png", "miou.png", "predictions", "tensorboard")
+    }
+    assert (tmp_path / "predictions" / "epoch_003" / "disc0.png").is_file()
+    with (tmp_path / "history.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+    assert runs.read_history(tmp_path / "history.csv") == run.history
+    about = json.loads((tmp_path / "config.json").read_text())["about"]
+    assert torch.__version__.startswith(about["versions"]["torch"])
+
+
+def test_the_best_model_is_rebuilt_from_its_file_alone_and_scores_what_history_says(tmp_path):
+    run = train(tmp_path, epochs=4)
+    model = load_model(tmp_path / "best_model.pth")
+    assert not model.training and model.class_names == ["background", "disc"] and model.image_size == (32, 32)
+    measured = measure(model, Discs(5), BCEDiceLoss(), batch_size=4)
+    assert measured.matrix.iou()[1].item() == pytest.approx(run.best["val_iou"], abs=1e-9)
+    assert measured.loss == pytest.approx(run.best["val_loss"], abs=1e-6)
+    assert run.best["val_iou"] == max(run.column("val_iou"))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+@pytest.mark.parametrize("batch_size", [2, 3])
+def test_every_loop_is_right_at_one_image_one_batch_one_epoch(tmp_path, count, batch_size):
+    run = train(tmp_path, data=Discs(count), val=Discs(1), epochs=1, batch_size=batch_size)
+    assert len(run.history) == 1 and np.isfinite(run.history[0]["train_loss"])
+
+
+def test_pairs_and_subsets_and_several_classes_are_taken(tmp_path):
+    class Pairs(Discs):
+        classes = ("background", "disc", "never")
+
+        def __getitem__(self, index):
+            return super().__getitem__(index)[:2]
+
+    data = Subset(Pairs(6), [0, 2, 4, 5])
+    run = train(tmp_path, model=net(classes=3), data=data, val=data, loss=CrossEntropyLoss(), epochs=1)
+    assert "iou/never" in run.history[0]
+    assert run.history[0]["val_iou"] == run.history[0]["val_miou"]
+
+
+# ------------------------------------------------------------------------------------------------ resuming
+
+
+class Killed(BaseException):
+    """Stands for a runtime that dies."""
+
+
+def die_in(monkeypatch, name: str, call: int):
+    """Let the `call`-th call of seglib.runs.<name> die before it does anything."""
+    original, calls = getattr(runs, name), []
+
+    def dying(*arguments):
+        calls.append(1)
+        if len(calls) == call:
+            raise Killed
+        return original(*arguments)
+
+    monkeypatch.setattr(runs, name, dying)
+
+
+SETTINGS = [
+    {"epochs": 4},
+    {"epochs": 4, "optimizer": "adamw", "weight_decay": 0.1, "scheduler": "cosine"},
+    {"epochs": 4, "optimizer": "sgd", "scheduler": "plateau", "plateau_patience": 0},
+]
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+@pytest.mark.parametrize(
+    ("name", "call"), [("save_torch", 2), ("save_torch", 3), ("save_torch", 4), ("write_history", 2)]
+)
+def test_killed_while_saving_the_same_call_ends_the_same(tmp_path, monkeypatch, settings, name, call):
+    augment = augmentation(horizontal_flip=0.5, rotate=10, brightness=0.2)
+    whole = train(tmp_path / "whole", augment=augment, **settings)
+    with monkeypatch.context() as patch:
+        die_in(patch, name, call)
+        with pytest.raises(Killed):
+            train(tmp_path / "killed", augment=augment, **settings)
+    started_anew = net(seed=0 if call == 2 and name == "save_torch" else 99)  # killed before any checkpoint, or after
+    resumed = train(tmp_path / "killed", augment=augment, model=started_anew, **settings)
+    for one, other in zip(whole.history, resumed.history, strict=True):
+        assert {k: v for k, v in one.items() if k != "seconds"} == {k: v for k, v in other.items() if k != "seconds"}
+    for file in ("last/checkpoint.pth", "best_model.pth"):
+        one, other = (torch.load(run.dir / file, weights_only=True)["model"] for run in (whole, resumed))
+        assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_a_finished_run_is_returned_without_training(tmp_path, capsys):
+    first = train(tmp_path)
+    changed = os.stat(tmp_path / "last" / "checkpoint.pth").st_mtime_ns
+    model = net(seed=5)
+    again = train(tmp_path, model=model)
+    assert again.finished and again.history == first.history and "nothing to train" in capsys.readouterr().out
+    assert os.stat(tmp_path / "last" / "checkpoint.pth").st_mtime_ns == changed
+
+
+def test_other_settings_are_refused_by_name(tmp_path):
+    train(tmp_path, epochs=1)
+    with pytest.raises(ValueError, match=r"config\.lr: 0\.01 then, 0\.5 now") as error:
+        train(tmp_path, epochs=1, lr=0.5)
+    assert "another run_dir" in str(error.value)
+    with pytest.raises(ValueError, match="loss: BCEDice"):
+        train(tmp_path, epochs=1, loss=BCELoss())
+    with pytest.raises(ValueError, match="train_data"):
+        train(tmp_path, epochs=1, data=Discs(9))
+    assert train(tmp_path, epochs=1, workers=0).finished  # reading with more processes changes nothing
+
+
+def test_early_stopping_and_plateau(tmp_path):
+    run = train(tmp_path, epochs=30, patience=2, scheduler="plateau", plateau_patience=0, lr=0.3)
+    losses = run.column("val_loss")
+    assert len(losses) < 30 and min(losses) == losses[-3] and run.finished
+    assert run.column("lr")[-1] < 0.3
+
+
+# ------------------------------------------------------------------------------------------------ order and draws
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2, 3])
+def test_the_number_of_workers_changes_no_pixel(workers):
+    samples = Samples(Discs(9), 2, augmentation(horizontal_flip=0.5, rotate=20, brightness=0.3), seed=3)
+    batches = Batches(9, 4, seed=3)
+    seen = []
+    for epoch in (1, 2):
+        batches.epoch = epoch
+        loader = make_loader(samples, torch.device("cpu"), workers, batch_sampler=batches, collate_fn=stack)
+        seen.append([(images, names) for images, _, names in loader])
+    by_hand = [[samples[pair] for pair in batch] for batch in batches]
+    for (images, names), batch in zip(seen[1], by_hand, strict=True):
+        assert names == [name for *_, name in batch]
+        assert torch.equal(images, torch.stack([image for image, *_ in batch]))
+    assert [names for _, names in seen[0]] != [names for _, names in seen[1]]
+
+
+def test_no_two_samples_and_no_two_epochs_share_a_draw():
+    class Same(Discs):
+        def __getitem__(self, index):
+            return super().__getitem__(0)
+
+    samples = Samples(Same(8), 2, augmentation(rotate=30, brightness=0.3, contrast=0.3), seed=0)
+    pictures = [samples[(epoch, index)][0].numpy().tobytes() for epoch in (1, 2, 3) for index in range(8)]
+    assert len(set(pictures)) == 24
+
+
+@pytest.mark.parametrize("size", [2, 3, 4, 8])
+def test_no_batch_of_one_and_every_image_once(size):
+    for count in range(2, 20):
+        batches = [[index for _, index in batch] for batch in Batches(count, size, seed=0)]
+        assert sorted(sum(batches, [])) == list(range(count))
+        assert min(map(len, batches)) >= 2
+        assert max(map(len, batches)) <= (3 if size == 2 else size)
+        assert len(batches) == len(Batches(count, size, seed=0))
+
+
+def test_a_batch_of_one_is_refused_for_batch_norm_only(tmp_path):
+    with pytest.raises(ValueError, match="batch_size=1 cannot train batch norm"):
+        train(tmp_path / "a", batch_size=1)
+    plain = nn.Conv2d(3, 1, 1)
+
+    class Plain(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = plain
+
+        def forward(self, images):
+            return self.conv(images.float() / 255)
+
+    run = train(tmp_path / "b", model=Plain(), batch_size=1, epochs=1)
+    assert len(run.history) == 1
+    with pytest.raises(ValueError, match="cannot build by itself"):
+        run.model()
+
+
+# ------------------------------------------------------------------------------------------------ measuring
+
+
+def test_images_of_many_sizes_are_measured_unpadded_and_the_batch_size_changes_nothing():
+    data = Discs(6, [(32, 32), (20, 40), (32, 32), (17, 33), (20, 40), (32, 32)])
+    model = net().eval()
+    one_by_one = ConfusionMatrix(2)
+    for index in range(6):
+        image, mask, _ = data[index]
+        one_by_one.update((model(image[None]) > 0)[:, 0].long(), mask[None])
+    for batch_size in (1, 2, 6):
+        assert measure(model, data, batch_size=batch_size).matrix.matrix.tolist() == one_by_one.matrix.tolist()
+
+
+def test_images_of_many_sizes_cannot_train_together(tmp_path):
+    with pytest.raises(ValueError, match=r"different sizes in one training batch: .*disc.*resize"):
+        train(tmp_path, data=Discs(4, [(32, 32), (20, 40)] * 2), epochs=1)
+
+
+# ------------------------------------------------------------------------------------------------ bad labels, bad numbers
+
+
+class Mislabelled(Discs):
+    def __getitem__(self, index):
+        image, mask, name = super().__getitem__(index)
+        return image, mask * 7 if index == 3 else mask, name
+
+
+def test_a_label_out_of_range_names_the_file_value_and_range(tmp_path):
+    for part in ("data", "val"):
+        with pytest.raises(ValueError, match=r"disc3\.png: mask value 7 .* allowed are 0 to 1"):
+            train(tmp_path / part, epochs=1, **{part: Mislabelled(5)})
+
+
+def test_a_loss_that_is_not_a_number_stops_with_epoch_step_and_files(tmp_path):
+    class Sometimes:
+        calls = 0
+
+        def __call__(self, logits, mask):
+            Sometimes.calls += torch.is_grad_enabled()
+            return BCELoss()(logits, mask) * (float("nan") if Sometimes.calls == 5 else 1)
+
+    with pytest.raises(FloatingPointError, match=r"nan in epoch 2, step 2, on disc\d+\.png, .*learning rate 0\.01"):
+        train(tmp_path, loss=Sometimes())
+    assert len(runs.read_history(tmp_path / "history.csv")) == 1  # the epoch before is kept
+
+
+def test_a_model_of_other_classes_than_the_data_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="tells 5 classes apart but the data set has 2"):
+        train(tmp_path, model=net(classes=5), loss=CrossEntropyLoss())
+
+
+def test_settings_that_make_no_sense_are_refused():
+    for settings in ({"epochs": 0}, {"batch_size": 0}, {"lr": 0}, {"optimizer": "adm"}, {"scheduler": "step"}):
+        with pytest.raises(ValueError):
+            config(**settings)
+    with pytest.raises(ValueError, match="no tracker"):
+        runs.Trackers(("wandbb",), None, {}, 0)
+
+
+# ------------------------------------------------------------------------------------------------ disks
+
+
+def test_a_run_folder_that_cannot_be_written_to_says_so(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OSError, match=r"cannot write .*config\.json"):
+        train(tmp_path / "file" / "run")
+
+
+def test_a_full_disk_names_the_file_and_keeps_the_epoch_before(tmp_path, monkeypatch):
+    def full(content, path):
+        if len(calls) == 3:
+            raise RuntimeError("[enforce fail at inline_container.cc] . PytorchStreamWriter failed writing file")
+        calls.append(1)
+        return original(content, path)
+
+    calls, original = [], torch.save
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match=r"cannot write .*pth.*untouched"):
+        train(tmp_path)
+    monkeypatch.setattr(torch, "save", original)
+    assert not list(tmp_path.rglob("*.part*"))
+    assert len(train(tmp_path).history) == 3
