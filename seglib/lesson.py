@@ -1,4 +1,4 @@
-"""What a lesson needs around its experiment: profile, data, seeds, a place to write. Only this module knows of lessons."""
+"""What a lesson needs around its experiment: profile, data, seeds, a folder. Only this module knows of lessons."""
 
 import json
 import os
@@ -96,7 +96,9 @@ def data(name: str) -> Path:
         print(f"Data: {card(name).title} in {folder}.")
         return folder
     folder = render(name, **SAMPLES[profile])
-    print(f"Data: the bundled sample, {SAMPLES[profile]['images']} rendered scenes in {card(name).title}'s format.")
+    print(
+        f"Data: the bundled sample, {SAMPLES[profile]['images']} rendered scenes in the format of {card(name).title}."
+    )
     return folder
 
 
@@ -122,23 +124,35 @@ def result(metric: str, value: float) -> None:
     print(f"{metric}: {value:.3f} ({_now.profile} profile, {device_name()}, {seconds:.0f} s)")
 
 
-def check(answer: Any, right: Any, hint: str = "") -> None:
+def check(answer: Any, right: Any, hint: str = "", solution: bool = False) -> None:
     """Say whether the answer to an exercise is right.
 
     Args:
         answer: the reader's; None where there is none yet.
         right: what it should be. Numbers and arrays may differ by one part in a thousand.
         hint: said where the answer is wrong.
+        solution: the answer is the course's own, which must be right.
+
+    Raises:
+        AssertionError: a solution that is not.
     """
-    if answer is None:
-        print("Not answered yet: put your answer in the cell above and run both again.")
+    if answer is None and not solution:
+        print("Not answered yet: put your answer in place of None and run the cell again.")
         return
-    if isinstance(right, str | bool | dict | set):
-        same = answer == right
-    else:
-        given, wanted = np.asarray(answer), np.asarray(right)
-        same = given.shape == wanted.shape and bool(np.allclose(given, wanted, rtol=1e-3, atol=1e-6, equal_nan=True))
+    same = _same(answer, right)
+    if solution and not same:
+        raise AssertionError(f"the solution gives {_short(answer)}, not {_short(right)}")
     print("Right!" if same else f"Not yet: got {_short(answer)}. {hint}".strip())
+
+
+def _same(answer: Any, right: Any) -> bool:
+    if isinstance(right, str | bool | dict | set):
+        return answer == right
+    try:
+        given, wanted = np.asarray(answer, dtype=float), np.asarray(right, dtype=float)
+    except (TypeError, ValueError):  # words where numbers were asked for
+        return False
+    return given.shape == wanted.shape and bool(np.allclose(given, wanted, rtol=1e-3, atol=1e-6, equal_nan=True))
 
 
 def _short(value: Any) -> str:

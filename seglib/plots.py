@@ -199,7 +199,7 @@ def class_balance(pixels: Mapping[str, int], images: Mapping[str, int], total_im
     for axis, values, title in ((axes[0], share, "share of all pixels"), (axes[1], occurs, "occurs on")):
         bars = axis.barh(list(values), list(values.values()), color=colours, edgecolor="grey")
         axis.bar_label(bars, [f"{value:.1%}" for value in values.values()], padding=3, fontsize=9)
-        axis.set(title=title, xlim=(0, 1.15))
+        axis.set(title=title, xlim=(0, 1.2), xticks=np.arange(0, 1.1, 0.2))
         axis.xaxis.set_major_formatter(PercentFormatter(1))
     axes[0].set_xlabel("pixels that count")
     axes[1].set_xlabel("images")

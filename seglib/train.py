@@ -120,8 +120,7 @@ def fit(
     samples = Samples(train_data, num_classes, augment, config.seed)
     batches = Batches(len(samples), config.batch_size, config.seed)
     loader = make_loader(samples, device, config.workers, batch_sampler=batches, collate_fn=stack)
-    memory = torch.channels_last if device.type == "cuda" else torch.contiguous_format
-    model = model.to(device, memory_format=memory)
+    model = model.to(device, memory_format=torch.channels_last)  # faster, on the CPU too
     optimizer = make_optimizer(model, config)
     scheduler = make_scheduler(optimizer, config)
     model, optimizer = accelerator.prepare(model, optimizer)
@@ -139,7 +138,7 @@ def fit(
         model.train()
         values, weights, files = [], [], []
         for images, masks, batch_files in progress(loader, f"epoch {epoch}/{config.epochs}"):
-            images = images.to(device, non_blocking=True).contiguous(memory_format=memory)
+            images = images.to(device, non_blocking=True).contiguous(memory_format=torch.channels_last)
             masks = masks.to(device, non_blocking=True)
             value = loss(model(images), masks)
             optimizer.zero_grad()

@@ -107,7 +107,19 @@ def test_exif_rotation_is_decided_by_the_size_of_the_mask(folders):
 def test_real_camvid_reads_with_its_void(tmp_path):
     if not (REAL / "camvid").is_dir():
         pytest.skip("needs the real photographs of ../shared/data/camvid")
-    classes = "Sky Building Pole Road Pavement Tree SignSymbol Fence Car Pedestrian Bicyclist".split()
+    classes = [
+        "Sky",
+        "Building",
+        "Pole",
+        "Road",
+        "Pavement",
+        "Tree",
+        "SignSymbol",
+        "Fence",
+        "Car",
+        "Pedestrian",
+        "Bicyclist",
+    ]
     data = MaskFolderDataset(REAL / "camvid/val", REAL / "camvid/valannot", classes, void=(11,))
     assert len(data) == 101
     values = {value for index in range(0, 101, 20) for value in data[index][1].unique().tolist()}

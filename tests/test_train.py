@@ -260,7 +260,7 @@ def test_images_of_many_sizes_cannot_train_together(tmp_path):
         train(tmp_path, data=Discs(4, [(32, 32), (20, 40)] * 2), epochs=1)
 
 
-# ------------------------------------------------------------------------------------------------ bad labels, bad numbers
+# ------------------------------------------------------------------------------------------- bad labels and numbers
 
 
 class Mislabelled(Discs):
