@@ -19,6 +19,8 @@ from seglib.runs import write_json
 PROFILES = ("tiny", "demo", "full")
 SAMPLES = {"tiny": {"images": 80, "size": 160}, "demo": {"images": 1000, "size": 320}}  # a profile's bundled sample
 
+CHECKOUT = Path(__file__).parents[1]
+
 _now = SimpleNamespace(lesson=None, profile=None, started=0.0)
 
 
@@ -87,7 +89,7 @@ def data(name: str) -> Path:
     """
     card(name)
     if os.environ.get("SEGLIB_DATA"):
-        folder = check_layout(name, Path(os.environ["SEGLIB_DATA"]).expanduser().resolve() / name)
+        folder = check_layout(name, _own_data() / name)
         print(f"Data: {folder}, as SEGLIB_DATA says.")
         return folder
     profile = _now.profile or choose_profile()[0]
@@ -102,6 +104,16 @@ def data(name: str) -> Path:
     return folder
 
 
+def _own_data() -> Path:
+    """The folder that SEGLIB_DATA names: from here or, where that is not there, from the course's own folder.
+
+    A notebook runs in notebooks/, but who types `SEGLIB_DATA=../data make course` stands one folder further up.
+    """
+    named = Path(os.environ["SEGLIB_DATA"]).expanduser()
+    from_course = CHECKOUT / named
+    return (from_course if not named.exists() and from_course.exists() else named).resolve()
+
+
 def run_dir(*parts: str) -> Path:
     """A folder of this lesson's own to write to: runs/<lesson>/<profile>/<parts>. SEGLIB_RUNS names another `runs`.
 
@@ -109,10 +121,8 @@ def run_dir(*parts: str) -> Path:
     """
     if _now.lesson is None:
         raise RuntimeError("run the lesson's settings cell first: it calls lesson.settings(...)")
-    checkout = Path(__file__).parents[1]
-    root = os.environ.get("SEGLIB_RUNS") or (checkout / "runs" if (checkout / "notebooks").is_dir() else "runs")
-    source = os.environ.get("SEGLIB_DATA")
-    profile = f"{_now.profile}-{Path(source).resolve().name}" if source else _now.profile
+    root = os.environ.get("SEGLIB_RUNS") or (CHECKOUT / "runs" if (CHECKOUT / "notebooks").is_dir() else "runs")
+    profile = f"{_now.profile}-{_own_data().name}" if os.environ.get("SEGLIB_DATA") else _now.profile
     return Path(root).expanduser().resolve().joinpath(_now.lesson, profile, *parts)
 
 

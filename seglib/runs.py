@@ -12,6 +12,7 @@ tensorboard/
 import csv
 import json
 import platform
+import uuid
 from dataclasses import dataclass, field
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -137,7 +138,7 @@ def read_history(path: str | Path) -> list[Row]:
 
 
 def about_this_machine() -> dict[str, Any]:
-    """Versions, device and time of day, to be kept with a run."""
+    """Versions, device, time of day and an id of its own, to be kept with a run."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine() + " CPU"
     packages = {}
     for name in ("seglib", "torch", "albumentations", "numpy", "accelerate"):
@@ -146,6 +147,7 @@ def about_this_machine() -> dict[str, Any]:
         except PackageNotFoundError:  # seglib itself, used from a checkout
             continue
     return {
+        "id": uuid.uuid4().hex[:12],
         "device": device,
         "python": platform.python_version(),
         "versions": packages,
@@ -174,9 +176,9 @@ class Trackers:
                 import wandb
             except ModuleNotFoundError:
                 raise ModuleNotFoundError("Weights & Biases is not installed: pip install wandb") from None
-            # Named after the folder: a run that goes on after an interruption goes on there, too.
+            about = json.loads((run_dir / "config.json").read_text())["about"]  # a run that goes on, goes on there too
             self.wandb = wandb.init(
-                project="seglib", id=run_dir.name, dir=str(run_dir), resume="allow", config=settings
+                project="seglib", name=run_dir.name, id=about["id"], resume="allow", dir=str(run_dir), config=settings
             )
 
     def log(self, row: Row) -> None:

@@ -3,6 +3,9 @@
 import csv
 import json
 import os
+import sys
+import types
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -14,7 +17,7 @@ from seglib import runs
 from seglib.losses import BCEDiceLoss, BCELoss, CrossEntropyLoss
 from seglib.metrics import ConfusionMatrix
 from seglib.models import UNet, load_model
-from seglib.train import Batches, Samples, TrainConfig, fit, make_loader, measure, stack
+from seglib.train import Batches, Samples, TrainConfig, fit, make_loader, measure, precision, stack
 from seglib.transforms import augmentation
 
 
@@ -190,10 +193,10 @@ def test_early_stopping_and_plateau(tmp_path):
 def test_the_number_of_workers_changes_no_pixel(workers):
     samples = Samples(Discs(9), 2, augmentation(horizontal_flip=0.5, rotate=20, brightness=0.3), seed=3)
     batches = Batches(9, 4, seed=3)
+    loader = make_loader(samples, torch.device("cpu"), workers, batch_sampler=batches, collate_fn=stack)
     seen = []
-    for epoch in (1, 2):
+    for epoch in (1, 2):  # the workers live on from one epoch to the next
         batches.epoch = epoch
-        loader = make_loader(samples, torch.device("cpu"), workers, batch_sampler=batches, collate_fn=stack)
         seen.append([(images, names) for images, _, names in loader])
     by_hand = [[samples[pair] for pair in batch] for batch in batches]
     for (images, names), batch in zip(seen[1], by_hand, strict=True):
@@ -291,6 +294,42 @@ def test_a_loss_that_is_not_a_number_stops_with_epoch_step_and_files(tmp_path):
 def test_a_model_of_other_classes_than_the_data_is_refused(tmp_path):
     with pytest.raises(ValueError, match="tells 5 classes apart but the data set has 2"):
         train(tmp_path, model=net(classes=5), loss=CrossEntropyLoss())
+
+
+def test_weights_and_biases_is_used_only_when_asked_for_and_told_how_to_go_on(tmp_path, monkeypatch):
+    class FakeWandb(types.ModuleType):
+        calls: ClassVar[list] = []
+
+        def init(self, **settings):
+            self.calls.append(settings)
+            return self
+
+        def log(self, numbers, step):
+            self.calls.append((step, numbers["val_iou"]))
+
+        def finish(self):
+            self.calls.append("finished")
+
+    monkeypatch.setitem(sys.modules, "wandb", FakeWandb("wandb"))
+    run = train(tmp_path / "quiet", epochs=1)
+    assert FakeWandb.calls == []
+    run = train(tmp_path / "leaves", epochs=1, trackers=("wandb",))
+    opened, logged, closed = FakeWandb.calls
+    about = json.loads((run.dir / "config.json").read_text())["about"]
+    assert (opened["id"], opened["name"], opened["resume"]) == (about["id"], "leaves", "allow")
+    assert (logged, closed) == ((1, run.best["val_iou"]), "finished")
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(ModuleNotFoundError, match="pip install wandb"):
+        train(tmp_path / "missing", epochs=1, trackers=("wandb",))
+
+
+@pytest.mark.parametrize(
+    ("gpu", "bf16", "expected"), [(False, True, "no"), (True, True, "bf16"), (True, False, "fp16")]
+)
+def test_mixed_precision_is_for_gpus_in_the_format_they_compute_in(monkeypatch, gpu, bf16, expected):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: bf16)
+    assert precision() == expected
 
 
 def test_settings_that_make_no_sense_are_refused():

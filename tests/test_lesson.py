@@ -1,0 +1,165 @@
+"""Profiles, data, where a lesson writes, what it says."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from seglib import lesson
+from seglib.datasets.catalog import CARDS, prepare
+
+
+@pytest.fixture(autouse=True)
+def _a_home_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setenv("SEGLIB_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("SEGLIB_RUNS", str(tmp_path / "runs"))
+
+
+@pytest.mark.parametrize(
+    ("choice", "variable", "gpu", "profile"),
+    [
+        ("auto", None, False, "tiny"),
+        ("auto", None, True, "demo"),
+        ("auto", "full", False, "full"),
+        ("auto", "tiny", True, "tiny"),
+        ("demo", "full", False, "demo"),
+        ("auto", "auto", False, "tiny"),
+    ],
+)
+def test_the_form_decides_then_the_variable_then_the_machine(monkeypatch, choice, variable, gpu, profile):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    if variable:
+        monkeypatch.setenv("SEGLIB_PROFILE", variable)
+    assert lesson.choose_profile(choice)[0] == profile
+
+
+def test_a_profile_that_does_not_exist_is_refused(monkeypatch):
+    monkeypatch.setenv("SEGLIB_PROFILE", "tinny")
+    with pytest.raises(ValueError, match="no profile 'tinny'; there are tiny, demo, full"):
+        lesson.choose_profile()
+
+
+def test_settings_are_those_of_the_profile_and_are_printed(capsys):
+    chosen = lesson.settings("99_test", "demo", epochs=(1, 2, 3), lr=(0.1, 0.2, 0.3))
+    assert (chosen.epochs, chosen.lr, chosen.profile, chosen.seed) == (2, 0.2, "demo", 0)
+    said = capsys.readouterr().out
+    assert "Profile demo, because chosen above" in said and "epochs" in said
+    with pytest.raises(ValueError, match="epochs has not"):
+        lesson.settings("99_test", "demo", epochs=(1, 2))
+
+
+def test_settings_seed_everything():
+    draws = []
+    for _ in range(2):
+        lesson.settings("99_test", "tiny")
+        draws.append(torch.rand(3).tolist())
+    assert draws[0] == draws[1]
+
+
+def test_tiny_gets_the_sample(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(lesson.SAMPLES, "tiny", {"images": 4, "size": 64})
+    lesson.settings("99_test", "tiny")
+    root = lesson.data("coco")
+    assert (root / "annotations" / "instances_train.json").is_file() and tmp_path / "home" in root.parents
+    assert "bundled sample" in capsys.readouterr().out
+
+
+def test_full_says_which_layout_to_put_where(tmp_path):
+    lesson.settings("99_test", "full")
+    with pytest.raises(FileNotFoundError) as error:
+        lesson.data("coco")
+    said = str(error.value)
+    for part in (
+        str(tmp_path / "home" / "coco"),
+        "instances_val.json",
+        "train2017.zip",
+        "SEGLIB_DATA",
+        "SEGLIB_PROFILE",
+    ):
+        assert part in said
+
+
+def lay_out(folder):
+    for pattern in CARDS["coco"].layout:
+        path = folder / pattern.replace("*", "1")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("{}")
+
+
+def test_full_finds_the_real_set_where_it_was_put(tmp_path):
+    lay_out(tmp_path / "home" / "coco")
+    lesson.settings("99_test", "full")
+    assert lesson.data("coco") == tmp_path / "home" / "coco" == prepare("coco")
+
+
+@pytest.mark.parametrize("profile", ["tiny", "full"])
+def test_seglib_data_is_used_in_place_of_sample_and_download_and_has_runs_of_its_own(tmp_path, monkeypatch, profile):
+    monkeypatch.setenv("SEGLIB_DATA", str(tmp_path / "mine"))
+    lesson.settings("99_test", profile)
+    with pytest.raises(FileNotFoundError, match="is not in .*mine"):
+        lesson.data("coco")
+    lay_out(tmp_path / "mine" / "coco")
+    assert lesson.data("coco") == tmp_path / "mine" / "coco"
+    assert lesson.run_dir("a") == tmp_path / "runs" / "99_test" / f"{profile}-mine" / "a"
+
+
+def test_seglib_data_may_be_named_from_the_courses_own_folder(tmp_path, monkeypatch):
+    (tmp_path / "course" / "notebooks").mkdir(parents=True)
+    lay_out(tmp_path / "mine" / "coco")
+    monkeypatch.setattr(lesson, "CHECKOUT", tmp_path / "course")
+    monkeypatch.chdir(tmp_path / "course" / "notebooks")
+    lesson.settings("99_test", "tiny")
+    for named in ("../mine", "../../mine", str(tmp_path / "mine")):
+        monkeypatch.setenv("SEGLIB_DATA", named)
+        assert lesson.data("coco") == tmp_path / "mine" / "coco"
+
+
+def test_an_unknown_data_set_lists_those_there_are():
+    with pytest.raises(ValueError, match="no data set 'cocoo'; there are coco"):
+        lesson.data("cocoo")
+
+
+def test_result_is_said_and_kept(tmp_path, capsys):
+    lesson.settings("99_test", "tiny")
+    lesson.result("IoU", 0.5)
+    kept = json.loads((tmp_path / "runs" / "99_test" / "tiny" / "result.json").read_text())
+    assert kept["metric"] == "IoU" and kept["value"] == 0.5 and kept["profile"] == "tiny" and kept["seconds"] >= 0
+    assert "IoU: 0.500" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("answer", "right", "said"),
+    [
+        (None, 1, "Not answered yet"),
+        (0.5, 0.50001, "Right!"),
+        (0.5, 0.6, "Not yet: got 0.5. A hint"),
+        ([1, 2], [1, 2], "Right!"),
+        ([1], [1, 2], "Not yet"),
+        ("cat", "cat", "Right!"),
+        ({1}, {2}, "Not yet"),
+        ("none", 3, "Not yet"),
+    ],
+)
+def test_check_says_right_or_wrong(capsys, answer, right, said):
+    lesson.check(answer, right, "A hint")
+    assert said in capsys.readouterr().out
+
+
+def test_a_solution_must_be_right():
+    lesson.check(1, 1, solution=True)
+    for wrong in (2, None):
+        with pytest.raises(AssertionError, match="the solution gives"):
+            lesson.check(wrong, 1, solution=True)
+
+
+def test_importing_seglib_is_cheap():
+    """A fresh interpreter: neither torch nor anything else heavy may come with it."""
+
+    code = (
+        "import sys, seglib; print([m for m in ('torch', 'numpy', 'matplotlib', 'albumentations') if m in sys.modules])"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ)
+    assert found.stdout.strip() == "[]"

@@ -1,0 +1,96 @@
+"""Figures: what they say must be what went in."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+
+from seglib import plots
+from seglib.masks import palette
+from seglib.models import UNet
+
+HISTORY = [
+    {"epoch": 1, "train_loss": 0.9, "val_loss": 0.8, "val_iou": 0.1, "val_dice": 0.2},
+    {"epoch": 2, "train_loss": 0.5, "val_loss": 0.6, "val_iou": 0.6, "val_dice": 0.7},
+    {"epoch": 3, "train_loss": 0.4, "val_loss": 0.7, "val_iou": 0.5, "val_dice": 0.6},
+]
+
+
+def test_overlay_leaves_background_alone_colours_objects_and_draws_their_outline():
+    image = np.full((9, 9, 3), 100, np.uint8)
+    mask = np.zeros((9, 9), np.uint8)
+    mask[3:8, 3:8] = 1
+    laid = plots.overlay(image, mask, alpha=0.5)
+    assert (laid[0, 0] == 100).all() and (laid[8, 0] == 100).all()
+    inside, outline = laid[5, 5], laid[3, 5]
+    assert (outline == palette()[1]).all()
+    assert (np.abs(inside - (palette()[1] / 2 + 50)) <= 1).all()
+    assert (plots.overlay(torch.from_numpy(image).permute(2, 0, 1), torch.from_numpy(mask), alpha=0.5) == laid).all()
+
+
+def test_overlay_of_another_size_is_refused():
+    with pytest.raises(ValueError, match="differ in size"):
+        plots.overlay(np.zeros((4, 4, 3), np.uint8), np.zeros((5, 4), np.uint8))
+
+
+def test_loss_curves_show_the_numbers_of_the_history():
+    axis = plots.loss_curves({"A": HISTORY, "B": HISTORY[:1]}).axes[0]
+    lines = {line.get_label(): line for line in axis.get_lines()}
+    assert list(lines) == ["A training", "A validation", "B training", "B validation"]
+    assert lines["A validation"].get_xydata().tolist() == [[1, 0.8], [2, 0.6], [3, 0.7]]
+    assert lines["B training"].get_marker() == "o"  # one epoch is a point, not an invisible line
+    assert axis.get_xlabel() == "epoch" and axis.get_ylabel() == "loss" and axis.get_legend()
+
+
+def test_metric_curves_mark_the_best_epoch():
+    axis = plots.metric_curves(HISTORY).axes[0]
+    assert [text.get_text() for text in axis.texts] == ["0.600"]
+    assert [2, 0.6] in axis.get_lines()[1].get_xydata().tolist()
+    plots.metric_curves([HISTORY[0] | {"val_iou": float("nan")}])
+
+
+def test_error_map_tells_found_missed_false_and_ignored_apart():
+    truth, guess = np.array([[1, 1, 0, 0, 255]], np.uint8), np.array([[1, 0, 1, 0, 1]], np.uint8)
+    colours = plots.error_map(truth, guess)[0]
+    assert len({tuple(colour) for colour in colours}) == 5
+    assert colours[0].tolist() == [255] * 3
+
+
+def test_a_grid_has_titles_labels_and_a_legend_and_leaks_no_figure():
+    picture, mask = np.zeros((4, 6, 3), np.uint8), np.zeros((4, 6), np.uint8)
+    figure = plots.picture_grid([[picture, mask], [picture, None]], ["one", "two"], ["a", "b"], ["background", "cup"])
+    assert [axis.get_title() for axis in figure.axes[:2]] == ["one", "two"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["background", "cup"]
+    assert not plt.get_fignums()
+
+
+def test_triples_explain_255_where_it_occurs():
+    image, mask = np.zeros((4, 6, 3), np.uint8), np.zeros((4, 6), np.uint8)
+    assert len(plots.triples([(image, mask, "a")], ["background", "cup"]).legends[0].get_texts()) == 2
+    mask[0] = 255
+    assert len(plots.triples([(image, mask, "a")], ["background", "cup"]).legends[0].get_texts()) == 3
+
+
+def test_stage_shapes_of_the_standard_unet():
+    shapes = dict(plots.stage_shapes(UNet(base_channels=64), 224, 224))
+    assert shapes["stem"] == (1, 64, 224, 224)
+    assert shapes["encoder 4"] == (1, 512, 14, 14)
+    assert shapes["decoder 4"] == (1, 64, 224, 224)
+    assert shapes["head"] == (1, 1, 224, 224)
+
+
+@pytest.mark.parametrize("settings", [{}, {"skip": False}, {"depth": 5}, {"depth": 1}])
+def test_architecture_names_every_stage_and_draws_a_skip_connection_for_each_level(settings):
+    model = UNet(base_channels=4, **settings)
+    figure = plots.architecture(model, 64, 64)
+    texts = [text.get_text() for text in figure.axes[0].texts]
+    assert len(texts) == 2 + 2 * settings.get("depth", 4)
+    assert "stem\n4 x 64 x 64" in texts
+    dashed = [patch for patch in figure.axes[0].patches if patch.get_linestyle() == "--"]
+    assert len(dashed) == (settings.get("depth", 4) if model.skip else 0)
+    assert model.training  # left as it was
+
+
+def test_save_writes_a_picture(tmp_path):
+    plots.save(plots.loss_curves(HISTORY), tmp_path / "deep" / "loss.png")
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["loss.png"]
