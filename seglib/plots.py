@@ -80,7 +80,7 @@ def picture_grid(
     """
     columns = len(titles)
     shapes = [as_array(next(cell for cell in row if cell is not None)).shape for row in rows]
-    width = 2.6
+    width = 2.3  # inches a picture: a notebook full of them stays small enough for GitHub to show
     heights = [width * min(max(shape[0] / shape[1], 0.5), 1.4) for shape in shapes]
     extra = (0.35 if title else 0) + 0.3 + (0.4 if classes else 0)
     figure, axes = plt.subplots(
