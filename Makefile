@@ -36,6 +36,7 @@ lab: $(READY)
 	$(BIN)/jupyter lab --port=$(PORT) --notebook-dir=notebooks
 
 test: lint
+	rm -rf runs/test # else the lessons would find their runs finished and train nothing
 	SEGLIB_PROFILE=tiny SEGLIB_RUNS=$(CURDIR)/runs/test $(BIN)/pytest --nbmake --nbmake-timeout=900 tests notebooks
 
 lint: $(READY)

@@ -69,7 +69,7 @@ def read_image(path: str | Path, size: tuple[int, int] | None = None) -> np.ndar
             raster, and that is what comes back.
 
     Returns:
-        uint8 (H, W, 3) RGB; grey, palette and CMYK images are converted, transparency is dropped.
+        uint8 (H, W, 3) RGB; grey, palette, CMYK and 16-bit images are converted, transparency is dropped.
 
     Raises:
         FileNotFoundError, ValueError: the file is missing, broken, or of another size than `size` either way round.
@@ -85,4 +85,6 @@ def read_image(path: str | Path, size: tuple[int, int] | None = None) -> np.ndar
                 f"{path} is {shown.height}x{shown.width} (height x width) but its annotations say {size[0]}x{size[1]}: "
                 "the image was resized or belongs to other annotations"
             )
+    if image.mode.startswith("I"):  # 16 bits a pixel, which Pillow would cut off at 255
+        image = Image.fromarray((np.asarray(image, dtype=np.float64) / 257).round().astype(np.uint8))
     return np.array(image.convert("RGB"))

@@ -30,14 +30,16 @@ def test_iou_is_torchmetrics_jaccard_index(classes):
 
 def test_by_hand():
     truth = torch.tensor([0, 0, 0, 1, 1, 255])
-    guess = torch.tensor([0, 0, 1, 1, 0, 1])
+    guess = torch.tensor([0, 0, 1, 1, 1, 1])
     matrix = ConfusionMatrix(2).update(guess, truth)
-    assert matrix.matrix.tolist() == [[2, 1], [1, 1]]
-    assert matrix.iou().tolist() == [2 / 4, 1 / 3]
-    assert matrix.dice().tolist() == [4 / 6, 2 / 4]
-    assert matrix.pixel_accuracy() == pytest.approx(3 / 5)
-    assert matrix.miou() == pytest.approx((2 / 4 + 1 / 3) / 2)
-    assert matrix.miou(background=False) == pytest.approx(1 / 3)
+    assert matrix.matrix.tolist() == [[2, 1], [0, 2]]  # rows are the truth
+    assert matrix.iou().tolist() == [2 / 3, 2 / 3]
+    assert matrix.dice().tolist() == [4 / 5, 4 / 5]
+    assert matrix.pixel_accuracy() == pytest.approx(4 / 5)
+    more = matrix.update(torch.tensor([0, 0]), torch.tensor([0, 1]))
+    assert more.iou().tolist() == [3 / 5, 2 / 4]
+    assert more.miou() == pytest.approx((3 / 5 + 2 / 4) / 2)
+    assert more.miou(background=False) == pytest.approx(2 / 4)
 
 
 def test_absent_classes_are_nan_and_left_out_and_false_alarms_count_0():

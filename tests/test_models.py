@@ -80,7 +80,7 @@ def test_a_checkpoint_that_is_none_is_refused_and_never_run(tmp_path):
         def __reduce__(self):
             return (open, (str(tmp_path / "ran"), "w"))
 
-    (tmp_path / "evil.pth").write_bytes(pickle.dumps(Evil()))
+    (tmp_path / "evil.pth").write_bytes(pickle.dumps(Evil(), protocol=2))
     torch.save({"model": Evil(), "settings": {}}, tmp_path / "evil2.pth")
     for name in ("evil.pth", "evil2.pth"):
         with pytest.raises(ValueError, match="no checkpoint of seglib"):

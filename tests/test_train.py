@@ -91,6 +91,29 @@ def test_the_best_model_is_rebuilt_from_its_file_alone_and_scores_what_history_s
     assert run.best["val_iou"] == max(run.column("val_iou"))
 
 
+def test_the_best_epoch_is_kept_not_the_last(tmp_path):
+    run = train(tmp_path, epochs=8, lr=0.2)
+    kept = torch.load(tmp_path / "best_model.pth", weights_only=True)
+    scores = run.column("val_iou")
+    assert kept["epoch"] == run.best["epoch"] == scores.index(max(scores)) + 1 < 8
+    nan = float("nan")
+    assert runs.best_epoch([{"val_iou": score} for score in (nan, 0.2, 0.5, 0.5, nan)]) == 3
+    assert runs.best_epoch([{"val_iou": nan}]) == 1
+
+
+def test_every_epoch_has_an_order_of_its_own(tmp_path):
+    class Watched(Discs):
+        asked: ClassVar[list[int]] = []
+
+        def __getitem__(self, index):
+            self.asked.append(index)
+            return super().__getitem__(index)
+
+    train(tmp_path, data=Watched(9), epochs=2, workers=0)
+    first, second = Watched.asked[-18:-9], Watched.asked[-9:]
+    assert sorted(first) == sorted(second) == list(range(9)) and first != second
+
+
 @pytest.mark.parametrize("count", [1, 2, 3, 5])
 @pytest.mark.parametrize("batch_size", [2, 3])
 def test_every_loop_is_right_at_one_image_one_batch_one_epoch(tmp_path, count, batch_size):
@@ -189,6 +212,7 @@ def test_early_stopping_and_plateau(tmp_path):
 # ------------------------------------------------------------------------------------------------ order and draws
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 3 worker processes")  # on two cores
 @pytest.mark.parametrize("workers", [0, 1, 2, 3])
 def test_the_number_of_workers_changes_no_pixel(workers):
     samples = Samples(Discs(9), 2, augmentation(horizontal_flip=0.5, rotate=20, brightness=0.3), seed=3)

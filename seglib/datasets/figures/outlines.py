@@ -1,0 +1,196 @@
+"""What every figure is made of: colours, shapes, and the parts that they make up.
+
+Outlines are in metres (people: in body heights), x to the right, y up; (0, 0) is where the figure touches the ground.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
+
+import numpy as np
+
+Colour = tuple[int, int, int]
+Point = tuple[float, float]
+Outline = np.ndarray  # float (n, 2)
+Choice = TypeVar("Choice")
+
+# One palette for clothes, walls, books, cars and bushes, so that no colour gives a class away.
+PALETTE: tuple[Colour, ...] = (
+    (178, 42, 48), (40, 72, 140), (72, 120, 190), (58, 110, 62), (120, 150, 80), (214, 176, 70), (232, 226, 214),
+    (60, 60, 66), (130, 130, 134), (150, 96, 60), (96, 62, 42), (196, 150, 110), (206, 120, 140), (120, 76, 140),
+    (224, 130, 60), (90, 160, 160), (170, 190, 210), (225, 200, 170), (130, 40, 70), (34, 38, 52), (242, 242, 240),
+)  # fmt: skip
+VIVID = tuple(colour for colour in PALETTE if max(colour) - min(colour) > 75)
+GREENS: tuple[Colour, ...] = ((58, 104, 48), (84, 128, 58), (46, 86, 56), (112, 138, 70), (74, 112, 84))
+WOOD: tuple[Colour, ...] = ((120, 84, 56), (156, 112, 72), (92, 68, 50), (186, 146, 104), (136, 120, 104))
+STONE: tuple[Colour, ...] = ((130, 126, 120), (160, 140, 120), (190, 160, 130), (96, 92, 90), (176, 172, 166))
+DARK: Colour = (34, 28, 28)  # pupils and noses
+DUST: Colour = (168, 160, 148)  # what the colours of houses and furniture fade to
+
+FAR_SIDE = 0.78  # how bright the limbs are that a body seen from the side hides in part
+UPRIGHT: Point = (0.0, 1.0)  # the axis of a standing column
+
+
+# ---------------------------------------------------------------------------------------------------------------- parts
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """Stripes, bars, checks or dots of a second colour; `period` as a fraction of the part's height."""
+
+    kind: str
+    colour: Colour
+    period: float
+
+
+@dataclass(frozen=True)
+class Part:
+    """One painted outline, shaded towards the light.
+
+    `axis`: the direction along a limb, which is shaded across. `flat`: not shaded, keeps the light of what it lies on.
+    """
+
+    outline: Outline
+    colour: Colour
+    axis: Point | None = None
+    pattern: Pattern | None = None
+    flat: bool = False
+
+
+@dataclass(frozen=True)
+class Ball:
+    """A sphere with a painted skin: `outline` holds two corners of the square around it, `turn` (3, 3) rotates it."""
+
+    outline: Outline
+    kind: str
+    colours: tuple[Colour, ...]
+    turn: np.ndarray
+
+
+@dataclass(frozen=True)
+class Figure:
+    """Parts in painting order; `size`: metres per unit of the outlines; `hands`: where to put what is held."""
+
+    parts: Sequence[Part | Ball]
+    height: float  # in units of the outlines
+    size: float = 1.0
+    hands: tuple[Point, Point] = ((0.0, 0.0), (0.0, 0.0))
+    fingers: list[Part] = field(default_factory=list)  # painted over what the hands hold
+
+    def sized(self, metres: float) -> "Figure":
+        """The same figure, so many metres high."""
+        return replace(self, size=metres / self.height)
+
+
+def moved(parts: Sequence[Part], by: Point, scale: float = 1.0) -> list[Part]:
+    """The parts enlarged about (0, 0), then moved."""
+    return [replace(part, outline=part.outline * scale + by) for part in parts]
+
+
+# --------------------------------------------------------------------------------------------------------------- shapes
+
+# The weights of four neighbouring points for the curve from the second to the third, at four steps between them.
+_STEPS = np.array([0.0, 0.25, 0.5, 0.75])[:, None]
+_CATMULL_ROM = 0.5 * np.hstack([
+    -_STEPS + 2 * _STEPS**2 - _STEPS**3, 2 - 5 * _STEPS**2 + 3 * _STEPS**3,
+    _STEPS + 4 * _STEPS**2 - 3 * _STEPS**3, -(_STEPS**2) + _STEPS**3,
+])  # fmt: skip
+_HALF_TURN = np.linspace(-math.pi / 2, math.pi / 2, 7)
+_ARC = np.stack([np.cos(_HALF_TURN), np.sin(_HALF_TURN)], axis=1)
+_TURN = np.linspace(0, 2 * math.pi, 22, endpoint=False)
+_CIRCLE = np.stack([np.cos(_TURN), np.sin(_TURN)], axis=1)
+
+
+def smooth(points: Sequence[Point] | np.ndarray) -> Outline:
+    """A closed Catmull-Rom curve through the points, four steps from each to the next."""
+    points = np.asarray(points, dtype=float)
+    around = (np.arange(len(points))[:, None] + np.arange(-1, 3)) % len(points)
+    return (_CATMULL_ROM @ points[around]).reshape(-1, 2)
+
+
+def mirrored(half: Sequence[Point]) -> Outline:
+    """A smooth outline, symmetric about x = 0, from its right half (top to bottom)."""
+    return smooth([*half, *((-x, y) for x, y in reversed(half))])
+
+
+def ellipse(centre: Point, rx: float, ry: float, angle: float = 0.0) -> Outline:
+    """An ellipse, turned anticlockwise by `angle` radians."""
+    c, s = math.cos(angle), math.sin(angle)
+    return _CIRCLE * (rx, ry) @ np.array([[c, s], [-s, c]]) + centre
+
+
+def rectangle(x0: float, y0: float, x1: float, y1: float) -> Outline:
+    """An upright rectangle from its lower left to its upper right corner."""
+    return np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)], dtype=float)
+
+
+def blob(rng: np.random.Generator, centre: Point, radius: float, flatness: float = 1.0) -> Outline:
+    """An irregular roundish outline; `flatness`: its height by its width."""
+    corners = _CIRCLE[::2]
+    return smooth(corners * radius * rng.uniform(0.8, 1.15, (len(corners), 1)) * (1, flatness) + centre)
+
+
+def grounded(outline: Outline) -> Outline:
+    """The outline, flattened where it would reach below the ground."""
+    return np.maximum(outline, (-math.inf, 0))
+
+
+def stroke(points: Sequence[Point], start: float, end: float) -> Outline:
+    """A smooth open curve through the points as an outline; its half-width runs from `start` to `end`."""
+    points = np.asarray(points, dtype=float)
+    ends = np.vstack([2 * points[0] - points[1], points, 2 * points[-1] - points[-2]])
+    windows = ends[np.arange(len(points) - 1)[:, None] + np.arange(4)]
+    path = np.vstack([(_CATMULL_ROM @ windows).reshape(-1, 2), points[-1:]])
+    step = np.gradient(path, axis=0)
+    normal = np.stack([-step[:, 1], step[:, 0]], axis=1) / (np.hypot(*step.T)[:, None] + 1e-9)
+    width = np.linspace(start, end, len(path))[:, None]
+    return np.vstack([path + normal * width, (path - normal * width)[::-1]])
+
+
+def limb(a: Point, b: Point, ra: float, rb: float, colour: Colour, flat: bool = False) -> Part:
+    """A round-ended limb from a to b, tapering from the half-width `ra` to `rb`."""
+    length = math.hypot(b[0] - a[0], b[1] - a[1]) or 1e-6
+    c, s = (b[0] - a[0]) / length, (b[1] - a[1]) / length
+    along = np.array([[c, s], [-s, c]])
+    return Part(np.concatenate([_ARC @ along * rb + b, -_ARC @ along * ra + a]), colour, axis=(c, s), flat=flat)
+
+
+# -------------------------------------------------------------------------------------------------------------- colours
+
+
+def pick(rng: np.random.Generator, choices: Sequence[Choice]) -> Choice:
+    """One of the choices; one that is listed twice comes twice as often."""
+    return choices[int(rng.integers(len(choices)))]
+
+
+def tint(rng: np.random.Generator, colour: Colour, amount: float = 14) -> Colour:
+    """The colour, a little lighter or darker and, by about half of `amount`, shifted."""
+    light = rng.uniform(0.86, 1.08)
+    shifts = rng.normal(0, amount / 2, 3)
+    return tuple(int(min(255, max(0, value * light + shift))) for value, shift in zip(colour, shifts, strict=True))
+
+
+def shade(colour: Colour, factor: float) -> Colour:
+    """The colour, darker (`factor` below 1) or brighter."""
+    return tuple(min(255, int(value * factor)) for value in colour)
+
+
+def mix(a: Colour, b: Colour, share: float) -> Colour:
+    """From colour a (`share` 0) to colour b (1)."""
+    return tuple(int(x + (y - x) * share) for x, y in zip(a, b, strict=True))
+
+
+def paint(rng: np.random.Generator) -> Colour:
+    """Any colour of the palette."""
+    return tint(rng, pick(rng, PALETTE))
+
+
+def cloth(rng: np.random.Generator) -> Colour:
+    """A colour of the palette for clothes: the bright ones more often."""
+    return tint(rng, pick(rng, PALETTE if rng.random() < 0.4 else VIVID))
+
+
+def faded(rng: np.random.Generator) -> Colour:
+    """A colour of the palette as houses and furniture wear it: most are paler than clothes, some are as bright."""
+    return mix(paint(rng), DUST, rng.uniform(0.2, 0.85))

@@ -1,0 +1,54 @@
+"""Files: half of one is never met, whatever happens; photographs come as a viewer shows them."""
+
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from seglib.files import image_files, read_image, written_aside
+
+
+def test_a_file_appears_when_its_block_ends_well(tmp_path):
+    with written_aside(tmp_path / "new" / "a.txt") as aside:
+        aside.write_text("whole")
+        assert not (tmp_path / "new" / "a.txt").exists()
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.txt"]
+
+
+@pytest.mark.parametrize("where", ["block", "rename"])
+def test_what_was_there_before_outlives_a_failure(tmp_path, monkeypatch, where):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    (tmp_path / "a.txt").write_text("before")
+    if where == "rename":
+        monkeypatch.setattr(os, "replace", full)
+    with (
+        pytest.raises(OSError, match=r"cannot write .*a\.txt: No space left on device"),
+        written_aside(tmp_path / "a.txt") as aside,
+    ):
+        aside.write_text("after")
+        if where == "block":
+            full()
+    assert (tmp_path / "a.txt").read_text() == "before"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "CMYK", "RGBA", "1", "LA"])
+def test_images_of_every_mode_come_as_rgb(tmp_path, mode):
+    path = tmp_path / f"a.{'jpg' if mode == 'CMYK' else 'png'}"
+    Image.new("RGB", (6, 4), (255, 255, 255)).convert(mode).save(path)
+    image = read_image(path)
+    assert image.shape == (4, 6, 3) and image.dtype == np.uint8 and image.min() >= 250
+
+
+def test_sixteen_bits_are_scaled_not_cut_off(tmp_path):
+    Image.fromarray(np.array([[0, 257, 32896, 65535]], np.uint16)).save(tmp_path / "a.png")
+    assert read_image(tmp_path / "a.png")[0, :, 0].tolist() == [0, 1, 128, 255]
+
+
+def test_only_images_are_listed_sorted_and_none_that_is_hidden(tmp_path):
+    for name in ("b.JPG", "a.png", ".hidden.png", "notes.txt"):
+        (tmp_path / name).write_text("")
+    assert list(image_files(tmp_path)) == ["a.png", "b.JPG"]
