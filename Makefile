@@ -37,7 +37,7 @@ lab: $(READY)
 
 test: lint
 	rm -rf runs/test # else the lessons would find their runs finished and train nothing
-	SEGLIB_PROFILE=tiny SEGLIB_RUNS=$(CURDIR)/runs/test $(BIN)/pytest --nbmake --nbmake-timeout=900 tests notebooks
+	env -u SEGLIB_DATA SEGLIB_PROFILE=tiny SEGLIB_RUNS="$(CURDIR)/runs/test" $(BIN)/pytest --nbmake --nbmake-timeout=900 tests notebooks
 
 lint: $(READY)
 	$(BIN)/ruff check .

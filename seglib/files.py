@@ -85,6 +85,9 @@ def read_image(path: str | Path, size: tuple[int, int] | None = None) -> np.ndar
                 f"{path} is {shown.height}x{shown.width} (height x width) but its annotations say {size[0]}x{size[1]}: "
                 "the image was resized or belongs to other annotations"
             )
-    if image.mode.startswith("I"):  # 16 bits a pixel, which Pillow would cut off at 255
-        image = Image.fromarray((np.asarray(image, dtype=np.float64) / 257).round().astype(np.uint8))
+    if image.mode in ("I", "I;16", "I;16B", "I;16L", "F"):  # more than 8 bits, which Pillow would cut off at 255
+        values = np.asarray(image, dtype=np.float64)
+        if image.mode == "F" or values.max() > 65535 or values.min() < 0:
+            raise ValueError(f"{path} holds numbers beyond 16 bits: save it with 8 or 16 bits a channel")
+        image = Image.fromarray((values / 257).round().astype(np.uint8))
     return np.array(image.convert("RGB"))

@@ -1,6 +1,5 @@
 """What a lesson needs around its experiment: profile, data, seeds, a folder. Only this module knows of lessons."""
 
-import json
 import os
 import platform
 import random
@@ -30,7 +29,7 @@ def choose_profile(choice: str = "auto") -> tuple[str, str]:
     Args:
         choice: a profile, or "auto": SEGLIB_PROFILE where it is set, else "demo" on a GPU and "tiny" without.
     """
-    asked = os.environ.get("SEGLIB_PROFILE", "auto") if choice == "auto" else choice
+    asked = (os.environ.get("SEGLIB_PROFILE") or "auto") if choice == "auto" else choice
     if asked in PROFILES:
         return asked, "SEGLIB_PROFILE says so" if choice == "auto" else "chosen above"
     if asked != "auto":
@@ -156,15 +155,17 @@ def check(answer: Any, right: Any, hint: str = "", solution: bool = False) -> No
 
 
 def _same(answer: Any, right: Any) -> bool:
-    if isinstance(right, str | bool | dict | set):
-        return answer == right
     try:
-        given, wanted = np.asarray(answer, dtype=float), np.asarray(right, dtype=float)
+        wanted = np.asarray(right, dtype=float)
+    except (TypeError, ValueError):  # words, sets, dicts
+        return type(answer) is type(right) and answer == right
+    try:
+        given = np.asarray(answer.detach().cpu() if isinstance(answer, torch.Tensor) else answer, dtype=float)
     except (TypeError, ValueError):  # words where numbers were asked for
         return False
     return given.shape == wanted.shape and bool(np.allclose(given, wanted, rtol=1e-3, atol=1e-6, equal_nan=True))
 
 
 def _short(value: Any) -> str:
-    text = json.dumps(value) if isinstance(value, dict) else str(value)
+    text = str(value)
     return text if len(text) <= 80 else text[:77] + "..."

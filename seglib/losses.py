@@ -15,6 +15,19 @@ from torch import Tensor
 from seglib.masks import IGNORE
 
 
+def _check(logits: Tensor, mask: Tensor) -> None:
+    """Raise ValueError where a mask would be broadcast over logits of another shape."""
+    if logits.ndim != 4 or mask.shape != (logits.shape[0], *logits.shape[2:]):
+        raise ValueError(
+            f"logits {tuple(logits.shape)} and mask {tuple(mask.shape)} do not fit: (B, C, H, W), (B, H, W)"
+        )
+
+
+def _check_share(alpha: float) -> None:
+    if not 0 <= alpha <= 1:
+        raise ValueError(f"alpha is a share, 0 to 1, not {alpha}")
+
+
 @dataclass(frozen=True)
 class BCELoss:
     """Binary cross-entropy of one logit a pixel, averaged over the pixels that count.
@@ -27,6 +40,7 @@ class BCELoss:
 
     def __call__(self, logits: Tensor, mask: Tensor) -> Tensor:
         """Logits (B, 1, H, W) and mask (B, H, W) of 0, 1 and 255 -> scalar."""
+        _check(logits, mask)
         if logits.shape[1] != 1:
             raise ValueError(f"BCE takes one logit a pixel, not {logits.shape[1]}: build the model with classes=1")
         with torch.autocast(logits.device.type, enabled=False):
@@ -51,6 +65,7 @@ class CrossEntropyLoss:
 
     def __call__(self, logits: Tensor, mask: Tensor) -> Tensor:
         """Logits (B, C, H, W) and mask (B, H, W) of 0..C-1 and 255 -> scalar."""
+        _check(logits, mask)
         if logits.shape[1] < 2:
             raise ValueError(
                 "cross-entropy takes a logit for each class, background too: build the model with classes=2"
@@ -81,6 +96,7 @@ class DiceLoss:
 
     def __call__(self, logits: Tensor, mask: Tensor) -> Tensor:
         """Logits (B, C, H, W) and mask (B, H, W) -> scalar."""
+        _check(logits, mask)
         with torch.autocast(logits.device.type, enabled=False):
             logits, counts = logits.float(), (mask != IGNORE)[:, None]
             if logits.shape[1] == 1:
@@ -110,6 +126,9 @@ class BCEDiceLoss:
     pos_weight: float | None = None
     smooth: float = 1.0
 
+    def __post_init__(self) -> None:
+        _check_share(self.alpha)
+
     def __call__(self, logits: Tensor, mask: Tensor) -> Tensor:
         """Logits (B, 1, H, W) and mask (B, H, W) -> scalar."""
         bce, dice = BCELoss(self.pos_weight)(logits, mask), DiceLoss(self.smooth)(logits, mask)
@@ -127,6 +146,9 @@ class CEDiceLoss:
     alpha: float = 0.5
     class_weights: Sequence[float] | None = None
     smooth: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_share(self.alpha)
 
     def __call__(self, logits: Tensor, mask: Tensor) -> Tensor:
         """Logits (B, C, H, W) and mask (B, H, W) -> scalar."""

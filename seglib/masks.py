@@ -15,6 +15,7 @@ from pycocotools import mask as coco_mask
 from seglib.files import open_image, written_aside
 
 IGNORE = 255
+FARTHEST = 1e6  # pixels: a coordinate beyond is a mistake
 IGNORE_COLOUR = (224, 224, 192)  # what PASCAL VOC paints its "void" with
 COLOURS = (
     (0, 0, 0),
@@ -46,6 +47,8 @@ def check_polygon(polygon: Sequence[float], height: int, width: int) -> None:
         raise ValueError(f"polygon has {points.size // 2} points: an area needs three")
     if not np.isfinite(points).all():
         raise ValueError("polygon holds NaN or infinity")
+    if np.abs(points).max() > FARTHEST:  # pycocotools' integers overflow, and the interpreter with them
+        raise ValueError(f"polygon reaches {np.abs(points).max():g} pixels far: no image does")
     x, y = points[0::2], points[1::2]
     if x.max() <= 0 or y.max() <= 0 or x.min() >= width or y.min() >= height:
         raise ValueError(
@@ -156,6 +159,8 @@ def rle_to_mask(rle: dict) -> np.ndarray:
         (height, width), counts = rle["size"], rle["counts"]
     except (KeyError, TypeError, ValueError):
         raise ValueError('an RLE must be {"size": [height, width], "counts": ...}') from None
+    if not isinstance(height, int) or not isinstance(width, int) or not isinstance(counts, list | str | bytes):
+        raise ValueError('an RLE must be {"size": [height, width], "counts": [...] or "..."}')
     if isinstance(counts, list):
         if any(not isinstance(run, int) or run < 0 for run in counts):
             raise ValueError("an RLE's counts must be whole numbers, none negative")
@@ -173,7 +178,7 @@ def _check_compressed(counts: str | bytes, height: int, width: int) -> None:
     The format (COCO's rleFrString): five bits a character from 48 on, the sixth says that more follow, the last
     one's fifth bit is the sign; from the fourth run on, a run is stored as its difference from the run two before.
     """
-    data = counts.encode("ascii") if isinstance(counts, str) else bytes(counts)
+    data = counts.encode("ascii", "replace") if isinstance(counts, str) else counts
     runs: list[int] = []
     position = 0
     while position < len(data):
@@ -271,11 +276,18 @@ def write_index_png(path: str | Path, mask: np.ndarray, classes: Sequence[str]) 
     Raises:
         ValueError: a value that is no class.
     """
+    check_classes(classes)
     check_values(mask, len(classes), path)
     image = Image.fromarray(np.asarray(mask).astype(np.uint8))
     image.putpalette(palette().tobytes())
     with written_aside(path) as aside:
         image.save(aside, format="PNG")
+
+
+def check_classes(classes: Sequence[str]) -> None:
+    """Raise ValueError for a list of classes that a mask of bytes cannot hold, 255 being taken."""
+    if not 1 <= len(classes) <= IGNORE:
+        raise ValueError(f"{len(classes)} classes: a mask holds 1 to {IGNORE}, background among them")
 
 
 def check_values(mask: np.ndarray, classes: int, where: str | Path) -> None:

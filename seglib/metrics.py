@@ -26,7 +26,8 @@ def confusion(prediction: Tensor, mask: Tensor, num_classes: int) -> Tensor:
     truth, guess = mask[counts].long(), prediction[counts].long()
     for name, values in (("mask", truth), ("prediction", guess)):
         if values.numel() and (values.min() < 0 or values.max() >= num_classes):
-            raise ValueError(f"{name} holds class {values.max().item()}; allowed are 0 to {num_classes - 1}")
+            worst = values.min() if values.min() < 0 else values.max()
+            raise ValueError(f"{name} holds class {worst.item()}; allowed are 0 to {num_classes - 1}")
     return torch.bincount(truth * num_classes + guess, minlength=num_classes**2).view(num_classes, num_classes)
 
 

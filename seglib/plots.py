@@ -38,7 +38,7 @@ def as_array(picture: Any) -> np.ndarray:
 
 def colour_mask(mask: Any) -> np.ndarray:
     """A class mask (H, W) in its classes' colours: uint8 (H, W, 3); 255 is pale."""
-    return palette()[as_array(mask)]
+    return palette()[as_array(mask).astype(np.uint8)]
 
 
 def overlay(image: Any, mask: Any, alpha: float = 0.45) -> np.ndarray:
@@ -47,7 +47,7 @@ def overlay(image: Any, mask: Any, alpha: float = 0.45) -> np.ndarray:
     Args:
         image: uint8 (H, W, 3). mask: uint8 (H, W). alpha: how much of the picture the colour hides, 0 to 1.
     """
-    image, mask = as_array(image), as_array(mask)
+    image, mask = as_array(image), as_array(mask).astype(np.uint8)
     if image.shape[:2] != mask.shape:
         raise ValueError(f"picture {image.shape[:2]} and mask {mask.shape} differ in size")
     edge = np.zeros(mask.shape, dtype=bool)

@@ -71,15 +71,19 @@ def save_predictions(
         size: see `predict_logits`.
 
     Raises:
-        ValueError: two photographs of one name; no class names.
+        FileNotFoundError, ValueError: no photograph there; two of one name; no class names.
     """
     classes = classes or getattr(model, "class_names", None)
     if classes is None:
         raise ValueError('the model does not know its class names: give classes=["background", ...]')
     if isinstance(photographs, str | Path):
         path = Path(photographs)
+        if not path.exists():
+            raise FileNotFoundError(f"no file or folder {path}")
         photographs = image_files(path).values() if path.is_dir() else [path]
     paths = [Path(path) for path in photographs]
+    if not paths:
+        raise ValueError("no photograph to predict")
     if len({path.stem for path in paths}) < len(paths):
         raise ValueError("two photographs share a name, and so would their masks: predict them into two folders")
     out_dir, saved = Path(out_dir), Saved([], [], {})

@@ -5,6 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,11 @@ from seglib.transforms import augment as apply_augmentation
 from seglib.transforms import describe
 
 Loss = Callable[[Tensor, Tensor], Tensor]
+WHAT_TO_TRY = (
+    "look at the files; if they are sound, try a tenth of the learning rate. The checkpoint of the epoch before is "
+    "kept."
+)
+CURVES = ("loss.png", "miou.png")
 CHECK_EVERY = 50  # steps between looks at the loss: looking makes the GPU wait
 
 
@@ -41,9 +47,9 @@ class TrainConfig:
         optimizer: "adam", "adamw" or "sgd" (momentum 0.9).
         scheduler: None; "plateau", which multiplies the rate by `plateau_factor` when the validation loss has not
             fallen for `plateau_patience` epochs; "cosine", down to nothing at the last epoch.
-        patience: stop when the validation loss has not fallen for so many epochs; None: never.
         seed: of the order of the images, of augmentation and of dropout.
         workers: processes that read images; None: all cores where a GPU trains, none where the CPU does.
+        patience: stop when the validation loss has not fallen for so many epochs; None: never.
         trackers: "tensorboard", "wandb".
         previews: so many validation images have their prediction saved after each epoch, under predictions/.
     """
@@ -54,17 +60,20 @@ class TrainConfig:
     weight_decay: float = 0.0
     optimizer: str = "adam"
     scheduler: str | None = None
+    seed: int = 0
+    workers: int | None = None
     plateau_patience: int = 3
     plateau_factor: float = 0.5
     patience: int | None = None
-    seed: int = 0
-    workers: int | None = None
     trackers: tuple[str, ...] = ("tensorboard",)
     previews: int = 4
 
     def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch_size < 1 or not self.lr > 0:
-            raise ValueError(f"epochs and batch_size must be at least 1 and lr above 0: {self}")
+        whole = (self.epochs, self.batch_size, self.seed, self.previews, self.plateau_patience, self.patience or 0)
+        if any(not isinstance(value, int) or value < 0 for value in whole) or not self.lr > 0:
+            raise ValueError(f"lr must be above 0, and all that is counted a whole number, none negative: {self}")
+        if self.epochs < 1 or self.batch_size < 1 or self.patience == 0:
+            raise ValueError(f"epochs, batch_size and patience must be at least 1: {self}")
         if self.optimizer not in ("adam", "adamw", "sgd"):
             raise ValueError(f"no optimizer {self.optimizer!r}; there are adam, adamw, sgd")
         if self.scheduler not in (None, "plateau", "cosine"):
@@ -80,7 +89,7 @@ def fit(
     run_dir: str | Path,
     augment: Any = None,
 ) -> Run:
-    """Train a model; called again after an interruption, go on where it stopped.
+    """Train a model in one process; called again after an interruption, go on where it stopped.
 
     Args:
         model: images (B, 3, H, W) uint8 -> logits (B, C, H, W), as all of seglib.models.
@@ -91,7 +100,8 @@ def fit(
 
     Returns:
         The run. Its best epoch is that of the highest validation IoU: of class 1 where there are two classes, else the
-        mean with background. `model` itself ends with the weights of the last epoch.
+        mean with background. Validation runs in the precision of training. `model` itself ends with the weights of the
+        last epoch.
 
     Raises:
         ValueError: settings other than those of the run in `run_dir`; images of different sizes in a training batch; a
@@ -102,81 +112,112 @@ def fit(
     if accelerator.num_processes > 1:
         raise NotImplementedError("fit trains in one process: start it without a launcher")
     device = accelerator.device
-    if config.batch_size == 1 and any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in model.modules()):
-        raise ValueError(
-            "batch_size=1 cannot train batch norm, which needs a second image to compare with: take 2 or more"
-        )
-
-    with torch.no_grad():  # one look at the data and the model: how many classes, which size
-        first = Samples(train_data, None, augment, config.seed)[(1, 0)][0]
-        outputs = model.eval()(first[None].to(next(model.parameters()).device)).shape[1]
-    num_classes, image_size = max(2, outputs), tuple(first.shape[-2:])
-    names = list(class_names(train_data) or ()) or [f"class {index}" for index in range(num_classes)]
-    if len(names) != num_classes:
-        raise ValueError(f"the model tells {num_classes} classes apart but the data set has {len(names)}: {names}")
+    names, image_size = check_fit(model, train_data, val_data, config, augment)
+    num_classes = len(names)
     settings = run_settings(model, train_data, val_data, loss, config, augment, image_size)
     run = runs.open_run(run_dir, settings, runs.about_this_machine())
 
     samples = Samples(train_data, num_classes, augment, config.seed)
     batches = Batches(len(samples), config.batch_size, config.seed)
-    loader = make_loader(samples, device, config.workers, batch_sampler=batches, collate_fn=stack)
+    loader = make_loader(samples, device, config.workers, batch_sampler=batches, collate_fn=stack, keep_workers=True)
     model = model.to(device, memory_format=torch.channels_last)  # faster, on the CPU too
     optimizer = make_optimizer(model, config)
     scheduler = make_scheduler(optimizer, config)
-    model, optimizer = accelerator.prepare(model, optimizer)
     restore(run, accelerator, model, optimizer, scheduler)
     run.finished = is_finished(run.history, config)
     if run.finished:
         print(f"{run.dir} is finished ({len(run.history)} epochs): nothing to train. Another run_dir trains anew.")
+        if not (run.dir / CURVES[-1]).is_file():  # killed after its last checkpoint
+            write_summary(run)
         return run
     trackers = runs.Trackers(config.trackers, run.dir, settings, len(run.history))
+    with prepared(accelerator, model, optimizer, trackers) as (model, optimizer):
+        while not run.finished:
+            epoch, started = len(run.history) + 1, time.perf_counter()
+            torch.manual_seed(config.seed * 1_000_003 + epoch)  # dropout: the same in an epoch that is done again
+            batches.epoch = epoch
+            model.train()
+            values, weights, files = [], [], []
+            for images, masks, batch_files in progress(loader, f"epoch {epoch}/{config.epochs}"):
+                images = images.to(device, non_blocking=True).contiguous(memory_format=torch.channels_last)
+                masks = masks.to(device, non_blocking=True)
+                value = loss(model(images), masks)
+                optimizer.zero_grad()
+                accelerator.backward(value)
+                optimizer.step()
+                values.append(value.detach())
+                weights.append((masks != IGNORE).sum())
+                files.append(batch_files)
+                if len(values) % CHECK_EVERY == 0:
+                    check_finite(values, files, epoch, optimizer)
+            check_finite(values, files, epoch, optimizer)
 
-    while not run.finished:
-        epoch, started = len(run.history) + 1, time.perf_counter()
-        torch.manual_seed(config.seed * 1_000_003 + epoch)  # dropout: the same in an epoch that is done again
-        batches.epoch = epoch
-        model.train()
-        values, weights, files = [], [], []
-        for images, masks, batch_files in progress(loader, f"epoch {epoch}/{config.epochs}"):
-            images = images.to(device, non_blocking=True).contiguous(memory_format=torch.channels_last)
-            masks = masks.to(device, non_blocking=True)
-            value = loss(model(images), masks)
-            optimizer.zero_grad()
-            accelerator.backward(value)
-            optimizer.step()
-            values.append(value.detach())
-            weights.append((masks != IGNORE).sum())
-            files.append(batch_files)
-            if len(values) % CHECK_EVERY == 0:
-                check_finite(values, files, epoch, optimizer)
-        check_finite(values, files, epoch, optimizer)
+            measured = measure(model, val_data, loss, config.batch_size, config.workers, num_classes)
+            if not np.isfinite(measured.loss):
+                raise FloatingPointError(f"the validation loss became {measured.loss} in epoch {epoch}: {WHAT_TO_TRY}")
+            row = {"epoch": epoch, "train_loss": weighted_mean(values, weights), **scores(measured, names)}
+            row |= {"lr": optimizer.param_groups[0]["lr"], "seconds": time.perf_counter() - started}
+            run.history.append(row)
+            if config.scheduler == "plateau":
+                scheduler.step(row["val_loss"])
+            elif scheduler is not None:
+                scheduler.step()
 
-        measured = measure(model, val_data, loss, config.batch_size, config.workers, num_classes)
-        row = {"epoch": epoch, "train_loss": weighted_mean(values, weights), **scores(measured, names)}
-        row |= {"lr": optimizer.param_groups[0]["lr"], "seconds": time.perf_counter() - started}
-        run.history.append(row)
-        if config.scheduler == "plateau":
-            scheduler.step(row["val_loss"])
-        elif scheduler is not None:
-            scheduler.step()
+            # In this order a kill between any two leaves a folder from which the same call ends the same.
+            save_previews(run, model, val_data, names, config.previews)
+            weights_now = accelerator.unwrap_model(model).state_dict()
+            if run.best is row:
+                best = {"model": weights_now, "settings": settings["model"], "classes": names, "image_size": image_size}
+                runs.save_torch(run.dir / "best_model.pth", best | {"epoch": epoch, "val_iou": row["val_iou"]})
+            save_last(run, accelerator, weights_now, optimizer, scheduler)
+            runs.write_history(run.dir / "history.csv", run.history)
+            trackers.log(row)
+            run.finished = is_finished(run.history, config)
+            print(epoch_line(row, config.epochs, run), flush=True)
 
-        # In this order a kill between any two leaves a folder from which the same call ends the same.
-        save_previews(run, model, val_data, names, config.previews)
-        weights_now = accelerator.unwrap_model(model).state_dict()
-        if run.best is row:
-            best = {"model": weights_now, "settings": settings["model"], "classes": names, "image_size": image_size}
-            runs.save_torch(run.dir / "best_model.pth", best | {"epoch": epoch, "val_iou": row["val_iou"]})
-        save_last(run, accelerator, weights_now, optimizer, scheduler)
-        runs.write_history(run.dir / "history.csv", run.history)
-        trackers.log(row)
-        run.finished = is_finished(run.history, config)
-        print(epoch_line(row, config.epochs, run), flush=True)
-
-    trackers.close()
-    plots.save(plots.loss_curves(run.history), run.dir / "loss.png")
-    plots.save(plots.metric_curves(run.history, ["val_miou", "val_iou"]), run.dir / "miou.png")
-    accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+    write_summary(run)
     return run
+
+
+@contextmanager
+def prepared(
+    accelerator: Accelerator, model: nn.Module, optimizer: torch.optim.Optimizer, trackers: runs.Trackers
+) -> Iterator[tuple[nn.Module, Any]]:
+    """Lend model and optimizer to accelerate while they train; afterwards, whatever happened, take the model back."""
+    try:
+        yield accelerator.prepare(model, optimizer)
+    finally:
+        trackers.close()
+        accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+        model.__dict__.pop("_is_accelerate_prepared", None)  # else another fit would not wrap it again
+
+
+def check_fit(
+    model: nn.Module, train_data: Dataset, val_data: Dataset, config: TrainConfig, augment: Any
+) -> tuple[list[str], tuple[int, int]]:
+    """Look once at data and model before they are trained: the class names, and the (height, width) trained at.
+
+    Raises:
+        ValueError: no data; classes that differ between training, validation and model; a batch size of one for batch
+            norm.
+    """
+    if not len(train_data) or not len(val_data):
+        raise ValueError(f"{len(train_data)} images to train on and {len(val_data)} to validate with: both need one")
+    if config.batch_size == 1 and any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in model.modules()):
+        raise ValueError(
+            "batch_size=1 cannot train batch norm, which needs a second image to compare with: take 2 or more"
+        )
+    first = Samples(train_data, None, augment, config.seed)[(1, 0)][0]
+    with torch.no_grad():
+        outputs = model.eval()(first[None].to(next(model.parameters()).device)).shape[1]
+    num_classes = max(2, outputs)
+    names, val_names = (list(class_names(data) or ()) for data in (train_data, val_data))
+    if names != val_names:
+        raise ValueError(f"training and validation differ in their classes: {names} and {val_names}")
+    names = names or [f"class {index}" for index in range(num_classes)]
+    if len(names) != num_classes:
+        raise ValueError(f"the model tells {num_classes} classes apart but the data set has {len(names)}: {names}")
+    return names, tuple(first.shape[-2:])
 
 
 # ------------------------------------------------------------------------------------------------ samples and batches
@@ -208,6 +249,8 @@ def read_sample(data: Dataset, index: int, num_classes: int | None = None) -> tu
     """Sample `index` of any data set of pairs or triples, checked on the CPU: image, uint8 mask, name."""
     image, mask, *rest = data[index]
     name = str(rest[0]) if rest else f"sample {index}"
+    if image.dtype != torch.uint8:
+        raise ValueError(f"{name}: images are uint8, 0-255, not {image.dtype}: the model brings them to its own scale")
     if image.ndim != 3 or image.shape[1:] != mask.shape:
         raise ValueError(
             f"{name}: image {tuple(image.shape)} and mask {tuple(mask.shape)} do not fit: (3, H, W) "
@@ -281,13 +324,19 @@ def stack_by_size(samples: Sequence[tuple[Tensor, Tensor, str]]) -> list[tuple[T
     return [stack(group) for group in by_size.values()]
 
 
-def make_loader(data: Dataset, device: torch.device, workers: int | None, **settings: Any) -> DataLoader:
-    """A DataLoader with as many workers as suit the device: beside a CPU that trains they would only be in its way."""
+def make_loader(
+    data: Dataset, device: torch.device, workers: int | None, keep_workers: bool = False, **settings: Any
+) -> DataLoader:
+    """A DataLoader with as many workers as suit the device: beside a CPU that trains they would only be in its way.
+
+    Args:
+        keep_workers: from one pass to the next.
+    """
     if workers is None:
         workers = min(os.cpu_count() or 1, 8) if device.type == "cuda" else 0
-    return DataLoader(
-        data, num_workers=workers, persistent_workers=workers > 0, pin_memory=device.type == "cuda", **settings
-    )
+    # A generator of its own: else it would draw from torch's, and dropout would depend on the number of workers.
+    settings |= {"persistent_workers": keep_workers and workers > 0, "pin_memory": device.type == "cuda"}
+    return DataLoader(data, num_workers=workers, generator=torch.Generator(), **settings)
 
 
 # ------------------------------------------------------------------------------------------------ measuring
@@ -355,7 +404,7 @@ def scores(measured: Measured, names: Sequence[str]) -> Row:
 
 def weighted_mean(values: list[Tensor], weights: list[Tensor]) -> float:
     """The mean of batch losses, each weighing as much as it has pixels that count; 0 where none has any."""
-    value, weight = torch.stack(values).double().cpu(), torch.stack(weights).double().cpu()
+    value, weight = torch.stack(values).cpu().double(), torch.stack(weights).cpu().double()  # a Mac's GPU has no double
     return ((value * weight).sum() / weight.sum().clamp(min=1)).item()
 
 
@@ -366,8 +415,7 @@ def check_finite(values: list[Tensor], files: list[list[str]], epoch: int, optim
         step = int(bad[0])
         raise FloatingPointError(
             f"the loss became {values[step].item()} in epoch {epoch}, step {step + 1}, on {', '.join(files[step])}, at "
-            f"learning rate {optimizer.param_groups[0]['lr']:g}. Look at these files; if they are sound, try a tenth "
-            "of the learning rate. The checkpoint of the epoch before is kept."
+            f"learning rate {optimizer.param_groups[0]['lr']:g}: {WHAT_TO_TRY}"
         )
 
 
@@ -425,6 +473,7 @@ def run_settings(
     text = repr(loss)
     return {
         "config": decides,
+        "precision": precision(),
         "model": getattr(model, "settings", None),
         "loss": type(loss).__name__ if " at 0x" in text else text,
         "augment": describe(augment),
@@ -456,7 +505,7 @@ def restore(run: Run, accelerator: Accelerator, model: nn.Module, optimizer: Any
     if not path.is_file():
         return
     state = torch.load(path, map_location="cpu", weights_only=True)
-    accelerator.unwrap_model(model).load_state_dict(state["model"])
+    model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
     if scheduler is not None:
         scheduler.load_state_dict(state["scheduler"])
@@ -466,6 +515,13 @@ def restore(run: Run, accelerator: Accelerator, model: nn.Module, optimizer: Any
 
 
 # ------------------------------------------------------------------------------------------------ what a person sees
+
+
+def write_summary(run: Run) -> None:
+    """Write the history as a table and as curves."""
+    runs.write_history(run.dir / "history.csv", run.history)
+    plots.save(plots.loss_curves(run.history), run.dir / CURVES[0])
+    plots.save(plots.metric_curves(run.history, ["val_miou", "val_iou"]), run.dir / CURVES[1])
 
 
 def progress(loader: DataLoader, title: str) -> Any:

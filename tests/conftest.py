@@ -4,6 +4,8 @@ import json
 import os
 from pathlib import Path
 
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the tests count on a CPU's arithmetic: bit for bit, no mixed precision
+
 import numpy as np
 import pytest
 import torch

@@ -166,7 +166,16 @@ PROBLEMS = {
     ),
     "file twice": (change_image(file_name="2.png"), r"image 2 \(2.png\): another image has that name"),
     "image missing": (change_image(file_name="3.png"), r"image 1 \(3.png\): no such file"),
-    "no height": (lambda tiny: tiny.content["images"][0].pop("height"), r"image 1 \(1.png\): its entry lacks height"),
+    "height null": (change_image(height=None), r"image 1 \(1.png\): its entry has height None"),
+    "height half": (change_image(height=8.5), r"image 1 \(1.png\): its entry has height 8.5"),
+    "no image at all": (lambda tiny: tiny.content["images"].append(7), "its entry has no fields: it is 7"),
+    "no annotation at all": (lambda tiny: tiny.content["annotations"].append("x"), "annotation None: has no fields"),
+    "climbs out": (change_image(file_name="../images/1.png"), "file_name must stay inside"),
+    "too far": (broken_annotation(segmentation=[[0, 0, 1e12, 0, 1e12, 5]]), "annotation 13 .*pixels far"),
+    "a number": (broken_annotation(segmentation=5), "annotation 13 .*neither polygons nor RLE"),
+    "RLE null": (broken_annotation(segmentation={"size": [8, 10], "counts": None}), "annotation 13 .*an RLE must be"),
+    "size null": (broken_annotation(segmentation={"size": None, "counts": [80]}), "annotation 13 .*RLE of size None"),
+    "no height": (lambda tiny: tiny.content["images"][0].pop("height"), r"image 1 \(1.png\): its entry has no height"),
 }
 ON_READING = {
     "other size": (change_image(height=9), r"1\.png is 8x10 .* but its annotations say 9x10"),
@@ -218,6 +227,34 @@ def test_skip_repairs_an_annotation_of_which_a_part_is_sound(tiny):
     assert data.mask(0)[6, 6] == 1
 
 
+def test_whole_numbers_written_as_floats_are_sizes(tiny):
+    tiny.content["images"][0]["height"] = 8.0
+    assert tiny.open().mask(0).shape == (8, 10)
+
+
+def test_a_file_of_another_encoding_is_named_and_a_byte_order_mark_is_none(tiny):
+    tiny.open()
+    text = tiny.file.read_text()
+    tiny.file.write_bytes(b"\xef\xbb\xbf" + text.encode())
+    assert len(COCOSegmentationDataset(tiny.images, tiny.file)) == 2
+    tiny.file.write_bytes(text.replace("cup", "caf\u00e9").encode("latin-1"))
+    tiny.file.write_bytes(tiny.file.read_bytes() + b"\xff")
+    with pytest.raises(ValueError, match=r"instances\.json is not JSON"):
+        COCOSegmentationDataset(tiny.images, tiny.file)
+
+
+def test_a_category_without_a_name_is_named(tiny):
+    del tiny.content["categories"][1]["name"]
+    with pytest.raises(ValueError, match=r"category \{'id': 7\} has no name"):
+        tiny.open()
+
+
+def test_more_classes_than_a_byte_holds_are_refused(tiny):
+    tiny.content["categories"] += [{"id": 100 + n, "name": f"c{n}"} for n in range(260)]
+    with pytest.raises(ValueError, match="263 classes"):
+        tiny.open()
+
+
 def test_many_problems_are_listed_and_the_rest_counted(tiny):
     for number in range(20, 35):
         add(tiny, id=number, image_id=99)
@@ -253,6 +290,30 @@ def test_write_masks_writes_once_and_again_only_when_its_source_changed(tiny):
     assert (folder / "1.png").is_file()
     write_masks(tiny.open(categories=["hat"]), folder)
     assert read_index_png(folder / "1.png").max() == 0
+
+
+def test_write_masks_interrupted_or_changed_leaves_nothing_stale(tiny, monkeypatch):
+    folder = tiny.folder / "masks"
+    first = tiny.open()
+    write_masks(first, folder)
+    fewer = tiny.open(categories=["hat"], keep_empty=False)
+    write_masks(fewer, folder)
+    assert sorted(path.name for path in folder.glob("*.png")) == ["2.png"]
+    write_masks(tiny.open(categories=["hat", "cup"]), folder)  # hat is 1, cup is 2
+
+    def dies(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("seglib.datasets.coco.write_index_png", dies)
+        write_masks(first, folder)
+    write_masks(tiny.open(categories=["hat", "cup"]), folder)
+    assert read_index_png(folder / "1.png").max() == 2
+
+
+def test_write_masks_counts_objects_that_cover_no_pixel(tiny):
+    add(tiny, segmentation=[[2.0, 2.0, 2.1, 2.0, 2.0, 2.1]])
+    assert write_masks(tiny.open(), tiny.folder / "masks").empty == 1
 
 
 def test_write_masks_says_what_was_skipped_and_repaired(tiny):

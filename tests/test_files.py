@@ -48,6 +48,13 @@ def test_sixteen_bits_are_scaled_not_cut_off(tmp_path):
     assert read_image(tmp_path / "a.png")[0, :, 0].tolist() == [0, 1, 128, 255]
 
 
+@pytest.mark.parametrize("values", [np.array([[0, 70000]], np.int32), np.array([[0.0, 1.0]], np.float32)])
+def test_numbers_beyond_sixteen_bits_are_refused(tmp_path, values):
+    Image.fromarray(values).save(tmp_path / "a.tiff")
+    with pytest.raises(ValueError, match=r"a\.tiff holds numbers beyond 16 bits"):
+        read_image(tmp_path / "a.tiff")
+
+
 def test_only_images_are_listed_sorted_and_none_that_is_hidden(tmp_path):
     for name in ("b.JPG", "a.png", ".hidden.png", "notes.txt"):
         (tmp_path / name).write_text("")

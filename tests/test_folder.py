@@ -93,6 +93,11 @@ def test_values_that_contradict_each_other_are_refused(folders):
     for settings in ({"values": [0]}, {"values": [0, 0]}, {"void": (1,)}):
         with pytest.raises(ValueError, match="one value for each of 2 classes"):
             read(folders, **settings)
+    for settings in ({"values": [0, -1]}, {"void": (300,)}):
+        with pytest.raises(ValueError, match="within 0 to 255"):
+            read(folders, **settings)
+    with pytest.raises(ValueError, match="0 classes"):
+        read(folders, classes=[])
 
 
 def test_exif_rotation_is_decided_by_the_size_of_the_mask(folders):

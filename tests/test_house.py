@@ -160,6 +160,7 @@ def test_course_goes_on_past_a_failed_lesson_and_then_fails(tmp_path, monkeypatc
     lesson_file(tmp_path, "01_breaks", "raise RuntimeError('on purpose')")
     sound = "from seglib import lesson\nlesson.settings('02_works', 'tiny')\nlesson.result('IoU', 0.25)"
     lesson_file(tmp_path, "02_works", sound)
+    (tmp_path / "notebooks" / "03_garbled.ipynb").write_text("no notebook")
     monkeypatch.setattr(course, "ROOT", tmp_path)
     monkeypatch.setattr(course, "OUT", tmp_path / "runs" / "course")
     monkeypatch.setattr(sys, "argv", ["course.py"])
@@ -168,6 +169,7 @@ def test_course_goes_on_past_a_failed_lesson_and_then_fails(tmp_path, monkeypatc
     said = capsys.readouterr().out
     assert "on purpose" in said
     table = said.split("\n\n")[-1].splitlines()
+    assert re.match(r"03_garbled +0 +FAILED", table[3])
     assert re.match(r"01_breaks +\d+ +FAILED", table[1]) and re.match(r"02_works +\d+ +IoU 0.250", table[2])
     for name in ("01_breaks", "02_works"):
         assert (course.OUT / f"{name}.html").is_file() and (course.OUT / f"{name}.ipynb").is_file()

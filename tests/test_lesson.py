@@ -27,11 +27,12 @@ def _a_home_of_its_own(tmp_path, monkeypatch):
         ("auto", "tiny", True, "tiny"),
         ("demo", "full", False, "demo"),
         ("auto", "auto", False, "tiny"),
+        ("auto", "", False, "tiny"),
     ],
 )
 def test_the_form_decides_then_the_variable_then_the_machine(monkeypatch, choice, variable, gpu, profile):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
-    if variable:
+    if variable is not None:
         monkeypatch.setenv("SEGLIB_PROFILE", variable)
     assert lesson.choose_profile(choice)[0] == profile
 
@@ -141,6 +142,8 @@ def test_result_is_said_and_kept(tmp_path, capsys):
         ("cat", "cat", "Right!"),
         ({1}, {2}, "Not yet"),
         ("none", 3, "Not yet"),
+        (["cat", "dog"], ["cat", "dog"], "Right!"),
+        (torch.tensor([1.0], requires_grad=True), [1.0], "Right!"),
     ],
 )
 def test_check_says_right_or_wrong(capsys, answer, right, said):

@@ -102,3 +102,13 @@ def test_logits_of_the_wrong_number_of_channels_are_refused():
         BCELoss()(logits, mask)
     with pytest.raises(ValueError, match="classes=2"):
         CrossEntropyLoss()(logits[:, :1], mask)
+
+
+def test_a_mask_that_would_be_broadcast_and_a_share_beyond_1_are_refused():
+    for loss, channels in CASES:
+        logits, mask = logits_and_mask(channels)
+        with pytest.raises(ValueError, match="do not fit"):
+            loss(logits, mask[:1])
+    for loss in (BCEDiceLoss, CEDiceLoss):
+        with pytest.raises(ValueError, match="share"):
+            loss(alpha=5)

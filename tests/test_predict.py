@@ -88,5 +88,10 @@ def test_save_predictions_refuses_what_would_overwrite_or_be_nameless(tmp_path):
         Image.fromarray(photo()).save(tmp_path / name)
     with pytest.raises(ValueError, match="share a name"):
         save_predictions(Brighter(), tmp_path, tmp_path / "out", classes=["background", "bright"])
+    with pytest.raises(FileNotFoundError, match="no file or folder"):
+        save_predictions(Brighter(), tmp_path / "none", tmp_path / "out", classes=["background", "bright"])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="no photograph"):
+        save_predictions(Brighter(), tmp_path / "empty", tmp_path / "out", classes=["background", "bright"])
     with pytest.raises(ValueError, match="class names"):
         save_predictions(Brighter(), tmp_path / "a.jpg", tmp_path / "out")

@@ -10,6 +10,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from torch import nn
 from torch.utils.data import Dataset, Subset
 
@@ -53,7 +54,13 @@ def config(**settings) -> TrainConfig:
 
 def train(run_dir, model=None, data=None, val=None, loss=None, augment=None, **settings):
     return fit(
-        model or net(), data or Discs(10), val or Discs(5), loss or BCEDiceLoss(), config(**settings), run_dir, augment
+        model or net(),
+        Discs(10) if data is None else data,
+        Discs(5) if val is None else val,
+        loss or BCEDiceLoss(),
+        config(**settings),
+        run_dir,
+        augment,
     )
 
 
@@ -154,6 +161,32 @@ def die_in(monkeypatch, name: str, call: int):
     monkeypatch.setattr(runs, name, dying)
 
 
+class Dropping(nn.Module):
+    """A model with dropout, whose every draw must be the same after an interruption."""
+
+    settings = None
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.Dropout(0.5), nn.Conv2d(4, 1, 1))
+
+    def forward(self, images):
+        return self.layers(images.float() / 255)
+
+
+def test_dropout_draws_the_same_whatever_the_workers_and_after_an_interruption(tmp_path, monkeypatch):
+    losses = {}
+    for workers in (0, 2):
+        whole = train(tmp_path / f"whole{workers}", model=Dropping(), workers=workers)
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            die_in(patch, "save_torch", 3)  # in the second epoch
+            train(tmp_path / f"killed{workers}", model=Dropping(), workers=workers)
+        resumed = train(tmp_path / f"killed{workers}", model=Dropping(), workers=workers)
+        losses[workers] = (whole.column("train_loss"), resumed.column("train_loss"))
+    assert losses[0][0] == losses[0][1] == losses[2][0] == losses[2][1]
+
+
 SETTINGS = [
     {"epochs": 4},
     {"epochs": 4, "optimizer": "adamw", "weight_decay": 0.1, "scheduler": "cosine"},
@@ -188,6 +221,16 @@ def test_a_finished_run_is_returned_without_training(tmp_path, capsys):
     again = train(tmp_path, model=model)
     assert again.finished and again.history == first.history and "nothing to train" in capsys.readouterr().out
     assert os.stat(tmp_path / "last" / "checkpoint.pth").st_mtime_ns == changed
+
+
+def test_killed_after_the_last_checkpoint_the_same_call_writes_what_is_missing(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        die_in(patch, "write_history", 3)
+        with pytest.raises(Killed):
+            train(tmp_path)
+    run = train(tmp_path)
+    assert runs.read_history(tmp_path / "history.csv") == run.history and len(run.history) == 3
+    assert (tmp_path / "loss.png").is_file() and (tmp_path / "miou.png").is_file()
 
 
 def test_other_settings_are_refused_by_name(tmp_path):
@@ -315,6 +358,62 @@ def test_a_loss_that_is_not_a_number_stops_with_epoch_step_and_files(tmp_path):
     assert len(runs.read_history(tmp_path / "history.csv")) == 1  # the epoch before is kept
 
 
+def test_what_cannot_be_trained_is_refused_at_once(tmp_path):
+    class Floats(Discs):
+        def __getitem__(self, index):
+            image, mask, name = super().__getitem__(index)
+            return image / 255, mask, name
+
+    class Swapped(Discs):
+        classes = ("disc", "background")
+
+    with pytest.raises(ValueError, match=r"disc0\.png: images are uint8, 0-255, not torch\.float32"):
+        train(tmp_path, data=Floats(4))
+    with pytest.raises(ValueError, match="differ in their classes"):
+        train(tmp_path, val=Swapped(4))
+    with pytest.raises(ValueError, match="0 images to train on"):
+        train(tmp_path, data=Subset(Discs(4), []))
+
+
+def test_a_validation_loss_that_is_not_a_number_stops_too(tmp_path):
+    class NotInValidation:
+        def __call__(self, logits, mask):
+            return BCELoss()(logits, mask) * (1 if torch.is_grad_enabled() else float("nan"))
+
+    with pytest.raises(FloatingPointError, match="validation loss became nan in epoch 1"):
+        train(tmp_path, loss=NotInValidation())
+
+
+@pytest.fixture
+def _accelerate_anew():
+    """Accelerate keeps one precision for a whole process."""
+    AcceleratorState._reset_state(True)
+    yield
+    AcceleratorState._reset_state(True)
+
+
+@pytest.mark.usefixtures("_accelerate_anew")
+def test_a_model_is_given_back_as_it_was_also_after_a_failure(tmp_path, monkeypatch):
+    monkeypatch.setattr("seglib.train.precision", lambda: "bf16")
+    model, seen = net(), []
+    model.head.register_forward_hook(lambda *call: seen.append(call[2].dtype))
+    train(tmp_path / "first", model=model, epochs=1)
+    assert model(torch.zeros(1, 3, 8, 8)).dtype == torch.float32 and torch.bfloat16 in seen
+
+    def fails(logits, mask):
+        raise RuntimeError("on purpose")
+
+    with pytest.raises(RuntimeError, match="on purpose"):
+        train(tmp_path / "fails", model=model, loss=fails, epochs=1)
+    seen.clear()
+    train(tmp_path / "second", model=model, epochs=1)
+    assert torch.bfloat16 in seen  # wrapped anew
+    AcceleratorState._reset_state(True)
+    monkeypatch.setattr("seglib.train.precision", lambda: "no")
+    with pytest.raises(ValueError, match="precision: bf16 then, no now"):
+        train(tmp_path / "first", model=model, epochs=1)
+
+
 def test_a_model_of_other_classes_than_the_data_is_refused(tmp_path):
     with pytest.raises(ValueError, match="tells 5 classes apart but the data set has 2"):
         train(tmp_path, model=net(classes=5), loss=CrossEntropyLoss())
@@ -357,7 +456,17 @@ def test_mixed_precision_is_for_gpus_in_the_format_they_compute_in(monkeypatch, 
 
 
 def test_settings_that_make_no_sense_are_refused():
-    for settings in ({"epochs": 0}, {"batch_size": 0}, {"lr": 0}, {"optimizer": "adm"}, {"scheduler": "step"}):
+    for settings in (
+        {"epochs": 0},
+        {"batch_size": 0},
+        {"lr": 0},
+        {"optimizer": "adm"},
+        {"scheduler": "step"},
+        {"epochs": 2.5},
+        {"patience": 0},
+        {"previews": -1},
+        {"seed": -1},
+    ):
         with pytest.raises(ValueError):
             config(**settings)
     with pytest.raises(ValueError, match="no tracker"):

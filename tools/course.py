@@ -4,7 +4,8 @@
     python tools/course.py 02         those whose number is given
     python tools/course.py --keep 02  and keep the outputs: in notebooks/, assets/ and README.md
 
-The executed notebooks and their HTML go to runs/course/, what they train to runs/course/work/. A lesson that fails does
+The executed notebooks and their HTML go to runs/course/, what they train to runs/course/work/: in the tiny profile anew
+each time, in the longer ones a run that was interrupted goes on and a finished one is shown. A lesson that fails does
 not stop the others; the exit status is then 1. SEGLIB_PROFILE is tiny unless it is set.
 """
 
@@ -43,7 +44,8 @@ class Outcome:
 def run_lesson(path: Path, keep: bool) -> Outcome:
     """Execute one notebook, write it and its HTML to runs/course/, and tell how it went."""
     work = OUT / "work" / path.stem
-    shutil.rmtree(work, ignore_errors=True)  # what an earlier call trained would be found and not trained again
+    if os.environ["SEGLIB_PROFILE"] == "tiny" and not os.environ.get("SEGLIB_DATA"):
+        shutil.rmtree(work, ignore_errors=True)  # a finished run would be found and not trained again
     os.environ["SEGLIB_RUNS"] = str(work.parent)
     notebook = nbformat.read(path, as_version=4)
     executor = ExecutePreprocessor(timeout=CELL_TIMEOUT, kernel_name="python3", record_timing=False)
@@ -61,7 +63,7 @@ def run_lesson(path: Path, keep: bool) -> Outcome:
     html, _ = HTMLExporter().from_notebook_node(notebook)
     (OUT / f"{path.stem}.html").write_text(html, encoding="utf-8")
     result = read_result(work)
-    if keep and not error:
+    if keep and not error and result:
         write(notebook, path)
         keep_results(path.stem, notebook, result)
     headline = f"{result['metric']} {result['value']:.3f}" if result else "none"
@@ -144,7 +146,10 @@ def main() -> int:
     outcomes = []
     for number, path in enumerate(chosen, 1):
         print(f"[{number}/{len(chosen)}] {path.stem}, profile {os.environ['SEGLIB_PROFILE']} ...", flush=True)
-        outcomes.append(run_lesson(path, arguments.keep))
+        try:
+            outcomes.append(run_lesson(path, arguments.keep))
+        except Exception as error:  # a notebook that is no notebook, say: the others are run all the same
+            outcomes.append(Outcome(path.stem, 0, "none", f"{type(error).__name__}: {error}"))
         print(f"      {outcomes[-1].seconds:.0f} s", flush=True)
         if outcomes[-1].error:
             print(f"      FAILED; as far as it got, it is in runs/course/{path.stem}.html\n{outcomes[-1].error}")

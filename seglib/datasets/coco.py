@@ -16,9 +16,9 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from seglib.datasets.common import Problem, as_sample, check_on_error, settle
+from seglib.datasets.common import Problem, as_sample, check_choice, settle
 from seglib.files import read_image, written_aside
-from seglib.masks import IGNORE, check_polygon, polygons_to_mask, rle_to_mask, write_index_png
+from seglib.masks import IGNORE, check_classes, check_polygon, polygons_to_mask, rle_to_mask, write_index_png
 from seglib.transforms import Transform
 
 
@@ -57,9 +57,9 @@ class COCOSegmentationDataset(Dataset):
         *,
         keep_empty: bool = True,
     ) -> None:
-        check_on_error(on_error)
-        _check_choice("mode", mode, ("multiclass", "binary"))
-        _check_choice("overlap", overlap, ("maximum", "smallest"))
+        check_choice("on_error", on_error, ("raise", "skip"))
+        check_choice("mode", mode, ("multiclass", "binary"))
+        check_choice("overlap", overlap, ("maximum", "smallest"))
         self.images_dir, self.annotation_file = Path(images_dir), Path(annotation_file)
         self.mode, self.overlap, self.transform, self.on_error = mode, overlap, transform, on_error
         self.problems: list[Problem] = []
@@ -67,6 +67,7 @@ class COCOSegmentationDataset(Dataset):
         wanted = _wanted_categories(content["categories"], categories, self.annotation_file)
         self.categories = [category["name"] for category in wanted]
         self.classes = ["background", *(self.categories if mode == "multiclass" or len(wanted) == 1 else ["object"])]
+        check_classes(self.classes)
         self._class_of = {c["id"]: position if mode == "multiclass" else 1 for position, c in enumerate(wanted, 1)}
         known = {category["id"] for category in content["categories"]}
         self.images = self._check_images(content["images"])
@@ -110,18 +111,26 @@ class COCOSegmentationDataset(Dataset):
                 objects.append((self._class_of[annotation["category_id"]], bitmap))
         return paint(objects, crowds, *shape, overlap=self.overlap)
 
+    def empty(self, index: int) -> int:
+        """How many annotations of sample `index` that count cover no pixel."""
+        entry = self.images[index]
+        shape = entry["height"], entry["width"]
+        return sum(not annotation_bitmap(annotation, *shape).any() for annotation in self.annotations(index))
+
     def _check_images(self, entries: list[dict]) -> list[dict]:
         """The image entries that are whole, each id and file once, and whose file is there."""
         files_of = defaultdict(set)
         for entry in entries:
-            files_of[entry.get("id")].add(entry.get("file_name"))
+            if not _wrong_fields(entry, IMAGE_FIELDS):
+                files_of[entry["id"]].add(entry["file_name"])
         kept: list[dict] = []
         ids, names = set(), set()
         for entry in entries:
-            lacks = [key for key in ("id", "file_name", "height", "width") if key not in entry]
-            where = f"image {entry.get('id', '?')} ({entry.get('file_name', '?')})"
-            if lacks:
-                self.problems.append(Problem(where, f"its entry lacks {', '.join(lacks)}"))
+            where = f"image {_get(entry, 'id')} ({_get(entry, 'file_name')})"
+            if wrong := _wrong_fields(entry, IMAGE_FIELDS):
+                self.problems.append(Problem(where, f"its entry has {wrong}"))
+            elif Path(entry["file_name"]).is_absolute() or ".." in Path(entry["file_name"]).parts:
+                self.problems.append(Problem(where, f"file_name must stay inside {self.images_dir}"))
             elif len(files_of[entry["id"]]) > 1:
                 files = ", ".join(sorted(map(str, files_of[entry["id"]])))
                 self.problems.append(Problem(where, f"{files} share that id: whose annotations are whose?"))
@@ -133,23 +142,23 @@ class COCOSegmentationDataset(Dataset):
             elif not (self.images_dir / entry["file_name"]).is_file():
                 self.problems.append(Problem(where, f"no such file in {self.images_dir}"))
             else:
-                kept.append(entry)
+                kept.append({**entry, "height": int(entry["height"]), "width": int(entry["width"])})
                 ids.add(entry["id"])
                 names.add(str(Path(entry["file_name"]).with_suffix("")))
         return kept
 
     def _check_annotations(self, content: dict, known: set) -> dict[Any, list[dict]]:
         """The annotations that count and can be drawn, by image id."""
-        listed = {entry.get("id") for entry in content["images"]}
+        listed = {entry["id"] for entry in content["images"] if not _wrong_fields(entry, {"id": int | str})}
         sizes = {entry["id"]: (entry["height"], entry["width"]) for entry in self.images}
         kept: dict[Any, list[dict]] = defaultdict(list)
         seen = set()
         for annotation in content["annotations"]:
-            where = f"annotation {annotation.get('id', '?')}"
-            lacks = [key for key in ("id", "image_id", "category_id") if key not in annotation]
-            if lacks:
-                self.problems.append(Problem(where, f"lacks {', '.join(lacks)}"))
-            elif annotation["id"] in seen:
+            where = f"annotation {_get(annotation, 'id')}"
+            if wrong := _wrong_fields(annotation, ANNOTATION_FIELDS):
+                self.problems.append(Problem(where, f"has {wrong}"))
+                continue
+            if annotation["id"] in seen:
                 self.problems.append(Problem(where, "another annotation has that id"))
             elif annotation["category_id"] not in known:
                 self.problems.append(Problem(where, f"its category {annotation['category_id']} is not in the file"))
@@ -159,7 +168,7 @@ class COCOSegmentationDataset(Dataset):
                 drawable = self._drawable(annotation, where, *sizes[annotation["image_id"]])
                 if drawable is not None:
                     kept[annotation["image_id"]].append(drawable)
-            seen.add(annotation.get("id"))
+            seen.add(annotation["id"])
         return dict(kept)
 
     def _drawable(self, annotation: dict, where: str, height: int, width: int) -> dict | None:
@@ -176,6 +185,9 @@ class COCOSegmentationDataset(Dataset):
                 self.problems.append(Problem(where, str(error)))
                 return None
             return annotation
+        if not isinstance(shape, list):
+            self.problems.append(Problem(where, f"its segmentation is neither polygons nor RLE: {shape!r}"))
+            return None
         good, errors = [], []
         for part in shape:
             try:
@@ -231,12 +243,16 @@ def paint(
 
 @dataclass(frozen=True)
 class Written:
-    """What `write_masks` did: masks written, annotations and images skipped and repaired, where the masks are."""
+    """What `write_masks` did.
+
+    Attributes:
+        written: masks. skipped, repaired: problems of the data set. empty: objects too small or thin to cover a pixel.
+    """
 
     written: int
     skipped: int
     repaired: int
-    folder: str
+    empty: int
 
 
 def write_masks(data: COCOSegmentationDataset, folder: str | Path) -> Written:
@@ -257,16 +273,19 @@ def write_masks(data: COCOSegmentationDataset, folder: str | Path) -> Written:
     }
     targets = [folder / Path(name).with_suffix(".png") for name in data.filenames]
     stamp = folder / "masks.json"
-    if stamp.is_file() and all(target.is_file() for target in targets):
-        before = json.loads(stamp.read_text())
-        if before["made_from"] == made_from:
-            return Written(**before["report"])
+    before = json.loads(stamp.read_text()) if stamp.is_file() else {}
+    if before.get("made_from") == made_from and all(target.is_file() for target in targets):
+        return Written(**before["report"])
+    stamp.unlink(missing_ok=True)  # interrupted from here on, the masks are written anew next time
+    for name in before.get("files", ()):
+        (folder / name).unlink(missing_ok=True)  # of images that are no longer in the set
     for index, target in enumerate(targets):
         write_index_png(target, data.mask(index), data.classes)
     actions = Counter(problem.action for problem in data.problems)
-    report = Written(len(targets), actions["skipped"], actions["repaired"], str(folder))
+    report = Written(len(targets), actions["skipped"], actions["repaired"], sum(map(data.empty, range(len(data)))))
+    files = [target.relative_to(folder).as_posix() for target in targets]
     with written_aside(stamp) as aside:
-        aside.write_text(json.dumps({"made_from": made_from, "report": asdict(report)}, indent=1))
+        aside.write_text(json.dumps({"made_from": made_from, "report": asdict(report), "files": files}, indent=1))
     return report
 
 
@@ -274,12 +293,12 @@ def _read_annotation_file(path: Path) -> dict:
     """Read an annotation file's JSON and check that it is COCO's."""
     if not path.is_file():
         raise FileNotFoundError(f"no annotation file {path}: COCO's are called annotations/instances_*.json")
-    text = path.read_text(encoding="utf-8")
-    if not text.strip():
+    data = path.read_bytes()
+    if not data.strip():
         raise ValueError(f"{path} is empty: copy or download it again")
     try:
-        content = json.loads(text)
-    except json.JSONDecodeError as error:
+        content = json.loads(data.decode("utf-8-sig"))  # Windows editors put a byte order mark first
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(
             f"{path} is not JSON ({error}): it may have been cut short; copy or download it again"
         ) from None
@@ -296,8 +315,31 @@ def _get(content: Any, key: str) -> Any:
     return content.get(key) if isinstance(content, dict) else None
 
 
+IMAGE_FIELDS = {"id": int | str, "file_name": str, "height": int | float, "width": int | float}
+ANNOTATION_FIELDS = {"id": int | str, "image_id": int | str, "category_id": int | str}
+
+
+def _wrong_fields(entry: Any, fields: dict[str, Any]) -> str:
+    """What is missing or of the wrong kind in an entry of an annotation file; empty where all is well."""
+    if not isinstance(entry, dict):
+        return f"no fields: it is {entry!r}"
+    lacks = [key for key in fields if key not in entry]
+    if lacks:
+        return f"no {', '.join(lacks)}"
+    wrong = [key for key, kind in fields.items() if not isinstance(entry[key], kind)]
+    wrong += [key for key in ("height", "width") if key in fields and key not in wrong and not _is_side(entry[key])]
+    return ", ".join(f"{key} {entry[key]!r}" for key in wrong)
+
+
+def _is_side(value: float) -> bool:
+    return 1 <= value < 1e6 and value == int(value)
+
+
 def _wanted_categories(known: list[dict], wanted: Sequence[str | int] | None, path: Path) -> list[dict]:
     """The categories that were asked for, in that order; all, in id order, for None."""
+    for category in known:
+        if wrong := _wrong_fields(category, {"id": int | str, "name": str}):
+            raise ValueError(f"{path}: category {category} has {wrong}")
     by_id = {category["id"]: category for category in known}
     by_name = {category["name"]: category for category in known}
     if len(by_id) < len(known) or len(by_name) < len(known):
@@ -318,11 +360,6 @@ def _wanted_categories(known: list[dict], wanted: Sequence[str | int] | None, pa
 
 def _check_rle(rle: dict, height: int, width: int) -> None:
     """Raise ValueError for a run-length encoding that is not of this image."""
-    if list(rle.get("size", ())) != [height, width]:
+    if not isinstance(rle.get("size"), list) or rle["size"] != [height, width]:
         raise ValueError(f"RLE of size {rle.get('size')} but its image is {[height, width]} (height, width)")
     rle_to_mask(rle)
-
-
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(choices)}, not {value!r}")

@@ -48,10 +48,10 @@ def settle(problems: list[Problem], on_error: str, what: str) -> None:
     warnings.warn(f"{what}: skipped {skipped}, repaired {repaired} (see .problems):\n{listed}{more}", stacklevel=4)
 
 
-def check_on_error(on_error: str) -> None:
-    """Raise ValueError unless `on_error` is "raise" or "skip"."""
-    if on_error not in ("raise", "skip"):
-        raise ValueError(f'on_error must be "raise" or "skip", not {on_error!r}')
+def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raise ValueError, listing the choices, unless `value` is one of them."""
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(choices)}, not {value!r}")
 
 
 def as_sample(

@@ -7,9 +7,9 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from seglib.datasets.common import Problem, as_sample, check_on_error, settle
+from seglib.datasets.common import Problem, as_sample, check_choice, settle
 from seglib.files import image_files, read_image
-from seglib.masks import IGNORE, read_index_png
+from seglib.masks import IGNORE, check_classes, read_index_png
 from seglib.transforms import Transform
 
 
@@ -42,7 +42,8 @@ class MaskFolderDataset(Dataset):
         values: Sequence[int] | None = None,
         on_error: str = "raise",
     ) -> None:
-        check_on_error(on_error)
+        check_choice("on_error", on_error, ("raise", "skip"))
+        check_classes(classes)
         self.images_dir, self.masks_dir = Path(images_dir), Path(masks_dir)
         self.classes, self.transform, self.on_error = list(classes), transform, on_error
         self._table = _value_table(len(self.classes), void, values)
@@ -109,6 +110,8 @@ class MaskFolderDataset(Dataset):
 def _value_table(classes: int, void: Sequence[int], values: Sequence[int] | None) -> np.ndarray:
     """int (256,): the class of each mask value, 255 for those that do not count, -1 for those that must not occur."""
     values = range(classes) if values is None else values
+    if not all(0 <= value <= IGNORE for value in (*values, *void)):
+        raise ValueError(f"values {list(values)} and void {list(void)} must lie within 0 to {IGNORE}")
     if len(values) != classes or len({*values, *void}) != classes + len(set(void)):
         raise ValueError(
             f"values {list(values)} and void {list(void)} must hold one value for each of {classes} classes, none twice"
