@@ -5,6 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 PORT ?= 8888
+LAB_ARGS ?= # as root, in a container: make lab LAB_ARGS=--allow-root
 
 .PHONY: help course lesson lab test lint format notebooks constraints
 
@@ -21,7 +22,7 @@ help:
 $(READY): requirements.txt constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or newer is needed, '$(PYTHON)' is older: make PYTHON=python3.12 ..."; exit 1; }
-	@echo "Setting up .venv: once, several minutes and up to 6 GB where PyTorch comes with CUDA."
+	@echo "Setting up .venv: once, several minutes and up to 7 GB where PyTorch comes with CUDA."
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
@@ -33,7 +34,7 @@ lesson: $(READY)
 	$(BIN)/python tools/course.py $(N)
 
 lab: $(READY)
-	$(BIN)/jupyter lab --port=$(PORT) --notebook-dir=notebooks
+	$(BIN)/jupyter lab --port=$(PORT) --notebook-dir=notebooks $(LAB_ARGS)
 
 test: lint
 	rm -rf runs/test # else the lessons would find their runs finished and train nothing

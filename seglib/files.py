@@ -82,8 +82,8 @@ def read_image(path: str | Path, size: tuple[int, int] | None = None) -> np.ndar
             image = stored
         if (image.height, image.width) != tuple(size):
             raise ValueError(
-                f"{path} is {shown.height}x{shown.width} (height x width) but its annotations say {size[0]}x{size[1]}: "
-                "the image was resized or belongs to other annotations"
+                f"{path} is {shown.height}x{shown.width} (height x width) but its annotations or mask say "
+                f"{size[0]}x{size[1]}: the image was resized, or belongs to others"
             )
     if image.mode in ("I", "I;16", "I;16B", "I;16L", "F"):  # more than 8 bits, which Pillow would cut off at 255
         values = np.asarray(image, dtype=np.float64)

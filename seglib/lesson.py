@@ -1,5 +1,6 @@
 """What a lesson needs around its experiment: profile, data, seeds, a folder. Only this module knows of lessons."""
 
+import hashlib
 import os
 import platform
 import random
@@ -48,7 +49,7 @@ def settings(lesson: str, choice: str = "auto", **numbers: tuple) -> SimpleNames
         numbers: three values each, for tiny, demo and full.
 
     Returns:
-        The numbers as attributes, and .profile, .device, .seed.
+        The numbers as attributes, and .profile, .device, .seed, and .id, which changes with the numbers.
     """
     profile, reason = choose_profile(choice)
     wrong = [name for name, values in numbers.items() if len(values) != len(PROFILES)]
@@ -57,7 +58,8 @@ def settings(lesson: str, choice: str = "auto", **numbers: tuple) -> SimpleNames
     _now.lesson, _now.profile, _now.started = lesson, profile, time.perf_counter()
     chosen = {name: values[PROFILES.index(profile)] for name, values in numbers.items()}
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    result = SimpleNamespace(profile=profile, device=device, **{"seed": 0, **chosen})
+    digest = hashlib.sha256(repr(sorted(chosen.items())).encode()).hexdigest()[:6]
+    result = SimpleNamespace(profile=profile, device=device, id=digest, **{"seed": 0, **chosen})
     seed(result.seed)
     print(f"Profile {profile}, because {reason}. Device: {device_name()}. PyTorch {torch.__version__}.")
     for name, value in chosen.items():
@@ -110,7 +112,12 @@ def _own_data() -> Path:
     """
     named = Path(os.environ["SEGLIB_DATA"]).expanduser()
     from_course = CHECKOUT / named
-    return (from_course if not named.exists() and from_course.exists() else named).resolve()
+    folder = (from_course if not named.exists() and from_course.exists() else named).resolve()
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"SEGLIB_DATA names {folder}, which is no folder: name the one that holds coco/ and others"
+        )
+    return folder
 
 
 def run_dir(*parts: str) -> Path:

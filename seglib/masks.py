@@ -259,6 +259,8 @@ def read_index_png(path: str | Path) -> np.ndarray:
         ValueError: the file holds colours (RGB) or more than 8 bits, which are not class indices.
     """
     image = open_image(path)
+    if image.format == "JPEG":
+        raise ValueError(f"{path} is a JPEG, which changes the values at every edge: save masks as PNG")
     if image.mode not in ("P", "L", "1"):
         raise ValueError(
             f"{path} is an image of mode {image.mode}, not a mask of class indices: save it as an 8-bit grey or "
@@ -286,6 +288,8 @@ def write_index_png(path: str | Path, mask: np.ndarray, classes: Sequence[str]) 
 
 def check_classes(classes: Sequence[str]) -> None:
     """Raise ValueError for a list of classes that a mask of bytes cannot hold, 255 being taken."""
+    if isinstance(classes, str):
+        raise ValueError(f"classes must be a list of names, not {classes!r}")
     if not 1 <= len(classes) <= IGNORE:
         raise ValueError(f"{len(classes)} classes: a mask holds 1 to {IGNORE}, background among them")
 

@@ -130,6 +130,8 @@ def fit(
         if not (run.dir / CURVES[-1]).is_file():  # killed after its last checkpoint
             write_summary(run)
         return run
+    if run.history:
+        print(f"Going on after epoch {len(run.history)} of {config.epochs} in {run.dir}.")
     trackers = runs.Trackers(config.trackers, run.dir, settings, len(run.history))
     with prepared(accelerator, model, optimizer, trackers) as (model, optimizer):
         while not run.finished:

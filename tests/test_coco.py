@@ -178,7 +178,7 @@ PROBLEMS = {
     "no height": (lambda tiny: tiny.content["images"][0].pop("height"), r"image 1 \(1.png\): its entry has no height"),
 }
 ON_READING = {
-    "other size": (change_image(height=9), r"1\.png is 8x10 .* but its annotations say 9x10"),
+    "other size": (change_image(height=9), r"1\.png is 8x10 .* but its annotations or mask say 9x10"),
     "cut short": (cut_short, r"1\.png cannot be read as an image"),
 }
 

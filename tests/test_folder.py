@@ -44,6 +44,23 @@ def test_black_and_white_masks_are_read_by_their_values(folders):
     assert read(folders, values=[0, 255])[0][1][0].tolist() == [0, 1, 0, 0, 1, 0]
 
 
+def test_black_and_white_masks_read_the_wrong_way_are_warned_of(folders):
+    for name in "abc":
+        put(folders, name, [[0, 255, 0, 0, 255, 0]] * 4)
+    with pytest.warns(UserWarning, match=r"values=\[0, 255\]"):
+        read(folders)
+    read(folders, void=(255,))  # said on purpose
+
+
+def test_masks_in_jpeg_and_classes_in_one_word_are_refused(folders):
+    with pytest.raises(ValueError, match="list of names"):
+        MaskFolderDataset(folders / "images", folders / "masks", "leaf")
+    (folders / "masks" / "a.png").unlink()
+    Image.new("L", (6, 4)).save(folders / "masks" / "a.jpg")
+    with pytest.raises(ValueError, match=r"a\.jpg is a JPEG"):
+        read(folders)
+
+
 def test_a_value_out_of_range_names_file_value_and_range(folders):
     put(folders, "b", [[0, 1, 9, 0, 0, 0]] * 4)
     with pytest.raises(ValueError, match=r"b\.png: mask value \[9\] in 4 pixels; allowed are \[0, 1, 255\]"):

@@ -46,6 +46,8 @@ def test_a_profile_that_does_not_exist_is_refused(monkeypatch):
 def test_settings_are_those_of_the_profile_and_are_printed(capsys):
     chosen = lesson.settings("99_test", "demo", epochs=(1, 2, 3), lr=(0.1, 0.2, 0.3))
     assert (chosen.epochs, chosen.lr, chosen.profile, chosen.seed) == (2, 0.2, "demo", 0)
+    ids = {lesson.settings("99_test", "demo", epochs=(1, epochs, 3)).id for epochs in (2, 2, 4)}
+    assert len(ids) == 2
     said = capsys.readouterr().out
     assert "Profile demo, because chosen above" in said and "epochs" in said
     with pytest.raises(ValueError, match="epochs has not"):
@@ -100,6 +102,9 @@ def test_full_finds_the_real_set_where_it_was_put(tmp_path):
 def test_seglib_data_is_used_in_place_of_sample_and_download_and_has_runs_of_its_own(tmp_path, monkeypatch, profile):
     monkeypatch.setenv("SEGLIB_DATA", str(tmp_path / "mine"))
     lesson.settings("99_test", profile)
+    with pytest.raises(FileNotFoundError, match="SEGLIB_DATA names .*mine, which is no folder"):
+        lesson.data("coco")
+    (tmp_path / "mine").mkdir()
     with pytest.raises(FileNotFoundError, match="is not in .*mine"):
         lesson.data("coco")
     lay_out(tmp_path / "mine" / "coco")

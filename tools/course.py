@@ -6,7 +6,8 @@
 
 The executed notebooks and their HTML go to runs/course/, what they train to runs/course/work/: in the tiny profile anew
 each time, in the longer ones a run that was interrupted goes on and a finished one is shown. A lesson that fails does
-not stop the others; the exit status is then 1. SEGLIB_PROFILE is tiny unless it is set.
+not stop the others; the exit status is then 1. Where SEGLIB_PROFILE is not set, all of them run in the tiny profile,
+and those that are named in the one that suits the machine.
 """
 
 import argparse
@@ -24,6 +25,8 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernel
 from nbconvert import HTMLExporter
 from nbconvert.preprocessors import CoalesceStreamsPreprocessor, ExecutePreprocessor
 
+from seglib.lesson import choose_profile
+
 ROOT = Path(__file__).parents[1]
 OUT = ROOT / "runs" / "course"
 RESULTS = ROOT / "assets" / "results"
@@ -39,14 +42,18 @@ class Outcome:
     seconds: float
     headline: str
     error: str = ""
+    where: str = "none"
 
 
 def run_lesson(path: Path, keep: bool) -> Outcome:
     """Execute one notebook, write it and its HTML to runs/course/, and tell how it went."""
     work = OUT / "work" / path.stem
-    if os.environ["SEGLIB_PROFILE"] == "tiny" and not os.environ.get("SEGLIB_DATA"):
-        shutil.rmtree(work, ignore_errors=True)  # a finished run would be found and not trained again
+    profile = os.environ["SEGLIB_PROFILE"]
+    own_data = bool(os.environ.get("SEGLIB_DATA"))
+    if profile == "tiny" and not own_data:
+        shutil.rmtree(work / "tiny", ignore_errors=True)  # a finished run would be found and not trained again
     os.environ["SEGLIB_RUNS"] = str(work.parent)
+    shown = path.stem + (f"-{profile}" if profile != "tiny" else "") + ("-data" if own_data else "")
     notebook = nbformat.read(path, as_version=4)
     executor = ExecutePreprocessor(timeout=CELL_TIMEOUT, kernel_name="python3", record_timing=False)
     executor.extra_arguments = ["--IPKernelApp.log_level=40"]  # else it warns of its own connection to this process
@@ -59,15 +66,15 @@ def run_lesson(path: Path, keep: bool) -> Outcome:
         error = str(failure)
     seconds = time.perf_counter() - started
     notebook, _ = CoalesceStreamsPreprocessor().preprocess(notebook, {})  # drops what a progress bar wrote over
-    write(notebook, OUT / path.name)
+    write(notebook, OUT / f"{shown}.ipynb")
     html, _ = HTMLExporter().from_notebook_node(notebook)
-    (OUT / f"{path.stem}.html").write_text(html, encoding="utf-8")
-    result = read_result(work)
+    (OUT / f"{shown}.html").write_text(html, encoding="utf-8")
+    result = read_result(work, f"{profile}-*" if own_data else profile)
     if keep and not error and result:
         write(notebook, path)
         keep_results(path.stem, notebook, result)
     headline = f"{result['metric']} {result['value']:.3f}" if result else "none"
-    return Outcome(path.stem, seconds, headline, error)
+    return Outcome(path.stem, seconds, headline, error, f"runs/course/{shown}.html")
 
 
 def write(notebook: nbformat.NotebookNode, path: Path) -> None:
@@ -84,9 +91,9 @@ def write(notebook: nbformat.NotebookNode, path: Path) -> None:
     nbformat.write(notebook, path)
 
 
-def read_result(work: Path) -> dict:
+def read_result(work: Path, folder: str) -> dict:
     """What the lesson itself names as its result, with profile, device and seconds; empty if there is none."""
-    for file in work.glob("*/result.json"):
+    for file in work.glob(f"{folder}/result.json"):
         return json.loads(file.read_text())
     return {}
 
@@ -121,7 +128,7 @@ def print_table(outcomes: list[Outcome]) -> None:
     rows = [("lesson", "seconds", "result", "where to look")]
     for outcome in outcomes:
         shown = "FAILED" if outcome.error else outcome.headline
-        rows.append((outcome.lesson, f"{outcome.seconds:.0f}", shown, f"runs/course/{outcome.lesson}.html"))
+        rows.append((outcome.lesson, f"{outcome.seconds:.0f}", shown, outcome.where))
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
@@ -133,13 +140,15 @@ def main() -> int:
     parser.add_argument("numbers", nargs="*", help="lesson numbers, 02 say; none: all")
     parser.add_argument("--keep", action="store_true", help="keep the outputs in notebooks/, assets/ and README.md")
     arguments = parser.parse_args()
-    os.environ.setdefault("SEGLIB_PROFILE", "tiny")
+    # The whole course is the quick one; a lesson that is named runs as it would in Jupyter.
+    os.environ.setdefault("SEGLIB_PROFILE", choose_profile()[0] if arguments.numbers and not arguments.keep else "tiny")
     if arguments.keep and os.environ.get("SEGLIB_DATA"):
         print("--keep is for the bundled sample: other people's photographs do not belong in the repository")
         return 2
     paths = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
-    chosen = [path for path in paths if not arguments.numbers or path.name[:2] in arguments.numbers]
-    unknown = set(arguments.numbers) - {path.name[:2] for path in chosen}
+    numbers = [number.zfill(2) for number in arguments.numbers]
+    chosen = [path for path in paths if not numbers or path.name[:2] in numbers]
+    unknown = set(numbers) - {path.name[:2] for path in chosen}
     if unknown or not chosen:
         print(f"no lesson {', '.join(sorted(unknown))}; there are {', '.join(path.stem for path in paths)}")
         return 2
@@ -152,7 +161,7 @@ def main() -> int:
             outcomes.append(Outcome(path.stem, 0, "none", f"{type(error).__name__}: {error}"))
         print(f"      {outcomes[-1].seconds:.0f} s", flush=True)
         if outcomes[-1].error:
-            print(f"      FAILED; as far as it got, it is in runs/course/{path.stem}.html\n{outcomes[-1].error}")
+            print(f"      FAILED; as far as it got, it is in {outcomes[-1].where}\n{outcomes[-1].error}")
     print()
     print_table(outcomes)
     return int(any(outcome.error for outcome in outcomes))

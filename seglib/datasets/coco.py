@@ -64,6 +64,8 @@ class COCOSegmentationDataset(Dataset):
         self.mode, self.overlap, self.transform, self.on_error = mode, overlap, transform, on_error
         self.problems: list[Problem] = []
         content = _read_annotation_file(self.annotation_file)
+        if not self.images_dir.is_dir():
+            raise FileNotFoundError(f"no folder {self.images_dir}: give the one that the file names count from")
         wanted = _wanted_categories(content["categories"], categories, self.annotation_file)
         self.categories = [category["name"] for category in wanted]
         self.classes = ["background", *(self.categories if mode == "multiclass" or len(wanted) == 1 else ["object"])]

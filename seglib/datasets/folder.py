@@ -1,5 +1,6 @@
 """A folder of images beside a folder of masks: the reader for your own photographs and labels."""
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -46,6 +47,7 @@ class MaskFolderDataset(Dataset):
         check_classes(classes)
         self.images_dir, self.masks_dir = Path(images_dir), Path(masks_dir)
         self.classes, self.transform, self.on_error = list(classes), transform, on_error
+        self._void = tuple(void)
         self._table = _value_table(len(self.classes), void, values)
         self.problems: list[Problem] = []
         self._pairs = self._find_pairs()
@@ -55,6 +57,8 @@ class MaskFolderDataset(Dataset):
         if not self._pairs:
             raise ValueError(f"no image with a mask in {self.images_dir} and {self.masks_dir}")
         self.filenames = [image.name for image, _ in self._pairs]
+        if values is None:
+            self._warn_of_black_and_white()
 
     def __len__(self) -> int:
         return len(self._pairs)
@@ -64,6 +68,16 @@ class MaskFolderDataset(Dataset):
         image_path, mask_path = self._pairs[index]
         image, mask = self._read(image_path, mask_path)
         return *as_sample(image, mask, len(self.classes), mask_path, self.transform), image_path.name
+
+    def _warn_of_black_and_white(self) -> None:
+        """Say so where the first masks look like black and white ones, all of whose white would not count."""
+        seen = {value for _, mask in self._pairs[:20] for value in np.unique(read_index_png(mask)).tolist()}
+        if seen == {0, IGNORE} and IGNORE not in self._void:
+            warnings.warn(
+                f"the first masks of {self.masks_dir} hold 0 and 255 only, and 255 does not count: if white is the "
+                "object, give values=[0, 255]; if it is not, give void=(255,)",
+                stacklevel=3,
+            )
 
     def _find_pairs(self) -> list[tuple[Path, Path]]:
         images = self._by_stem(self.images_dir, "image")

@@ -45,7 +45,7 @@ def load_model(path: str | Path) -> nn.Module:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         settings, state = checkpoint["settings"], checkpoint["model"]
     except Exception as error:  # pickle, zip and tensor errors: whatever is in there, it is no checkpoint of ours
-        raise ValueError(f"{path} is no checkpoint of seglib ({type(error).__name__}: {error})") from error
+        raise ValueError(f"{path} is no checkpoint of seglib, or was cut short ({type(error).__name__})") from error
     if settings is None:
         raise ValueError(
             f"{path} holds weights of a model that seglib cannot build by itself: build the model as you did for "
