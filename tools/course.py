@@ -4,10 +4,10 @@
     python tools/course.py 02         those whose number is given
     python tools/course.py --keep 02  and keep the outputs: in notebooks/, assets/ and README.md
 
-The executed notebooks and their HTML go to runs/course/, what they train to runs/course/work/: in the tiny profile anew
-each time, in the longer ones a run that was interrupted goes on and a finished one is shown. A lesson that fails does
-not stop the others; the exit status is then 1. Where SEGLIB_PROFILE is not set, all of them run in the tiny profile,
-and those that are named in the one that suits the machine.
+The executed notebooks and their HTML go to runs/course/, what they train to runs/course/trained/: in the tiny profile
+anew each time; in the longer ones a run that was interrupted goes on, and a finished one is shown. A lesson that fails
+does not stop the others; the exit status is then 1. Where SEGLIB_PROFILE is not set, all of them run in the tiny
+profile, and those that are named in the one that suits the machine.
 """
 
 import argparse
@@ -47,7 +47,7 @@ class Outcome:
 
 def run_lesson(path: Path, keep: bool) -> Outcome:
     """Execute one notebook, write it and its HTML to runs/course/, and tell how it went."""
-    work = OUT / "work" / path.stem
+    work = OUT / "trained" / path.stem
     profile = os.environ["SEGLIB_PROFILE"]
     own_data = bool(os.environ.get("SEGLIB_DATA"))
     if profile == "tiny" and not own_data:
