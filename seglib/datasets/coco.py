@@ -100,24 +100,25 @@ class COCOSegmentationDataset(Dataset):
         """The annotations of sample `index` that count, crowds too, as they stand in the file."""
         return self._annotations.get(self.images[index]["id"], [])
 
-    def mask(self, index: int) -> np.ndarray:
-        """The class mask of sample `index`, uint8 (H, W), at the size the annotations were made at."""
+    def bitmaps(self, index: int) -> list[np.ndarray]:
+        """Each of `annotations(index)`, drawn: bool (H, W), at the size the annotations were made at."""
         entry = self.images[index]
-        shape = entry["height"], entry["width"]
-        objects, crowds = [], []
-        for annotation in self.annotations(index):
-            bitmap = annotation_bitmap(annotation, *shape)
+        return [annotation_bitmap(item, entry["height"], entry["width"]) for item in self.annotations(index)]
+
+    def mask(self, index: int, bitmaps: list[np.ndarray] | None = None) -> np.ndarray:
+        """The class mask of sample `index`, uint8 (H, W), at the size the annotations were made at.
+
+        Args:
+            bitmaps: what `bitmaps(index)` gave, where it is at hand.
+        """
+        entry, objects, crowds = self.images[index], [], []
+        drawn = self.bitmaps(index) if bitmaps is None else bitmaps
+        for annotation, bitmap in zip(self.annotations(index), drawn, strict=True):
             if annotation.get("iscrowd", 0):
                 crowds.append(bitmap)
             else:
                 objects.append((self._class_of[annotation["category_id"]], bitmap))
-        return paint(objects, crowds, *shape, overlap=self.overlap)
-
-    def empty(self, index: int) -> int:
-        """How many annotations of sample `index` that count cover no pixel."""
-        entry = self.images[index]
-        shape = entry["height"], entry["width"]
-        return sum(not annotation_bitmap(annotation, *shape).any() for annotation in self.annotations(index))
+        return paint(objects, crowds, entry["height"], entry["width"], overlap=self.overlap)
 
     def _check_images(self, entries: list[dict]) -> list[dict]:
         """The image entries that are whole, each id and file once, and whose file is there."""
@@ -281,10 +282,13 @@ def write_masks(data: COCOSegmentationDataset, folder: str | Path) -> Written:
     stamp.unlink(missing_ok=True)  # interrupted from here on, the masks are written anew next time
     for name in before.get("files", ()):
         (folder / name).unlink(missing_ok=True)  # of images that are no longer in the set
+    empty = 0
     for index, target in enumerate(targets):
-        write_index_png(target, data.mask(index), data.classes)
+        bitmaps = data.bitmaps(index)
+        empty += sum(not bitmap.any() for bitmap in bitmaps)
+        write_index_png(target, data.mask(index, bitmaps), data.classes)
     actions = Counter(problem.action for problem in data.problems)
-    report = Written(len(targets), actions["skipped"], actions["repaired"], sum(map(data.empty, range(len(data)))))
+    report = Written(len(targets), actions["skipped"], actions["repaired"], empty)
     files = [target.relative_to(folder).as_posix() for target in targets]
     with written_aside(stamp) as aside:
         aside.write_text(json.dumps({"made_from": made_from, "report": asdict(report), "files": files}, indent=1))
