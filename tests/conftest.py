@@ -2,6 +2,8 @@
 
 import json
 import os
+import socket
+import sys
 from pathlib import Path
 
 os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the tests count on a CPU's arithmetic: bit for bit, no mixed precision
@@ -69,3 +71,28 @@ class Tiny:
 @pytest.fixture
 def tiny(tmp_path) -> Tiny:
     return Tiny(tmp_path)
+
+
+@pytest.fixture
+def server(monkeypatch):
+    """A web server on this machine, see server.py; while it is there, no other machine can be reached."""
+    from server import Server
+
+    def only_here(host, *args, **kwargs):
+        assert host == "127.0.0.1", f"a test wants to reach {host}"
+        return look_up(host, *args, **kwargs)
+
+    look_up = socket.getaddrinfo
+    monkeypatch.setattr(socket, "getaddrinfo", only_here)
+    for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
+        monkeypatch.delenv(name)
+    with Server() as server:
+        yield server
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Say how much the local web server did to the downloads."""
+    performed = sys.modules["server"].PERFORMED if "server" in sys.modules else {}
+    if performed:
+        listed = ", ".join(f"{name} {count}" for name, count in performed.most_common())
+        terminalreporter.write_line(f"local server: {performed.total()} faults performed ({listed})")
