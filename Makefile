@@ -7,7 +7,7 @@ READY := .venv/.ready
 PORT ?= 8888
 LAB_ARGS ?= # as root, in a container: make lab LAB_ARGS=--allow-root
 
-.PHONY: help course lesson lab test lint format notebooks constraints
+.PHONY: help course lesson lab test lint format notebooks constraints data/README.md
 
 help:
 	@echo "make course        run every lesson on the bundled sample (SEGLIB_PROFILE=tiny), no GPU needed"
@@ -17,6 +17,7 @@ help:
 	@echo "make lint          ruff, on package, tests and notebooks"
 	@echo "make format        let ruff put that right"
 	@echo "make notebooks     run the lessons and keep their outputs in notebooks/ (for maintainers)"
+	@echo "make data/README.md  write it from the cards of the data sets (for maintainers)"
 	@echo "make constraints   write down the exact versions that are installed (for maintainers)"
 
 $(READY): requirements.txt constraints.txt pyproject.toml
@@ -50,6 +51,9 @@ format: $(READY)
 
 notebooks: $(READY)
 	$(BIN)/python tools/course.py --keep $(N)
+
+data/README.md: $(READY)
+	$(BIN)/python -m seglib.datasets readme > $@
 
 constraints: $(READY)
 	{ echo "# The exact versions that the tests last passed with. Refreshed by: make constraints"; \

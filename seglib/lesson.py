@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from seglib.datasets.catalog import card, check_layout, prepare
+from seglib.datasets.arrange import prepare
+from seglib.datasets.catalog import card, check_layout
 from seglib.datasets.scenes import render
 from seglib.runs import write_json
 
@@ -82,23 +83,26 @@ def seed(number: int) -> None:
     torch.manual_seed(number)
 
 
-def data(name: str) -> Path:
+def data(name: str, **choice) -> Path:
     """The folder of a data set: in SEGLIB_DATA where that is set, else the sample (tiny, demo) or the real set (full).
 
+    Args:
+        choice: what of the real set to download, see `seglib.datasets.prepare`; means nothing to the other two.
+
     Raises:
-        FileNotFoundError: the real set is not there; says which layout to put where.
+        DownloadError, FileNotFoundError: the real set is not there and could not be had.
     """
-    card(name)
+    folder_name = card(name).folder
     if os.environ.get("SEGLIB_DATA"):
-        folder = check_layout(name, _own_data() / name)
+        folder = check_layout(name, _own_data() / folder_name)
         print(f"Data: {folder}, as SEGLIB_DATA says.")
         return folder
     profile = _now.profile or choose_profile()[0]
     if profile == "full":
-        folder = prepare(name)
+        folder = prepare(name, **choice)
         print(f"Data: {card(name).title} in {folder}.")
         return folder
-    folder = render(name, **SAMPLES[profile])
+    folder = render(folder_name, **SAMPLES[profile])
     print(
         f"Data: the bundled sample, {SAMPLES[profile]['images']} rendered scenes in the format of {card(name).title}."
     )

@@ -16,7 +16,6 @@ from seglib.files import open_image, written_aside
 
 IGNORE = 255
 FARTHEST = 1e6  # pixels: a coordinate beyond is a mistake
-IGNORE_COLOUR = (224, 224, 192)  # what PASCAL VOC paints its "void" with
 COLOURS = (
     (0, 0, 0),
     (230, 57, 70),
@@ -237,15 +236,20 @@ def polygons_to_yolo(index: int, polygons: Sequence[Sequence[float]], height: in
 def palette(count: int = 256) -> np.ndarray:
     """The colours of the classes: uint8 (count, 3), class 0 black, 255 pale.
 
-    Ten picked to be told apart on a photograph, then PASCAL VOC's (VOC devkit, VOCcolormap.m).
+    Ten picked to be told apart on a photograph, then PASCAL VOC's.
     """
+    colours = voc_palette()
+    colours[: len(COLOURS)] = COLOURS
+    return colours[:count]
+
+
+def voc_palette(count: int = 256) -> np.ndarray:
+    """PASCAL VOC's own colours (VOC devkit, VOCcolormap.m): uint8 (count, 3), 255 is the border that does not count."""
     index = np.arange(256)
     colours = np.zeros((256, 3), dtype=np.uint8)
     for bit in range(8):  # bits 0, 3, 6 of the index are the high bits of red; 1, 4, 7 of green; 2, 5 of blue
         for channel in range(3):
             colours[:, channel] |= (((index >> (3 * bit + channel)) & 1) << (7 - bit)).astype(np.uint8)
-    colours[: len(COLOURS)] = COLOURS
-    colours[IGNORE] = IGNORE_COLOUR
     return colours[:count]
 
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from seglib import lesson
-from seglib.datasets.catalog import CARDS, prepare
+from seglib.datasets import prepare
+from seglib.datasets.catalog import CARDS
 
 
 @pytest.fixture(autouse=True)
@@ -70,19 +71,24 @@ def test_tiny_gets_the_sample(tmp_path, capsys, monkeypatch):
     assert "bundled sample" in capsys.readouterr().out
 
 
-def test_full_says_which_layout_to_put_where(tmp_path):
+def test_full_says_what_is_missing_in_a_folder_that_is_there(tmp_path):
+    (tmp_path / "home" / "coco" / "annotations").mkdir(parents=True)
     lesson.settings("99_test", "full")
     with pytest.raises(FileNotFoundError) as error:
         lesson.data("coco")
-    said = str(error.value)
-    for part in (
-        str(tmp_path / "home" / "coco"),
-        "instances_val.json",
-        "train2017.zip",
-        "SEGLIB_DATA",
-        "SEGLIB_PROFILE",
-    ):
-        assert part in said
+    for part in (str(tmp_path / "home" / "coco"), "instances_val.json", "seglib.datasets get coco", "SEGLIB_PROFILE"):
+        assert part in str(error.value)
+
+
+@pytest.mark.parametrize(("profile", "asked"), [("tiny", []), ("demo", []), ("full", [("coco_four", {"photos": 7})])])
+def test_only_full_downloads_and_only_what_the_lesson_asks_for(tmp_path, monkeypatch, profile, asked, capsys):
+    calls = []
+    monkeypatch.setattr(lesson, "prepare", lambda name, **choice: calls.append((name, choice)) or tmp_path / "real")
+    monkeypatch.setitem(lesson.SAMPLES, profile, {"images": 4, "size": 64})
+    lesson.settings("99_test", profile)
+    folder = lesson.data("coco_four", photos=7)
+    assert calls == asked and (folder == tmp_path / "real") == bool(asked)
+    assert "COCO 2017, four categories" in capsys.readouterr().out
 
 
 def lay_out(folder):
@@ -96,6 +102,7 @@ def test_full_finds_the_real_set_where_it_was_put(tmp_path):
     lay_out(tmp_path / "home" / "coco")
     lesson.settings("99_test", "full")
     assert lesson.data("coco") == tmp_path / "home" / "coco" == prepare("coco")
+    assert lesson.data("coco_four", photos=3) == tmp_path / "home" / "coco"
 
 
 @pytest.mark.parametrize("profile", ["tiny", "full"])
@@ -108,7 +115,7 @@ def test_seglib_data_is_used_in_place_of_sample_and_download_and_has_runs_of_its
     with pytest.raises(FileNotFoundError, match="is not in .*mine"):
         lesson.data("coco")
     lay_out(tmp_path / "mine" / "coco")
-    assert lesson.data("coco") == tmp_path / "mine" / "coco"
+    assert lesson.data("coco") == lesson.data("coco_four") == tmp_path / "mine" / "coco"
     assert lesson.run_dir("a") == tmp_path / "runs" / "99_test" / f"{profile}-mine" / "a"
 
 

@@ -1,6 +1,6 @@
 """Data sets: a reader for each format, a card for each set, and the rendered sample that stands in for it."""
 
-from seglib.datasets.catalog import prepare
+from seglib.datasets.arrange import prepare
 from seglib.datasets.coco import COCOSegmentationDataset
 from seglib.datasets.common import hold_out
 from seglib.datasets.folder import MaskFolderDataset

@@ -1,0 +1,515 @@
+"""From the archives that a card names to the folder that its layout describes: `prepare`.
+
+A folder is built beside its place and renamed when it is whole, so that what has its name is ready. Archives wait in
+`downloads/`, where one that was fetched by hand may be put as well, and are deleted once they are unpacked.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from PIL import Image
+from scipy.io import loadmat
+
+from seglib.datasets.catalog import (
+    CAMVID_VIDEOS,
+    COCO_HOSTS,
+    COCO_PHOTO,
+    COCO_UNPACKED,
+    FOUR,
+    GB,
+    MB,
+    Card,
+    card,
+    check_layout,
+    data_home,
+)  # fmt: skip
+from seglib.datasets.download import DownloadError, Remote, announce, download, download_all, only_one
+from seglib.datasets.fields import same_field
+from seglib.datasets.unpack import BLOCK, ArchiveError, unpack
+from seglib.files import open_image, read_image, written_aside
+from seglib.masks import mask_to_polygons, polygons_to_yolo, read_index_png, rle_to_mask, write_index_png
+
+Build = Callable[[Sequence[Path], Path], None]  # archives, the empty folder to fill
+
+
+def prepare(name: str, **choice) -> Path:
+    """The folder of a real data set, laid out as its card says: found, or downloaded, checked and unpacked.
+
+    Killed at any moment, the same call goes on. Of several processes that ask at once, one does it and the others wait.
+
+    Args:
+        name: see `python -m seglib.datasets list`.
+        choice: which photographs of COCO; see `coco`. The other sets are taken whole.
+
+    Raises:
+        ValueError: no such data set, or no such choice.
+        DownloadError: it could not be had; says what was expected, what came and how to do it by hand.
+        FileNotFoundError: something lies in its place that is not laid out as its card says.
+    """
+    chosen = card(name)
+    if chosen.folder == "coco":
+        return coco(chosen, **({"categories": FOUR, "photos": 1000} if name == "coco_four" else {}) | choice)
+    if choice:
+        raise ValueError(f"{chosen.title} is taken whole: {', '.join(choice)} means nothing here")
+    if name == "voc2012_sbd":
+        return add_sbd(chosen, prepare("voc2012"))
+    return arrange(chosen, data_home() / chosen.folder, BUILDERS[name])
+
+
+def find(name: str) -> list[Path]:
+    """The folders in which a data set lies ready; of COCO there may be several selections."""
+    chosen = card(name)
+    folders = [data_home() / chosen.folder]
+    if chosen.folder == "coco":
+        folders += sorted(path for path in data_home().glob("coco-*") if name == "coco" or _categories(path) == {*FOUR})
+    return [path for path in folders if all(next(path.glob(pattern), None) for pattern in chosen.layout)]
+
+
+def arrange(chosen: Card, folder: Path, build: Build) -> Path:
+    """Download the card's archives and build `folder` from them, unless it is there."""
+    if folder.exists():
+        return check_layout(chosen.name, folder)
+    with only_one(folder):
+        if folder.exists():  # another process was at it
+            return folder
+        announce(chosen.title, chosen.download - have_come(chosen), chosen.disk - have_come(chosen), data_home())
+        archives = [download(remote, downloads(chosen)) for remote in chosen.files]
+        staging = beside(folder)
+        build_from(archives, staging, build)
+        os.replace(check_layout(chosen.name, staging), folder)
+    for archive in archives:
+        archive.unlink()
+    print(f"{chosen.title} is ready in {folder}.")
+    return folder
+
+
+def build_from(archives: Sequence[Path], staging: Path, build: Build) -> None:
+    """Let `build` fill the folder `staging`; where an archive turns out to be bad, set it aside.
+
+    Raises:
+        DownloadError: says what is wrong with which archive, and that it will be downloaded anew.
+    """
+    try:
+        build(archives, staging)
+    except (ValueError, LookupError, FileNotFoundError) as error:  # an ArchiveError is a ValueError
+        for archive in archives:
+            os.replace(archive, archive.with_name(archive.name + ".bad"))
+        bad = ", ".join(f"{archive.name}.bad" for archive in archives)
+        raise DownloadError(
+            f"what was downloaded is not what was expected ({type(error).__name__}: {error}). It is kept as {bad} in "
+            f"{archives[0].parent}; run this again to download it anew. If it is the same again, its publisher has "
+            "changed it."
+        ) from error
+
+
+def downloads(chosen: Card) -> Path:
+    """Where the archives and single files of a data set are kept until it is built."""
+    return data_home() / "downloads" / chosen.folder
+
+
+def have_come(chosen: Card) -> int:
+    """How many bytes of a data set's archives are there already."""
+    folder = downloads(chosen)
+    there = (folder / name for remote in chosen.files for name in (remote.name, f".{remote.name}.part"))
+    return min(chosen.download, sum(path.stat().st_size for path in there if path.is_file()))
+
+
+def beside(folder: Path) -> Path:
+    """An empty folder next to `folder`, to build it in; what an interrupted call left there is thrown away."""
+    staging = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
+    return staging
+
+
+def expect(found: int, wanted: int, what: str) -> None:
+    """Raise ArchiveError unless an archive held as many things as its publisher says."""
+    if found != wanted:
+        raise ArchiveError(f"{found:,} {what} in place of {wanted:,}")
+
+
+def link(source: Path, target: Path) -> None:
+    """Let a file have a second name, without taking room again where the disk can do that."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def write_lines(path: Path, lines: Iterable[str]) -> None:
+    """Write a text file, a line each."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with written_aside(path) as aside:
+        aside.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+# ----------------------------------------------------------------------------------------------------------------- COCO
+
+
+def coco(
+    chosen: Card,
+    categories: Sequence[str] | None = None,
+    photos: int | None = 100,
+    test_photos: int | None = None,
+    seed: int = 0,
+) -> Path:
+    """A selection of COCO, in a folder of its own; or all of what lies in the folder `coco`, where somebody put it.
+
+    Args:
+        categories: by name; None: all 80. Objects of the others stay in the annotation file.
+        photos: of each category, to train and validate with; None: all there are.
+        test_photos: of each category, from the official validation part; None: a quarter of `photos`.
+        seed: another one chooses others.
+    """
+    if (data_home() / "coco").exists():
+        return check_layout("coco", data_home() / "coco")
+    if test_photos is None and photos is not None:
+        test_photos = max(1, photos // 4)
+    choice = {"categories": sorted(categories or []), "photos": photos, "test_photos": test_photos, "seed": seed}
+    _check_choice(categories, choice)
+    digest = hashlib.sha256(json.dumps(choice).encode()).hexdigest()[:6]
+    folder = data_home() / f"coco-{len(choice['categories']) or 80}x{'all' if photos is None else photos}-{digest}"
+    if folder.exists():
+        return check_layout("coco", folder)
+    with only_one(folder):
+        if not folder.exists():
+            staging = beside(folder)
+            _select_coco(chosen, choice, staging)
+            write_lines(staging / "selection.json", [json.dumps(choice)])
+            os.replace(check_layout("coco", staging), folder)
+            print(f"{chosen.title} is ready in {folder}.")
+    return folder
+
+
+def _categories(folder: Path) -> set[str]:
+    """The categories that a selection was made for."""
+    try:
+        return {*json.loads((folder / "selection.json").read_text())["categories"]}
+    except (OSError, ValueError, LookupError):
+        return set()
+
+
+def _check_choice(categories: Sequence[str] | None, choice: dict) -> None:
+    """Raise ValueError for a choice of photographs that cannot be met."""
+    known = card("coco").classes[1:]
+    if isinstance(categories, str):
+        raise ValueError(f"categories must be a list, such as [{categories!r}]")
+    if unknown := sorted(set(choice["categories"]) - set(known)):
+        raise ValueError(f"COCO has no category {', '.join(map(str, unknown))}; it has {', '.join(known)}")
+    for name in ("photos", "test_photos"):
+        if choice[name] is not None and choice[name] < 1:
+            raise ValueError(f"{name} must be at least 1, not {choice[name]}")
+
+
+def _select_coco(chosen: Card, choice: dict, staging: Path) -> None:
+    """Fill `staging` with the photographs of a choice and with annotation files that list just these."""
+    remote = chosen.files[0]
+    size = max(0, (remote.size or 0) - have_come(chosen))
+    announce(f"{chosen.title}, annotations first", size, size + COCO_UNPACKED, data_home())
+    archive = download(remote, downloads(chosen))
+    build_from([archive], staging, _unpack_coco)
+    contents, remotes = {}, []
+    for part, photos in (("train", choice["photos"]), ("val", choice["test_photos"])):
+        content = json.loads((staging / f"instances_{part}2017.json").read_text(encoding="utf-8"))
+        (staging / f"instances_{part}2017.json").unlink()
+        contents[part] = choose_photos(content, choice["categories"], photos, choice["seed"])
+        remotes += [_photo(part, entry) for entry in contents[part]["images"]]
+    missing = sum(not (downloads(chosen) / remote.name).is_file() for remote in remotes) * COCO_PHOTO
+    announce(f"{len(remotes):,} photographs", missing, missing, data_home())
+    download_all(remotes, downloads(chosen), "photographs")
+    for part, content in contents.items():
+        (staging / "images" / part).mkdir(parents=True)
+        for entry in content["images"]:
+            link(downloads(chosen) / f"{part}2017" / entry["file_name"], staging / "images" / part / entry["file_name"])
+        write_lines(staging / "annotations" / f"instances_{part}.json", [json.dumps(content)])
+
+
+def _unpack_coco(archives: Sequence[Path], staging: Path) -> None:
+    wanted = {f"annotations/instances_{part}2017.json": f"instances_{part}2017.json" for part in ("train", "val")}
+    expect(unpack(archives[0], staging, wanted.get, COCO_UNPACKED + 2 * BLOCK), 2, "annotation files")
+
+
+def choose_photos(content: dict, categories: Sequence[str], photos: int | None, seed: int) -> dict:
+    """The part of an annotation file that a balanced choice of photographs needs.
+
+    The rarest category takes its photographs first, in the order of the SHA-256 of seed and file name; one that is
+    taken counts for every category on it. A crowd alone does not make a photograph one of its category.
+
+    Args:
+        categories: by name; empty: all.
+        photos: of each category; None: all.
+    """
+    wanted = {entry["id"] for entry in content["categories"] if not categories or entry["name"] in categories}
+    names = {entry["id"]: entry["file_name"] for entry in content["images"]}
+    order = sorted(names, key=lambda image: hashlib.sha256(f"{seed}:{names[image]}".encode()).digest())
+    showing: dict[int, set[int]] = defaultdict(set)
+    for annotation in content["annotations"]:
+        if annotation["category_id"] in wanted and not annotation["iscrowd"]:
+            showing[annotation["category_id"]].add(annotation["image_id"])
+    taken: set[int] = set()
+    for category in sorted(showing, key=lambda category: (len(showing[category]), category)):
+        lacking = len(names) if photos is None else photos - len(taken & showing[category])
+        free = [image for image in order if image in showing[category] and image not in taken]
+        taken.update(free[: max(0, lacking)])
+    return {
+        **content,
+        "images": [entry for entry in content["images"] if entry["id"] in taken],
+        "annotations": [entry for entry in content["annotations"] if entry["image_id"] in taken],
+    }
+
+
+def _photo(part: str, entry: dict) -> Remote:
+    """Where a photograph is, and what it must be."""
+    name = f"{part}2017/{entry['file_name']}"
+    check = partial(read_image, size=(entry["height"], entry["width"]))
+    return Remote(name, tuple(f"{host}/{name}" for host in COCO_HOSTS), check=check)
+
+
+# ------------------------------------------------------------------------------------------------------------------ VOC
+
+
+def build_voc(archives: Sequence[Path], staging: Path) -> None:
+    """Take what belongs to segmentation out of the devkit's archive."""
+    root = PurePosixPath("VOCdevkit/VOC2012")
+    lists, masks = root / "ImageSets/Segmentation", (root / "SegmentationClass", root / "SegmentationObject")
+    unpack(archives[0], staging, lambda name: _below(root, name, lists), 10 * MB)
+    parts = {part: (staging / f"ImageSets/Segmentation/{part}.txt").read_text().split() for part in ("train", "val")}
+    wanted = {root / f"JPEGImages/{name}.jpg" for names in parts.values() for name in names}
+
+    def place(name: str) -> str | None:
+        return _below(root, name, *masks) or (_below(root, name) if PurePosixPath(name) in wanted else None)
+
+    unpack(archives[0], staging, place, 1000 * MB)
+    for part, names in parts.items():
+        expect(len(names), card("voc2012").counts[part], f"names in {part}.txt")
+        for path in (
+            f"{where.format(name)}" for name in names for where in ("JPEGImages/{}.jpg", "SegmentationClass/{}.png")
+        ):
+            if not (staging / path).is_file():
+                raise ArchiveError(f"no {path}, though {part}.txt lists it")
+
+
+def _below(root: PurePosixPath, name: str, *folders: PurePosixPath) -> str | None:
+    """The path of an archive's member counted from `root`, if it is in one of `folders` (anywhere below root: none)."""
+    path = PurePosixPath(name)
+    inside = any(folder in path.parents for folder in folders) if folders else root in path.parents
+    return str(path.relative_to(root)) if inside else None
+
+
+def add_sbd(chosen: Card, folder: Path) -> Path:
+    """Add SBD's masks and photographs to VOC's folder, less everything that is in VOC's validation part."""
+    final = folder / "ImageSets/Segmentation/trainaug.txt"  # written last
+    if final.exists():
+        return check_layout(chosen.name, folder)
+    aside = folder.with_name(chosen.name)
+    with only_one(aside):
+        if final.exists():
+            return folder
+        remote = chosen.files[-1]
+        announce("SBD", remote.size or 0, (remote.size or 0) + 3 * GB, data_home())
+        archive = download(remote, downloads(chosen))
+        staging = beside(aside)
+        build_from([archive], staging, partial(build_sbd, voc=folder))
+        for photograph in (staging / "img").iterdir():
+            os.replace(photograph, folder / "JPEGImages" / photograph.name)
+        names = sorted(path.stem for path in (staging / "masks").iterdir())
+        shutil.rmtree(folder / "SegmentationClassAug", ignore_errors=True)
+        os.replace(staging / "masks", folder / "SegmentationClassAug")
+        shutil.rmtree(staging)
+        write_lines(final, names)
+    archive.unlink()
+    print(f"{chosen.title} is ready in {folder}.")
+    return check_layout(chosen.name, folder)
+
+
+def build_sbd(archives: Sequence[Path], staging: Path, voc: Path) -> None:
+    """Fill `staging` with img/, the photographs that VOC's folder lacks, and masks/, those of `trainaug`."""
+    root = PurePosixPath("benchmark_RELEASE/dataset")
+    train, val = ((voc / f"ImageSets/Segmentation/{part}.txt").read_text().split() for part in ("train", "val"))
+    theirs = set()
+
+    def place(name: str) -> str | None:
+        path = PurePosixPath(name)
+        if path.parent not in (root / "img", root / "cls"):
+            return None
+        theirs.add(path.stem)
+        return None if path.stem in {*train, *val} else str(path.relative_to(root))
+
+    unpack(archives[0], staging, place, 4000 * MB)
+    expect(len(theirs), card("voc2012_sbd").counts["SBD"], "images")
+    (staging / "masks").mkdir()
+    for path in (staging / "cls").glob("*.mat"):
+        mask = loadmat(path)["GTcls"][0]["Segmentation"][0]
+        write_index_png(staging / "masks" / f"{path.stem}.png", mask, card("voc2012").classes)
+    for name in train:
+        link(voc / "SegmentationClass" / f"{name}.png", staging / "masks" / f"{name}.png")
+    expect(len(list((staging / "masks").iterdir())), card("voc2012_sbd").counts["trainaug"], "masks")
+
+
+# ------------------------------------------------------------------------------------------------------------ buildings
+
+
+def build_buildings(archives: Sequence[Path], staging: Path) -> None:
+    """Take images and COCO annotations out of three archives, and write the annotations as YOLO-seg labels."""
+    chosen, seen = card("buildings_yolo"), set()
+    contents = {}
+    for part, archive in zip(chosen.counts, archives, strict=True):
+        unpack(archive, staging / part, _place_building, 2000 * MB)
+        contents[part] = json.loads((staging / part / "_annotations.coco.json").read_text(encoding="utf-8"))
+        expect(len(list((staging / part / "images").iterdir())), chosen.counts[part], f"images in {archive.name}")
+    lost = 0
+    for part in reversed(chosen.counts):  # test first: an image that is in two parts stays there
+        digests = {path: hashlib.sha256(path.read_bytes()).digest() for path in (staging / part / "images").iterdir()}
+        repeated = {path.name for path, digest in digests.items() if digest in seen}
+        seen.update(digests.values())
+        for name in repeated:
+            (staging / part / "images" / name).unlink()
+        if repeated:
+            print(f"{part}: {len(repeated)} images that are in a later part as well were left out.")
+        lost += _write_yolo(staging / part, contents[part], repeated)
+    if lost:
+        print(f"{lost} outlines could not be written as polygons and were left out.")
+    lines = [f"names: [{chosen.classes[0]}]", "nc: 1", *(f"{key}: {part}/images" for key, part in YOLO_PARTS.items())]
+    write_lines(staging / "data.yaml", lines)
+
+
+YOLO_PARTS = {"train": "train", "val": "valid", "test": "test"}
+
+
+def _place_building(name: str) -> str | None:
+    if name == "_annotations.coco.json":
+        return name
+    return f"images/{name}" if name.lower().endswith((".jpg", ".jpeg", ".png")) else None
+
+
+def _write_yolo(folder: Path, content: dict, repeated: set[str]) -> int:
+    """Write a COCO annotation file, less some images, and a label file an image; how many outlines could not be."""
+    if len({annotation["category_id"] for annotation in content["annotations"]}) > 1:
+        raise ArchiveError("annotations of more than one category")
+    content["images"] = [entry for entry in content["images"] if entry["file_name"] not in repeated]
+    kept = {entry["id"]: entry for entry in content["images"]}
+    content["annotations"] = [entry for entry in content["annotations"] if entry["image_id"] in kept]
+    lines: dict[int, list[str]] = {image: [] for image in kept}
+    lost = 0
+    for annotation in content["annotations"]:
+        height, width = (kept[annotation["image_id"]][side] for side in ("height", "width"))
+        shape = annotation["segmentation"]
+        try:
+            polygons = mask_to_polygons(rle_to_mask(shape)) if isinstance(shape, dict) else shape
+            lines[annotation["image_id"]] += polygons_to_yolo(0, polygons, height, width)
+            lost += not polygons
+        except ValueError:
+            lost += 1
+    for image, entry in kept.items():
+        if not (folder / "images" / entry["file_name"]).is_file():
+            raise ArchiveError(f"no image {entry['file_name']}, which the annotations name")
+        write_lines(folder / "labels" / f"{Path(entry['file_name']).stem}.txt", lines[image])
+    write_lines(folder / "_annotations.coco.json", [json.dumps(content)])
+    return lost
+
+
+# --------------------------------------------------------------------------------------------------------------- CamVid
+
+
+def build_camvid(archives: Sequence[Path], staging: Path) -> None:
+    """Take SegNet's copy of CamVid out of its repository, and write down which frames belong to which part."""
+    chosen = card("camvid")
+    folders = {*chosen.counts, *(f"{part}annot" for part in chosen.counts)}
+
+    def place(name: str) -> str | None:
+        parts = PurePosixPath(name).parts
+        wanted = len(parts) == 4 and parts[1] == "CamVid" and parts[2] in folders and parts[3].endswith(".png")
+        return f"{parts[2]}/{parts[3]}" if wanted else None
+
+    unpack(archives[0], staging, place, 600 * MB)
+    frames = []
+    for part, wanted in chosen.counts.items():
+        names = sorted(path.stem for path in (staging / part).glob("*.png"))
+        expect(len(names), wanted, f"frames in {part}")
+        for name in names:
+            _check_camvid(staging / part / f"{name}.png", staging / f"{part}annot" / f"{name}.png", len(chosen.classes))
+        frames += [f"{part}/{name}" for name in names]
+    for part, videos in CAMVID_VIDEOS.items():
+        write_lines(staging / "splits" / f"{part}.txt", [f for f in frames if f.split("/")[1].split("_")[0] in videos])
+
+
+def _check_camvid(frame: Path, mask: Path, classes: int) -> None:
+    """Raise ArchiveError unless a mask is there, of its frame's size, with classes or the void value behind them."""
+    try:
+        values, image = read_index_png(mask), open_image(frame)
+    except (OSError, ValueError) as error:
+        raise ArchiveError(str(error)) from None
+    if values.shape != (image.height, image.width) or values.max() > classes:
+        raise ArchiveError(f"{mask} is of another size than its frame, or holds values above {classes}")
+
+
+# --------------------------------------------------------------------------------------------------------------- nuclei
+
+
+def build_nuclei(archives: Sequence[Path], staging: Path) -> None:
+    """Write each image in RGB and its many masks as one 16-bit PNG, and split by the picture they were cut from."""
+    raw = staging / "raw"
+    unpack(archives[0], raw, _place_nuclei, 1000 * MB)
+    names = sorted(path.name for path in raw.iterdir())
+    expect(len(names), card("dsb2018").counts["train"], "images")
+    images = []
+    for name in names:
+        try:
+            images.append(read_image(raw / name / "images" / f"{name}.png"))
+            labels = merge_masks(sorted((raw / name / "masks").iterdir()), images[-1].shape[:2])
+        except (OSError, ValueError) as error:
+            raise ArchiveError(f"{name}: {error}") from None
+        for folder, pixels in (("images", images[-1]), ("labels", labels)):
+            (staging / folder).mkdir(exist_ok=True)
+            Image.fromarray(pixels).save(staging / folder / f"{name}.png")
+    shutil.rmtree(raw)
+    for part, members in split_groups(names, same_field(images)).items():
+        write_lines(staging / "splits" / f"{part}.txt", members)
+
+
+def _place_nuclei(name: str) -> str | None:
+    parts = PurePosixPath(name).parts
+    return name if len(parts) == 3 and parts[1] in ("images", "masks") and name.endswith(".png") else None
+
+
+def merge_masks(paths: Sequence[Path], shape: tuple[int, int]) -> np.ndarray:
+    """Nucleus after nucleus into one image: uint16 (H, W), 0 is background, n the nth file."""
+    labels = np.zeros(shape, dtype=np.uint16)
+    for number, path in enumerate(paths, start=1):
+        mask = np.asarray(open_image(path).convert("L")) > 0
+        if mask.shape != shape:
+            raise ValueError(f"{path} is {mask.shape}, its image {shape}")
+        labels[mask] = number
+    return labels
+
+
+def split_groups(names: Sequence[str], groups: Sequence[int], share: float = 0.2) -> dict[str, list[str]]:
+    """Three parts, by whole groups in the order of the SHA-256 of their first name: the first `share` of the images
+    tests, the next validates, the rest trains.
+
+    Args:
+        groups: the number of each name's group.
+    """
+    members = defaultdict(list)
+    for name, group in sorted(zip(names, groups, strict=True)):
+        members[group].append(name)
+    parts: dict[str, list[str]] = {"test": [], "val": [], "train": []}
+    for group in sorted(members.values(), key=lambda group: hashlib.sha256(group[0].encode()).digest()):
+        room = next((part for part in ("test", "val") if len(parts[part]) < share * len(names)), "train")
+        parts[room] += group
+    return {part: sorted(parts[part]) for part in ("train", "val", "test")}
+
+
+BUILDERS: dict[str, Build] = {
+    "voc2012": build_voc,
+    "buildings_yolo": build_buildings,
+    "camvid": build_camvid,
+    "dsb2018": build_nuclei,
+}
