@@ -53,7 +53,7 @@ notebooks: $(READY)
 	$(BIN)/python tools/course.py --keep $(N)
 
 data/README.md: $(READY)
-	$(BIN)/python -m seglib.datasets readme > $@
+	$(BIN)/python -m seglib.datasets readme > $@.new && mv $@.new $@
 
 constraints: $(READY)
 	{ echo "# The exact versions that the tests last passed with. Refreshed by: make constraints"; \

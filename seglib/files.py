@@ -51,8 +51,8 @@ def image_files(folder: str | Path) -> dict[str, Path]:
 def open_image(path: str | Path) -> Image.Image:
     """Open and decode an image file, with an error that names the file where that fails."""
     try:
-        image = Image.open(path)
-        image.load()
+        with Image.open(path) as image:  # closed also where it fails: Windows deletes no open file
+            image.load()
     except FileNotFoundError:
         raise FileNotFoundError(f"no image {path}: put the file there, or leave it out of the data set") from None
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:

@@ -109,6 +109,7 @@ def sbd() -> Miniature:
     names = TRAIN[:3] + VAL[:2] + OTHERS
     root, demo = "benchmark_RELEASE/dataset", "benchmark_RELEASE/benchmark_code_RELEASE/demo/datadir"
     files = {"benchmark_RELEASE/README": b"SBD", f"{root}/train.txt": b"", f"{root}/val.txt": b""}
+    files |= {f"{root}/cls/.DS_Store": b"", f"{root}/img/Thumbs.db": b""}
     for seed, name in enumerate(names):
         buffer = io.BytesIO()
         struct = {"Segmentation": blocks(100 + seed, 40, 60, 20), "CategoriesPresent": np.array([1])}
@@ -117,7 +118,7 @@ def sbd() -> Miniature:
             files[f"{where}/cls/{name}.mat"] = files[f"{where}/inst/{name}.mat"] = buffer.getvalue()
             files[f"{where}/img/{name}.jpg"] = encoded(picture(200 + seed, 40, 60), "JPEG")
     counts = {"train": len(TRAIN), "val": len(VAL), "SBD": len(names), "trainaug": len(TRAIN) + len(OTHERS)}
-    return Miniature({**voc().archives, "benchmark.tgz": tarred(files, "w:gz")}, counts)
+    return Miniature({"benchmark.tgz": tarred(files, "w:gz")}, counts)
 
 
 def buildings() -> Miniature:
@@ -130,7 +131,8 @@ def buildings() -> Miniature:
             files[names[0]] = encoded(picture(hash_of("test", 0), 64, 64), "JPEG")
         square, mask = [8.0, 8.0, 24.0, 8.0, 24.0, 24.0, 8.0, 24.0], np.zeros((64, 64), bool)
         mask[40:50, 40:60] = True
-        shapes = [[square], [square, [v + 30 for v in square]], [[1.0, 2.0, 3.0, 4.0]], masks.mask_to_rle(mask)]
+        moved, line = [v + 30 for v in square], [1.0, 2.0, 3.0, 4.0]
+        shapes = [[square], [square, moved], [line], [moved, line], masks.mask_to_rle(mask)]
         content = {
             "images": [{"id": n, "file_name": name, "height": 64, "width": 64} for n, name in enumerate(names)],
             "categories": [
@@ -190,7 +192,7 @@ def nuclei() -> Miniature:
             mask = np.zeros((64, 64), np.uint8)
             mask[row : row + 10, 10:20] = 255
             files[f"{name}/masks/{hashlib.sha256(f'{number}{row}'.encode()).hexdigest()}.png"] = encoded(mask)
-    return Miniature({"stage1_train.zip": zipped(files)}, {"train": len(images)})
+    return Miniature({"stage1_train.zip": zipped(files)}, {"images": len(images)})
 
 
 def every(sample: Path) -> dict[str, Miniature]:

@@ -379,7 +379,10 @@ class Server:
 
     def chaos(self, rng: random.Random, share: float = 0.3) -> None:
         """Let this share of the requests meet something transient; the same for a seed, in whatever order they come."""
-        self._chaos = rng.random(), share
+        with self._lock:
+            self._chaos = rng.random(), share
+            self._dice.clear()
+            self._in_a_row.clear()
 
     def ranges(self, path: str) -> list[str]:
         """The Range headers of the requests to `path`, "" where there was none."""

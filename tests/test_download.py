@@ -882,12 +882,14 @@ def test_many_files_come_side_by_side(server, tmp_path):
     all_there(server, tmp_path)
 
 
-def test_of_many_files_those_that_are_there_are_not_asked_for(server, tmp_path):
+def test_of_many_files_those_that_are_there_are_checked_but_not_asked_for(server, tmp_path):
     remotes = many(server, 20)
     download.download_all(remotes[:12], tmp_path, "photographs")
     server.requests.clear()
-    remotes[:12] = [Remote(each.name, each.urls, check=pytest.fail) for each in remotes[:12]]  # nor read once more
+    checked = []
+    remotes[:12] = [Remote(each.name, each.urls, check=checked.append) for each in remotes[:12]]
     download.download_all(remotes, tmp_path, "photographs")
+    assert sorted(checked) == sorted(tmp_path / each.name for each in remotes[:12])
     assert {request.path[1:] for request in server.requests} == {each.name for each in remotes[12:]}
     server.close()
     download.download_all(remotes, tmp_path, "photographs")

@@ -47,7 +47,7 @@ def describe(chosen: Card) -> str:
     sizes = f"about {in_bytes(chosen.download)} to download, {in_bytes(chosen.disk)} of disk while it is unpacked"
     facts = {
         "Task": chosen.task,
-        "Images": f"{counts}, by its publisher's count",
+        "Images": counts,
         "Classes": _classes(chosen),
         "Licence": chosen.licence,
         "Cite": chosen.citation,
@@ -58,7 +58,8 @@ def describe(chosen: Card) -> str:
     lines += [f"* **{name}:** {fact}." for name, fact in facts.items()]
     lines += ["* **Files:**", *(line for remote in chosen.files for line in _file(remote))]
     lines += [f"* {note}" for note in chosen.notes]
-    return "\n".join([*lines, "", "```", f"{chosen.folder}/", *(f"  {path}" for path in chosen.layout), "```"]) + "\n"
+    paths = (f"  {path}" for path in (*chosen.layout, *chosen.also))
+    return "\n".join([*lines, "", "```", f"{chosen.folder}/", *paths, "```"]) + "\n"
 
 
 def _classes(chosen: Card) -> str:
@@ -89,7 +90,7 @@ def show_list() -> None:
         here = "yes" if find(chosen.name) else "no"
         sizes = f"{in_bytes(chosen.download):>10}{in_bytes(chosen.disk):>10}"
         print(f"{chosen.name:<16}{sizes}  {here:<5} {chosen.title}: {chosen.task}")
-    print(f"\nThey go to {data_home()}. Classes, licences, splits: data/README.md of the course, or `... readme`.")
+    print(f"\nThey go to {data_home()}. Classes, licences, splits: python -m seglib.datasets readme")
 
 
 def show_where(name: str) -> int:

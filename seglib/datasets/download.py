@@ -93,7 +93,7 @@ def download(remote: Remote, folder: str | Path) -> Path:
 
 
 def download_all(remotes: Sequence[Remote], folder: str | Path, title: str) -> None:
-    """Download many small files side by side; those that are there already stay as they are.
+    """Download many small files side by side; those that are there already are checked, and stay as they are.
 
     Args:
         title: what to call them in the progress bar.
@@ -103,16 +103,15 @@ def download_all(remotes: Sequence[Remote], folder: str | Path, title: str) -> N
     """
     folder, stop = Path(folder), threading.Event()
     with only_one(folder / "all"):
-        missing = [remote for remote in remotes if not (folder / remote.name).is_file()]
-        random.shuffle(missing)  # a few that are gone, side by side, must not look as if the network were gone
+        remotes = random.sample(remotes, len(remotes))  # a few in a row that are gone must not look like no network
         errors: list[OSError] = []
         in_a_row = 0
         with (
             _shared_session() as session,
             ThreadPoolExecutor(WORKERS) as pool,
-            progress(title, len(remotes), "", done=len(remotes) - len(missing)) as bar,
+            progress(title, len(remotes), " files") as bar,
         ):
-            tasks = [pool.submit(_download, session, remote, folder / remote.name, stop, True) for remote in missing]
+            tasks = [pool.submit(_download, session, remote, folder / remote.name, stop, True) for remote in remotes]
             try:
                 for task in as_completed(tasks):
                     if isinstance(error := task.exception(), OSError):
@@ -127,7 +126,7 @@ def download_all(remotes: Sequence[Remote], folder: str | Path, title: str) -> N
                 stop.set()
                 pool.shutdown(cancel_futures=True)
     if errors:
-        left = sum(not (folder / remote.name).is_file() for remote in missing)
+        left = sum(not (folder / remote.name).is_file() for remote in remotes)
         raise DownloadError(
             f"{left} of {len(remotes)} files ({title}) are still to come, the others are kept: run it again to go on. "
             f"The first that failed: {errors[0]}"
@@ -143,9 +142,12 @@ def announce(title: str, size: int, disk: int, folder: Path) -> None:
     Raises:
         DownloadError: less room than that.
     """
+    _check_room(folder, disk, title)
+    if size == 0:
+        print(f"{title}: nothing to download, all of it is here.", flush=True)
+        return
     times = " or ".join(f"{_duration(size / (rate * MBIT))} at {rate} Mbit/s" for rate in (100, 10))
     print(f"{title}: about {in_bytes(size)} to download ({times}), {in_bytes(disk)} of disk.", flush=True)
-    _check_room(folder, disk, title)
 
 
 @contextmanager
@@ -158,8 +160,10 @@ def only_one(path: Path) -> Iterator[None]:
     except Timeout:
         print(f"Another process is at work on {path}: waiting for it.", flush=True)
         lock.acquire()
+    except NotImplementedError:  # some network disks
+        print(f"No locks on the disk of {path}: let no other process work there meanwhile.", flush=True)
     except OSError as error:
-        raise _cannot_write(path, error) from error
+        raise cannot_write(path, error) from error
     try:
         yield
     finally:
@@ -204,6 +208,8 @@ def _download(
             raise DownloadError(
                 f"{target} is not the file it should be: {wrong}. Move it away, and try again."
             ) from None
+        for rest in (part, _note(part)):  # begun before the file was put there by hand
+            rest.unlink(missing_ok=True)
         return
     answers = []
     try:
@@ -219,7 +225,7 @@ def _download(
     except OSError as error:
         if isinstance(error, DownloadError):
             raise
-        raise _cannot_write(target, error) from error
+        raise cannot_write(target, error) from error
     raise DownloadError(_explain(remote, target, answers))
 
 
@@ -233,6 +239,8 @@ def _from_address(
     """
     failures, reached, joined_wrongly = 0, _size(part), False
     while True:
+        if stop.is_set():
+            raise _Refused("stopped")
         had = _size(part)
         try:
             promised = _receive(session, url, remote, part, stop, quiet)
@@ -418,7 +426,7 @@ def _explain(remote: Remote, target: Path, answers: list[str]) -> str:
     )
 
 
-def _cannot_write(path: Path, error: OSError) -> OSError:
+def cannot_write(path: Path, error: OSError) -> OSError:
     """The error of a disk that is full or may not be written to."""
     return OSError(
         f"cannot write {path}: {error.strerror or error}. Free some space, or name another folder in SEGLIB_HOME; "

@@ -2,7 +2,7 @@
 
 import errno
 import lzma
-import os
+import posixpath
 import shutil
 import stat
 import struct
@@ -22,7 +22,15 @@ BLOCK = 4096  # bytes that even an empty file takes: a million of those is a bom
 
 
 class ArchiveError(ValueError):
-    """An archive is broken, or holds what no data set needs."""
+    """An archive is broken, or holds what no data set needs.
+
+    Attributes:
+        archive: which one, where that is known.
+    """
+
+    def __init__(self, message: str, archive: Path | None = None) -> None:
+        super().__init__(message)
+        self.archive = archive
 
 
 @dataclass(frozen=True)
@@ -62,7 +70,7 @@ def unpack(archive: Path, folder: Path, place: Callable[[str], str | None], limi
         for member in members(archive):
             check_path(member.name)
             if member.link is not None:
-                check_path(os.path.normpath(PurePosixPath(member.name).parent / member.link))
+                check_path(posixpath.normpath(PurePosixPath(member.name).parent / member.link))
             target = place(member.name)
             if target is None:
                 continue
@@ -119,7 +127,7 @@ class _Header(tarfile.TarInfo):
     def fromtarfile(cls, opened: tarfile.TarFile) -> tarfile.TarInfo:
         try:
             return super().fromtarfile(opened)
-        except tarfile.EOFHeaderError:
+        except (tarfile.EOFHeaderError, tarfile.EmptyHeaderError):  # with the end mark or, from some programs, without
             raise
         except tarfile.HeaderError as error:
             raise tarfile.ReadError(str(error)) from None
@@ -141,7 +149,7 @@ def _tar_link(info: tarfile.TarInfo) -> str | None:
     """Where a link of a tar archive points, counted from its own folder: a hard link counts from the archive's."""
     if info.issym():
         return info.linkname
-    return os.path.relpath(info.linkname or ".", PurePosixPath(info.name).parent) if info.islnk() else None
+    return posixpath.relpath(info.linkname or ".", PurePosixPath(info.name).parent) if info.islnk() else None
 
 
 @contextmanager
@@ -152,10 +160,10 @@ def _reading(archive: Path) -> Iterator[None]:
     try:
         yield
     except ArchiveError as error:
-        raise ArchiveError(f"{archive}: {error}") from None
+        raise ArchiveError(f"{archive}: {error}", archive) from None
     except (*broken, *garbled, RuntimeError) as error:  # RuntimeError: encrypted, or packed in an unknown way
-        raise ArchiveError(f"{archive} is broken ({error or type(error).__name__})") from error
+        raise ArchiveError(f"{archive} is broken ({error or type(error).__name__})", archive) from error
     except OSError as error:
         if error.errno in (None, errno.EINVAL):  # not the disk, but gzip or bz2, or a position before the first byte
-            raise ArchiveError(f"{archive} is broken ({error})") from error
+            raise ArchiveError(f"{archive} is broken ({error})", archive) from error
         raise
