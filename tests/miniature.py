@@ -109,7 +109,7 @@ def sbd() -> Miniature:
     names = TRAIN[:3] + VAL[:2] + OTHERS
     root, demo = "benchmark_RELEASE/dataset", "benchmark_RELEASE/benchmark_code_RELEASE/demo/datadir"
     files = {"benchmark_RELEASE/README": b"SBD", f"{root}/train.txt": b"", f"{root}/val.txt": b""}
-    files |= {f"{root}/cls/.DS_Store": b"", f"{root}/img/Thumbs.db": b""}
+    files |= {f"{root}/cls/.DS_Store": b"", f"{root}/img/._2010_000009.jpg": b"", f"{root}/img/Thumbs.db": b""}
     for seed, name in enumerate(names):
         buffer = io.BytesIO()
         struct = {"Segmentation": blocks(100 + seed, 40, 60, 20), "CategoriesPresent": np.array([1])}

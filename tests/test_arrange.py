@@ -17,6 +17,7 @@ from pathlib import Path
 import miniature
 import numpy as np
 import pytest
+from conftest import ROOT
 from PIL import Image
 from server import PERFORMED, Server, cut, drip, flipped, page, status
 from tqdm import tqdm
@@ -180,9 +181,19 @@ def test_a_disk_that_fills_up_while_an_archive_is_unpacked_is_named(served, home
         prepare("camvid")
 
 
+def test_a_web_page_that_was_saved_by_hand_is_called_one(served, home):
+    (home / "downloads" / "camvid").mkdir(parents=True)
+    (home / "downloads" / "camvid" / "camvid.zip").write_text("<!DOCTYPE html><html>Sign in")
+    with pytest.raises(DownloadError, match="camvid.zip is not the file it should be: a web page"):
+        prepare("camvid")
+
+
 def test_a_choice_means_something_to_coco_only():
-    with pytest.raises(ValueError, match="CamVid is taken whole: photos means nothing"):
-        prepare("camvid", photos=3)
+    for name in ("camvid", "voc2012_sbd"):
+        with pytest.raises(ValueError, match="is taken as it is: categories=, photos= and so on are for coco"):
+            prepare(name, photos=3)
+    with pytest.raises(ValueError, match="four categories is taken as it is"):
+        prepare("coco_four", categories=["dog"])
     with pytest.raises(TypeError, match="fotos"):
         prepare("coco", fotos=3)
     with pytest.raises(ValueError, match="no data set 'cocoo'; there are coco, coco_four"):
@@ -334,6 +345,36 @@ def names_of(content: dict) -> list[str]:
     return [entry["file_name"] for entry in content["images"]]
 
 
+def test_it_is_said_how_many_photographs_there_are_of_what():
+    content = content_of("p", "pc", "c", "c", crowds=1)
+    assert arrange.describe_choice(content, ["cat", "person"]) == "4 photographs (person 1, cat 3)"
+    names = [f"thing {n}" for n in range(10)]
+    content["categories"] = [{"id": 10 * n, "name": name} for n, name in enumerate(names)]
+    found = arrange.describe_choice(content, [])
+    assert found == "4 photographs (10 categories, from 0 of thing 2 to 3 of thing 1)"
+
+
+def test_fewer_photographs_than_were_asked_for_are_said_to_be_all(served, capsys):
+    prepare("coco", categories=["dog"], photos=500)
+    said = capsys.readouterr().out
+    dogs = len(list(arrange.find("coco")[0].glob("images/train/*")))
+    assert f"train: {dogs} photographs (dog {dogs})" in said and dogs < 20
+    assert "annotations, then at most 80 photographs" in said
+
+
+def test_the_example_of_the_readme_runs(served, tmp_path, monkeypatch):
+    text = (ROOT / "data" / "README.md").read_text(encoding="utf-8")
+    code = re.search("```python\n(.*?)```", text, re.DOTALL)[1]
+    little = {"epochs=30": "epochs=1", "(256, 256)": "(32, 32)", "classes=3": "classes=3, base_channels=4"}
+    for long, short in little.items():
+        assert long in code
+        code = code.replace(long, short)
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec(code, names)
+    assert (tmp_path / "runs/animals/best_model.pth").is_file() and len(names["test_data"]) > 0
+
+
 def test_a_crowd_alone_makes_no_photograph_of_its_category():
     content = content_of("p", "p", "p", crowds=2)
     assert names_of(arrange.choose_photos(content, ["person"], 3, seed=0)) == ["000000000002.jpg"]
@@ -341,7 +382,7 @@ def test_a_crowd_alone_makes_no_photograph_of_its_category():
 
 def test_all_photographs_are_those_that_show_something():
     content = content_of("p", "", "ck")
-    assert len(arrange.choose_photos(content, [], None, seed=0)["images"]) == 2
+    assert len(arrange.choose_photos(content, [], "all", seed=0)["images"]) == 2
 
 
 def test_the_choice_of_real_annotations_is_balanced(real_coco):
@@ -390,16 +431,16 @@ def test_a_photograph_that_is_broken_or_of_another_size_is_not_taken(served, hom
     for wrong in (right[: len(right) // 2], miniature.encoded(miniature.picture(0, 31, 33), "JPEG")):
         served.files[path] = wrong
         with pytest.raises(DownloadError, match="1 of 75 files") as error:
-            prepare("coco", photos=None)
+            prepare("coco", photos="all")
         assert Path(path).name in str(error.value)
     served.files[path] = right
     torn = home / "downloads" / "coco" / path.removeprefix("/official/")
     torn.write_bytes(right[: len(right) // 2])  # by hand, it may be
     with pytest.raises(DownloadError, match=f"{torn.name} is not the file it should be"):
-        prepare("coco", photos=None)
+        prepare("coco", photos="all")
     torn.unlink()
     asked = len(served.requests)
-    prepare("coco", photos=None)
+    prepare("coco", photos="all")
     assert len(served.requests) == asked + 1, "only the one that was missing"
 
 
@@ -408,7 +449,7 @@ def test_photographs_unpacked_by_hand_are_found(served, home, miniatures):
         path = home / "downloads" / "coco" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
-    prepare("coco", photos=None)
+    prepare("coco", photos="all")
     assert [request.path for request in served.requests] == ["/official/annotations_trainval2017.zip"]
 
 
@@ -421,10 +462,12 @@ def test_coco_laid_out_by_hand_is_taken_as_it_is(served, home, sample):
     ("choice", "said"),
     [
         ({"categories": ["unicorn"]}, "COCO has no category unicorn; it has person, bicycle"),
-        ({"categories": "cat"}, "categories must be a list"),
+        ({"categories": "cat"}, "categories must be a list of names"),
+        ({"categories": []}, "categories must be a list of names"),
+        ({"seed": "x"}, "seed must be a whole number"),
         ({"categories": [17, "cat"]}, "COCO has no category 17; it has"),
-        ({"photos": 0}, "photos must be a whole number, at least 1, not 0"),
-        ({"photos": "5"}, "photos must be a whole number, at least 1, not '5'"),
+        ({"photos": 0}, "photos must be a whole number, at least 1, or .all., not 0"),
+        ({"photos": "5"}, "photos must be a whole number, at least 1, or .all., not '5'"),
         ({"photos": 2.5}, "photos must be a whole number"),
         ({"test_photos": -1}, "test_photos must be a whole number, at least 1"),
     ],
@@ -580,11 +623,11 @@ def test_one_bad_photograph_among_many_leaves_the_others(served, home):
     path = sorted(path for path in served.files if "/train2017/" in path)[3]
     served.always(path, status(404))
     with pytest.raises(DownloadError, match="1 of 75 files .photographs. are still to come"):
-        prepare("coco", photos=None)
+        prepare("coco", photos="all")
     assert len(list((home / "downloads/coco").rglob("*.jpg"))) == 74
     served.well(path)
     asked = len(served.requests)
-    prepare("coco", photos=None)
+    prepare("coco", photos="all")
     assert len(served.requests) == asked + 1
 
 

@@ -116,12 +116,20 @@ def test_list_shows_every_set_and_whether_it_is_there(tmp_path, monkeypatch, cap
 
 def test_get_hands_over_what_was_asked_for_and_prints_the_folder(monkeypatch, capsys, tmp_path):
     calls = []
-    monkeypatch.setattr(command_line, "prepare", lambda name, **choice: calls.append((name, choice)) or tmp_path)
+
+    def prepare(name, **choice):
+        print("Downloading ...")
+        calls.append((name, choice))
+        return tmp_path
+
+    monkeypatch.setattr(command_line, "prepare", prepare)
     words = "get coco --categories cat dog --photos 7 --test-photos 2 --seed 3"
     assert command_line.main(words.split()) == 0
     assert calls == [("coco", {"categories": ["cat", "dog"], "photos": 7, "test_photos": 2, "seed": 3})]
-    assert capsys.readouterr().out == f"{tmp_path}\n"
-    assert command_line.main(["get", "camvid"]) == 0 and calls[1] == ("camvid", {})
+    said = capsys.readouterr()
+    assert said.out == f"{tmp_path}\n" and said.err == "Downloading ...\n", "so that $(...) catches the folder alone"
+    assert command_line.main(["get", "coco", "--photos", "all"]) == 0
+    assert calls[1] == ("coco", {"categories": None, "photos": "all", "test_photos": None, "seed": 0})
 
 
 @pytest.mark.parametrize(
@@ -145,7 +153,7 @@ def test_it_runs_as_a_user_runs_it(tmp_path):
     command = [sys.executable, "-m", "seglib.datasets", "get", "camvid", "--photos", "3"]
     environment = {**os.environ, "SEGLIB_HOME": str(tmp_path)}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT)
-    assert done.returncode == 1 and done.stderr.strip() == "CamVid is taken whole: photos means nothing here"
+    assert done.returncode == 1 and "CamVid is taken as it is" in done.stderr
     command[3:] = ["get", "nonsense"]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT)
     assert done.returncode == 2 and "nonsense" in done.stderr and "Traceback" not in done.stderr

@@ -360,8 +360,8 @@ REFUSED = {
     "416 for another size": (unsatisfiable(total=7), "HTTP 416|7 bytes in place of 3,000", None),
     "503": (status(503), "HTTP 503 Service Unavailable", download.TRIES),
     "429": (status(429), "HTTP 429 Too Many Requests", download.TRIES),
-    "drop": (drop(), "closed connection without response", download.TRIES),
-    "silent": (silent(), "timed out", download.TRIES),
+    "drop": (drop(), "the server hung up", download.TRIES),
+    "silent": (silent(), "nothing came for", download.TRIES),
     "cut at once": (cut(0), "0 bytes had come; asked 5 times", download.TRIES),
 }  # fmt: skip
 

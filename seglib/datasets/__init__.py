@@ -3,7 +3,8 @@
 from seglib.datasets.arrange import prepare
 from seglib.datasets.coco import COCOSegmentationDataset
 from seglib.datasets.common import hold_out
+from seglib.datasets.download import DownloadError
 from seglib.datasets.folder import MaskFolderDataset
 from seglib.datasets.scenes import render
 
-__all__ = ["COCOSegmentationDataset", "MaskFolderDataset", "hold_out", "prepare", "render"]
+__all__ = ["COCOSegmentationDataset", "DownloadError", "MaskFolderDataset", "hold_out", "prepare", "render"]

@@ -7,6 +7,7 @@ python -m seglib.datasets readme       data/README.md, written from the cards
 """
 
 import argparse
+import contextlib
 import sys
 
 from seglib.datasets.arrange import find, prepare
@@ -29,9 +30,41 @@ python -m seglib.datasets where camvid   # the folder it lies in
 In Python, `seglib.datasets.prepare("camvid")` does the same and returns the folder. (From a checkout of the course,
 `python` is `.venv/bin/python`.) A download that was interrupted goes on where it stopped. What cannot be downloaded, by
 you or by us, you may put into `downloads/` by hand: the error says which file, from where, and under which name.
+`downloads/` may be deleted at any time, and a data set by deleting its folder.
 
-Data that you have already is used in place of a download if the environment variable `SEGLIB_DATA` names a folder that
-holds it, in sub-folders called and laid out as below. Nothing is ever written there.
+From a name to a training run:
+
+```python
+from seglib.datasets import COCOSegmentationDataset, hold_out, prepare
+from seglib.losses import CEDiceLoss
+from seglib.models import build_model
+from seglib.train import TrainConfig, fit
+from seglib.transforms import resize
+
+animals = ["cat", "dog"]
+root = prepare("coco", categories=animals, photos=300)
+parts = [
+    COCOSegmentationDataset(
+        root / "images" / part,
+        root / "annotations" / f"instances_{part}.json",
+        categories=animals,
+        transform=resize(256, 256),
+    )
+    for part in ("train", "val")
+]
+train_data, val_data = hold_out(parts[0])
+test_data = parts[1]
+config = TrainConfig(epochs=30, batch_size=8, lr=1e-3)
+run = fit(build_model("unet", classes=3), train_data, val_data, CEDiceLoss(), config, "runs/animals")
+```
+
+Masks beside images, as VOC's, are read by `MaskFolderDataset`: it reads a folder whole, so take the names of the part
+that you want from its image set, else the test part is trained on. Readers for VOC's image sets, for YOLO labels, for
+CamVid's and for 16-bit nuclei come with the lessons that use them.
+
+**Data that you have already.** The lessons use it in place of the sample and of a download if the environment variable
+`SEGLIB_DATA` names a folder that holds it, in sub-folders called and laid out as below. Nothing is ever written there.
+(`prepare` and the commands above look into this folder alone.)
 
 ## The bundled sample
 
@@ -113,18 +146,18 @@ def main(arguments: list[str] | None = None) -> int:
     commands.add_parser("readme", help="print data/README.md, written from the cards")
     for command in (get, where):
         command.add_argument("name", choices=CARDS, metavar="NAME", help=", ".join(CARDS))
-    for option, kind, what in (
-        ("photos", int, "COCO: photographs of each category"),
-        ("test-photos", int, "COCO: photographs of each category to test with"),
-        ("seed", int, "COCO: another one chooses other photographs"),
-    ):
-        get.add_argument(f"--{option}", type=kind, help=what)
-    get.add_argument("--categories", nargs="+", help="COCO: these categories only, by name")
+    number = {"type": lambda text: text if text == "all" else int(text), "metavar": "N"}
+    get.add_argument("--categories", nargs="+", help="of coco: these only, by name; without: all 80")
+    get.add_argument("--photos", **number, help='of coco, of each category, or "all"; without: 100, of coco_four 1000')
+    get.add_argument("--test-photos", **number, help="to test with; without: a quarter of --photos")
+    get.add_argument("--seed", type=int, default=0, help="of coco: another one chooses other photographs")
     chosen = vars(parser.parse_args(arguments))
     command, name = chosen.pop("command"), chosen.pop("name", None)
     try:
         if command == "get":
-            print(prepare(name, **{key: value for key, value in chosen.items() if value is not None}))
+            with contextlib.redirect_stdout(sys.stderr):  # what is said on the way; the folder alone goes to stdout
+                folder = prepare(name, **chosen)
+            print(folder)
         elif command == "where":
             return show_where(name)
         elif command == "list":

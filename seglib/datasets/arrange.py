@@ -39,6 +39,7 @@ from seglib.datasets.download import (
     cannot_write,
     download,
     download_all,
+    in_bytes,
     only_one,
     progress,
 )
@@ -51,14 +52,24 @@ T = TypeVar("T")
 Build = Callable[[Sequence[Path], Path], None]  # archives, the empty folder to fill
 
 
-def prepare(name: str, **choice) -> Path:
+def prepare(
+    name: str,
+    *,
+    categories: Sequence[str] | None = None,
+    photos: int | str | None = None,
+    test_photos: int | str | None = None,
+    seed: int = 0,
+) -> Path:
     """The folder of a real data set, laid out as its card says: found, or downloaded, checked and unpacked.
 
     Killed at any moment, the same call goes on. Of several processes that ask at once, one does it and the others wait.
 
     Args:
-        name: see `python -m seglib.datasets list`.
-        choice: which photographs of COCO; see `coco`. The other sets are taken whole.
+        name: see `python -m seglib.datasets list`. The rest is for "coco" and "coco_four"; other sets are taken whole.
+        categories: of "coco", by name; None: all 80. Objects of the others stay in the annotation file.
+        photos: of each category, to train and validate with, or "all". None: 100, of "coco_four" 1000.
+        test_photos: of each category, from the official validation part, or "all". None: a quarter of `photos`.
+        seed: another one chooses others.
 
     Raises:
         ValueError: no such data set, or no such choice.
@@ -66,15 +77,16 @@ def prepare(name: str, **choice) -> Path:
         FileNotFoundError: something lies in its place that is not laid out as its card says.
     """
     chosen = card(name)
-    if chosen.folder == "coco":
-        return coco(chosen, **({"categories": FOUR, "photos": 1000} if name == "coco_four" else {}) | choice)
-    if choice:
-        raise ValueError(f"{chosen.title} is taken whole: {', '.join(choice)} means nothing here")
+    if name == "coco":
+        return coco(chosen, categories, 100 if photos is None else photos, test_photos, seed)
+    if name == "coco_four" and categories is None:
+        return coco(chosen, FOUR, 1000 if photos is None else photos, test_photos, seed)
+    if (categories, photos, test_photos, seed) != (None, None, None, 0):
+        raise ValueError(f"{chosen.title} is taken as it is: categories=, photos= and so on are for coco")
     folder = data_home() / chosen.folder
     if folder.exists():
         return check_layout(name, folder)
-    build = partial(build_sbd, voc=_whole_voc()) if name == "voc2012_sbd" else BUILDERS[name]
-    return arrange(chosen, folder, build)
+    return arrange(chosen, folder, partial(build_sbd, voc=_whole_voc()) if name == "voc2012_sbd" else BUILDERS[name])
 
 
 def find(name: str) -> list[Path]:
@@ -157,7 +169,7 @@ def expect(found: int, wanted: int, what: str, archive: Path | None = None) -> N
 
 
 def link(source: Path, target: Path) -> None:
-    """Let a file have a second name, without taking room again where the disk can do that."""
+    """Give a file a second name, which takes no room where the disk can do that."""
     try:
         os.link(source, target)
     except OSError:
@@ -183,25 +195,15 @@ def write_lines(path: Path, lines: Iterable[str]) -> None:
 
 
 def coco(
-    chosen: Card,
-    categories: Sequence[str] | None = None,
-    photos: int | None = 100,
-    test_photos: int | None = None,
-    seed: int = 0,
+    chosen: Card, categories: Sequence[str] | None, photos: int | str, test_photos: int | str | None, seed: int
 ) -> Path:
-    """A selection of COCO, in a folder of its own; or all of what lies in the folder `coco`, where somebody put it.
-
-    Args:
-        categories: by name; None: all 80. Objects of the others stay in the annotation file.
-        photos: of each category, to train and validate with; None: all there are.
-        test_photos: of each category, from the official validation part; None: a quarter of `photos`.
-        seed: another one chooses others.
-    """
+    """A selection of COCO, in a folder of its own; or all of what lies in the folder `coco`, where somebody put it."""
     choice = _check_choice(categories, photos, test_photos, seed)
     if (data_home() / "coco").exists():
         return check_layout("coco", data_home() / "coco")
     digest = hashlib.sha256(json.dumps(choice).encode()).hexdigest()[:6]
-    folder = data_home() / f"coco-{len(choice['categories']) or 80}x{'all' if photos is None else photos}-{digest}"
+    named = "-".join(choice["categories"]).replace(" ", "_") if len(choice["categories"]) <= 4 else "many"
+    folder = data_home() / f"coco-{named or 'all'}-{photos}-{digest}"
     if folder.exists():
         return check_layout("coco", folder)
     with only_one(folder):
@@ -222,26 +224,35 @@ def _categories(folder: Path) -> set[str]:
         return set()
 
 
-def _check_choice(categories: Sequence[str] | None, photos: int | None, test_photos: int | None, seed: int) -> dict:
+def _check_choice(
+    categories: Sequence[str] | None, photos: int | str, test_photos: int | str | None, seed: int
+) -> dict:
     """The choice, filled in, as JSON can hold it; ValueError for one that cannot be met."""
     known = card("coco").classes[1:]
-    if isinstance(categories, str):
-        raise ValueError(f"categories must be a list, such as [{categories!r}]")
+    if isinstance(categories, str) or (categories is not None and not categories):
+        raise ValueError(f"categories must be a list of names, such as ['cat', 'dog'], not {categories!r}")
     if unknown := [name for name in categories or () if name not in known]:
         raise ValueError(f"COCO has no category {', '.join(map(str, unknown))}; it has {', '.join(known)}")
+    if test_photos is None:
+        test_photos = max(1, photos // 4) if isinstance(photos, int) else photos
     for name, number in (("photos", photos), ("test_photos", test_photos)):
-        if number is not None and not (isinstance(number, int) and number >= 1):
-            raise ValueError(f"{name} must be a whole number, at least 1, not {number!r}")
-    if test_photos is None and photos is not None:
-        test_photos = max(1, photos // 4)
+        if number != "all" and not (isinstance(number, int) and number >= 1):
+            raise ValueError(f'{name} must be a whole number, at least 1, or "all", not {number!r}')
+    if not isinstance(seed, int):
+        raise ValueError(f"seed must be a whole number, not {seed!r}")
     return {"categories": sorted(set(categories or ())), "photos": photos, "test_photos": test_photos, "seed": seed}
 
 
 def _select_coco(chosen: Card, choice: dict, staging: Path) -> None:
     """Fill `staging` with the photographs of a choice and with annotation files that list just these."""
     remote = chosen.files[0]
+    most = sum(
+        total if choice[key] == "all" else min(total, choice[key] * (len(choice["categories"]) or 80))
+        for key, total in zip(("photos", "test_photos"), card("coco").counts.values(), strict=True)
+    )
+    print(f"{chosen.title}: annotations, then at most {most:,} photographs, {in_bytes(most * COCO_PHOTO)}.", flush=True)
     size = max(0, (remote.size or 0) - have_come(chosen))
-    announce(f"{chosen.title}, annotations first", size, size + COCO_UNPACKED, data_home())
+    announce("Annotations", size, size + COCO_UNPACKED, data_home())
     archive = download(remote, downloads(chosen))
     build_from(chosen, [archive], staging, _unpack_coco)
     print("Reading the annotations: up to a minute, and for a moment 3 GB of memory.", flush=True)
@@ -250,6 +261,7 @@ def _select_coco(chosen: Card, choice: dict, staging: Path) -> None:
         content = json.loads((staging / f"instances_{part}2017.json").read_text(encoding="utf-8"))
         (staging / f"instances_{part}2017.json").unlink()
         contents[part] = choose_photos(content, choice["categories"], photos, choice["seed"])
+        print(f"{part}: {describe_choice(contents[part], choice['categories'])}.", flush=True)
         remotes += [_photo(part, entry) for entry in contents[part]["images"]]
     missing = sum(not (downloads(chosen) / remote.name).is_file() for remote in remotes) * COCO_PHOTO
     announce(f"{len(remotes):,} photographs", missing, missing, data_home())
@@ -266,7 +278,7 @@ def _unpack_coco(archives: Sequence[Path], staging: Path) -> None:
     expect(unpack(archives[0], staging, wanted.get, COCO_UNPACKED + 2 * BLOCK), 2, "annotation files")
 
 
-def choose_photos(content: dict, categories: Sequence[str], photos: int | None, seed: int) -> dict:
+def choose_photos(content: dict, categories: Sequence[str], photos: int | str, seed: int) -> dict:
     """The part of an annotation file that a balanced choice of photographs needs.
 
     The rarest category takes its photographs first, in the order of the SHA-256 of seed and file name; one that is
@@ -274,18 +286,14 @@ def choose_photos(content: dict, categories: Sequence[str], photos: int | None, 
 
     Args:
         categories: by name; empty: all.
-        photos: of each category; None: all.
+        photos: of each category, or "all".
     """
-    wanted = {entry["id"] for entry in content["categories"] if not categories or entry["name"] in categories}
     names = {entry["id"]: entry["file_name"] for entry in content["images"]}
     order = sorted(names, key=lambda image: hashlib.sha256(f"{seed}:{names[image]}".encode()).digest())
-    showing: dict[int, set[int]] = defaultdict(set)
-    for annotation in content["annotations"]:
-        if annotation["category_id"] in wanted and not annotation["iscrowd"]:
-            showing[annotation["category_id"]].add(annotation["image_id"])
+    showing = _photos_of(content, categories)
     taken: set[int] = set()
     for category in sorted(showing, key=lambda category: (len(showing[category]), category)):
-        lacking = len(names) if photos is None else photos - len(taken & showing[category])
+        lacking = len(names) if photos == "all" else photos - len(taken & showing[category])
         free = [image for image in order if image in showing[category] and image not in taken]
         taken.update(free[: max(0, lacking)])
     return {
@@ -293,6 +301,28 @@ def choose_photos(content: dict, categories: Sequence[str], photos: int | None, 
         "images": [entry for entry in content["images"] if entry["id"] in taken],
         "annotations": [entry for entry in content["annotations"] if entry["image_id"] in taken],
     }
+
+
+def describe_choice(content: dict, categories: Sequence[str]) -> str:
+    """How many photographs there are, and of what; of many categories the fewest and the most."""
+    showing = _photos_of(content, categories)
+    counts = {entry["name"]: len(showing.get(entry["id"], ())) for entry in content["categories"]}
+    wanted = {name: count for name, count in counts.items() if not categories or name in categories}
+    said = ", ".join(f"{name} {count:,}" for name, count in wanted.items())
+    if len(wanted) > 8:
+        low, high = min(wanted, key=wanted.get), max(wanted, key=wanted.get)
+        said = f"{len(wanted)} categories, from {wanted[low]:,} of {low} to {wanted[high]:,} of {high}"
+    return f"{len(content['images']):,} photographs ({said})"
+
+
+def _photos_of(content: dict, categories: Sequence[str]) -> dict[int, set[int]]:
+    """The ids of the photographs of each category, by its id; those of its crowds alone are left out."""
+    wanted = {entry["id"] for entry in content["categories"] if not categories or entry["name"] in categories}
+    showing: dict[int, set[int]] = defaultdict(set)
+    for annotation in content["annotations"]:
+        if annotation["category_id"] in wanted and not annotation["iscrowd"]:
+            showing[annotation["category_id"]].add(annotation["image_id"])
+    return showing
 
 
 def _photo(part: str, entry: dict) -> Remote:
@@ -345,6 +375,8 @@ def _below(root: PurePosixPath, name: str, *folders: PurePosixPath) -> str | Non
 
 def _whole_voc() -> Path:
     """The folder of VOC, with all that its card says: somebody may have put a part of it there."""
+    if not (data_home() / "voc2012").exists():
+        print(f"{card('voc2012_sbd').title}: VOC itself first, then SBD.", flush=True)
     voc, counts = prepare("voc2012"), card("voc2012").counts
     found = {part: len(_names(voc, part)) for part in counts}
     if found != counts:

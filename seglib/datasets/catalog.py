@@ -119,12 +119,12 @@ COCO = Card(
     also=("selection.json",),
     notes=(
         "The whole is 20 GB (https://cocodataset.org/#download). `prepare` fetches the annotations, then only the "
-        "photographs that are asked for, one by one: `photos` of each category to train and validate with, "
-        "`test_photos` of each to test with. The photographs of a category are ordered by the SHA-256 of seed and "
-        "file name; the rarest category takes its own first, and a photograph that is taken counts for everything on "
-        "it (crowds aside). So each category has at least as many as were asked for, or all there are. Each such "
-        "selection is a folder of its own, `coco-...`; photographs that two of them share are downloaded once and "
-        "take room once.",
+        "photographs that are asked for, one by one: `photos` of each category to train and validate with (100, if "
+        "nothing is said), `test_photos` of each to test with (a quarter of that). The photographs of a category are "
+        "ordered by the SHA-256 of seed and file name; the rarest category takes its own first, and a photograph that "
+        "is taken counts for everything on it (crowds aside). So each category has at least as many as were asked for, "
+        "or all there are. Each such selection is a folder of its own, `coco-...`; photographs that two of them share "
+        "are downloaded once and take room once.",
         "For the photographs no checksums are published: each must decode, and be of the size its annotation says.",
         "A new selection reads the whole annotation file: up to a minute, and 3 GB of memory for a moment.",
         "By hand: `train2017.zip` and `val2017.zip` (https://cocodataset.org/#download), unpacked in "
@@ -150,9 +150,9 @@ COCO_FOUR = Card(
     splits=COCO.splits,
     also=COCO.also,
     notes=(
-        "A balanced selection of COCO: 1,000 photographs of each of the four categories from the training part, 250 "
-        "from the validation part, or all there are. One photograph may serve several categories. People are on most "
-        "pictures of balls and many of cats and books, so there are more of them.",
+        "A balanced selection of COCO, in a folder `coco-...`: 1,000 photographs of each of the four categories from "
+        "the training part, 250 from the validation part, or all there are. One photograph may serve several "
+        "categories. People are on most pictures of balls and many of cats and books, so there are more of them.",
     ),
 )
 

@@ -28,7 +28,7 @@ import urllib3
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-TIMEOUT = (15, 60)  # seconds: to connect, and without a byte
+TIMEOUT = (15, 30)  # seconds: to connect, and without a byte
 TRIES = 5  # attempts in a row, at one address, that brought nothing worth mentioning
 WORTH = 2**20  # bytes: an attempt that brought so many, or a hundredth of the file, does not count as one of those
 WAIT, LONGEST_WAIT = 1.0, 60.0  # seconds before the second attempt; doubled each time, or what the server asks for
@@ -36,6 +36,7 @@ PIECE = 2**14  # bytes read at a time, and lost where the connection breaks in t
 WORKERS = 16  # small files fetched side by side
 MOST_FAILURES = 8  # small files that may fail before the others are not tried any more
 MBIT = 1e6 / 8  # bytes a second
+PAGE = re.compile(rb"(\xef\xbb\xbf)?\s*<(!doctype\s+html|html|head)\b", re.IGNORECASE)  # how a web page begins
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,9 @@ def download_all(remotes: Sequence[Remote], folder: str | Path, title: str) -> N
                     in_a_row = 0 if error is None else in_a_row + 1
                     if in_a_row == MOST_FAILURES or (errors and not isinstance(errors[-1], DownloadError)):
                         break  # the network is gone, or the disk is full: the others would fail as well
+            except KeyboardInterrupt:
+                print("Stopping, in half a minute at most: some wait for their server.", flush=True)
+                raise
             finally:
                 stop.set()
                 pool.shutdown(cancel_futures=True)
@@ -222,6 +226,8 @@ def _download(
                 return
             except _Refused as refusal:
                 answers.append(f"  {url}: {refusal}")
+                if not quiet:
+                    print(f"{remote.name}: {refusal}, from {url}.", flush=True)
     except OSError as error:
         if isinstance(error, DownloadError):
             raise
@@ -302,7 +308,7 @@ def _receive(
         if total is not None:
             _check_room(part.parent, total - start, remote.name)
         piece = answer.raw.read(PIECE)  # raw: a .tgz must not be unpacked on its way
-        if start == 0 and re.match(rb"(\xef\xbb\xbf)?\s*<(!doctype\s+html|html|head)\b", piece, re.IGNORECASE):
+        if start == 0 and PAGE.match(piece):
             _refuse_page(piece)
         with (
             part.open("r+b" if start else "wb") as file,
@@ -397,6 +403,9 @@ def _verify(path: Path, remote: Remote, promised: dict[str, str] | None = None) 
     size = _size(path)
     if size == 0 and remote.size != 0:
         raise _Wrong("nothing came: 0 bytes")
+    with path.open("rb") as file:
+        if PAGE.match(file.read(1024)):
+            raise _Wrong("a web page in place of the file")
     if remote.size is not None and size != remote.size:
         raise _Wrong(f"{size:,} bytes in place of {remote.size:,}")
     for checksum in filter(None, (remote.checksum, (promised or {}).get("checksum"))):
@@ -429,8 +438,8 @@ def _explain(remote: Remote, target: Path, answers: list[str]) -> str:
 def cannot_write(path: Path, error: OSError) -> OSError:
     """The error of a disk that is full or may not be written to."""
     return OSError(
-        f"cannot write {path}: {error.strerror or error}. Free some space, or name another folder in SEGLIB_HOME; "
-        "what has come so far is kept."
+        f"cannot write {path}: {error.strerror or error}. Free some space, or name a folder that may be written to "
+        "in the environment variable SEGLIB_HOME; what has come so far is kept."
     )
 
 
@@ -446,11 +455,21 @@ def _check_room(folder: Path, needed: int, what: str) -> None:
 
 
 def _plainly(error: Exception) -> str:
-    """The innermost reason of a connection's error, which comes wrapped several times."""
-    while isinstance(error.args[0] if error.args else None, Exception) or getattr(error, "reason", None):
-        error = getattr(error, "reason", None) or error.args[0]
-        if not isinstance(error, Exception):
-            return str(error)
+    """What broke a connection, for people: requests and urllib3 wrap it several times."""
+    text, kinds = str(error), (type(error).__name__,)
+    while isinstance(inner := getattr(error, "reason", None) or (error.args or [None])[0], Exception):
+        error, kinds = inner, (*kinds, type(inner).__name__)
+    for kind, plain in (
+        ("NameResolutionError", "no such host, or no network"),
+        ("ReadTimeoutError", f"nothing came for {TIMEOUT[1]} s"),
+        ("ConnectTimeoutError", f"no connection within {TIMEOUT[0]} s"),
+        ("IncompleteRead", "the connection broke"),
+        ("ConnectionResetError", "the connection was reset"),
+        ("ConnectionRefusedError", "the connection was refused"),
+        ("RemoteDisconnected", "the server hung up"),
+    ):
+        if kind in kinds or kind in text:
+            return plain
     return str(error) or type(error).__name__
 
 
