@@ -149,6 +149,12 @@ def test_get_fails_with_the_reason_alone(monkeypatch, capsys, error, status, sai
     assert said in capsys.readouterr().err
 
 
+def test_a_number_that_is_none_is_named(capsys):
+    with pytest.raises(SystemExit):
+        command_line.main(["get", "coco", "--photos", "many"])
+    assert "argument --photos: a whole number or \"all\", not 'many'" in capsys.readouterr().err
+
+
 def test_it_runs_as_a_user_runs_it(tmp_path):
     command = [sys.executable, "-m", "seglib.datasets", "get", "camvid", "--photos", "3"]
     environment = {**os.environ, "SEGLIB_HOME": str(tmp_path)}

@@ -136,6 +136,13 @@ def show_where(name: str) -> int:
     return not folders
 
 
+def number_or_all(text: str) -> int | str:
+    """What --photos takes."""
+    if text != "all" and not text.isdecimal():
+        raise argparse.ArgumentTypeError(f'a whole number or "all", not {text!r}')
+    return text if text == "all" else int(text)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Do what the command line says; the exit status."""
     parser = argparse.ArgumentParser(prog="python -m seglib.datasets", description="The course's data sets.")
@@ -146,7 +153,7 @@ def main(arguments: list[str] | None = None) -> int:
     commands.add_parser("readme", help="print data/README.md, written from the cards")
     for command in (get, where):
         command.add_argument("name", choices=CARDS, metavar="NAME", help=", ".join(CARDS))
-    number = {"type": lambda text: text if text == "all" else int(text), "metavar": "N"}
+    number = {"type": number_or_all, "metavar": "N"}
     get.add_argument("--categories", nargs="+", help="of coco: these only, by name; without: all 80")
     get.add_argument("--photos", **number, help='of coco, of each category, or "all"; without: 100, of coco_four 1000')
     get.add_argument("--test-photos", **number, help="to test with; without: a quarter of --photos")

@@ -225,7 +225,7 @@ SBD_TAR = Remote(
     urls=("https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/semantic_contours/benchmark.tgz",),
     size=1_419_539_633,
     checksum="md5:82b4d87ceb2ed10f6038a1cba92111cb",
-    published="checksum: torchvision/datasets/sbd.py, size: issue 8471, both in github.com/pytorch/vision",
+    published="checksum: torchvision/datasets/sbd.py in github.com/pytorch/vision; size: the log in its thread 8471",
 )
 
 VOC_SBD = Card(

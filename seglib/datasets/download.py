@@ -34,7 +34,7 @@ WORTH = 2**20  # bytes: an attempt that brought so many, or a hundredth of the f
 WAIT, LONGEST_WAIT = 1.0, 60.0  # seconds before the second attempt; doubled each time, or what the server asks for
 PIECE = 2**14  # bytes read at a time, and lost where the connection breaks in their midst
 WORKERS = 16  # small files fetched side by side
-MOST_FAILURES = 8  # small files that may fail before the others are not tried any more
+MOST_FAILURES = 8  # small files that fail in a row before the others are not tried any more
 MBIT = 1e6 / 8  # bytes a second
 PAGE = re.compile(rb"(\xef\xbb\xbf)?\s*<(!doctype\s+html|html|head)\b", re.IGNORECASE)  # how a web page begins
 
