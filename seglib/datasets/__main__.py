@@ -133,7 +133,7 @@ def show_where(name: str) -> int:
         print(folder)
     if not folders:
         print(f"{card(name).title} is not in {data_home()}: python -m seglib.datasets get {name}", file=sys.stderr)
-    return not folders
+    return int(not folders)
 
 
 def number_or_all(text: str) -> int | str:
