@@ -618,7 +618,8 @@ def test_after_ctrl_c_the_next_call_goes_on(good, tmp_path, monkeypatch):
 
 
 SCRIPT = """
-import importlib.util, json, sys
+import importlib.util, json, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # who runs in the background of a shell may ignore it
 spec = importlib.util.spec_from_file_location("download", sys.argv[1])
 module = sys.modules["download"] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(module)
