@@ -185,11 +185,11 @@ def progress(title: str, total: int | None, unit: str = "B", done: int = 0, quie
 
 def in_bytes(size: float) -> str:
     """A number of bytes, for people: "241 MB"."""
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if size < 999.5 or unit == "GB":
-            return f"{size:.0f} {unit}" if unit == "bytes" or size >= 999.5 else f"{size:.3g} {unit}"
+    units = ["bytes", "kB", "MB", "GB"]
+    while size >= 999.5 and len(units) > 1:
         size /= 1000
-    raise AssertionError
+        units.pop(0)
+    return f"{size:.0f} {units[0]}" if units[0] == "bytes" or size >= 999.5 else f"{size:.3g} {units[0]}"
 
 
 def _shared_session() -> requests.Session:
