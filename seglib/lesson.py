@@ -103,9 +103,8 @@ def data(name: str, **choice) -> Path:
         print(f"Data: {card(name).title} in {folder}.")
         return folder
     folder = render(folder_name, **SAMPLES[profile])
-    print(
-        f"Data: the bundled sample, {SAMPLES[profile]['images']} rendered scenes in the format of {card(name).title}."
-    )
+    scenes, kind = SAMPLES[profile]["images"], card(folder_name).title  # it holds more than a selection's categories
+    print(f"Data: the bundled sample, {scenes} rendered scenes in the format of {kind}.")
     return folder
 
 

@@ -88,7 +88,7 @@ def test_only_full_downloads_and_only_what_the_lesson_asks_for(tmp_path, monkeyp
     lesson.settings("99_test", profile)
     folder = lesson.data("coco_four", photos=7)
     assert calls == asked and (folder == tmp_path / "real") == bool(asked)
-    assert "COCO 2017, four categories" in capsys.readouterr().out
+    assert ("COCO 2017, four categories" if asked else "COCO 2017 instances") in capsys.readouterr().out
 
 
 def lay_out(folder):

@@ -82,7 +82,10 @@ def prepare(
     if name == "coco_four" and categories is None:
         return coco(chosen, FOUR, 1000 if photos is None else photos, test_photos, seed)
     if (categories, photos, test_photos, seed) != (None, None, None, 0):
-        raise ValueError(f"{chosen.title} is taken as it is: categories=, photos= and so on are for coco")
+        raise ValueError(
+            f"{chosen.title} is taken as it is: categories= is for coco, photos=, test_photos= and seed= for coco and "
+            "coco_four"
+        )
     folder = data_home() / chosen.folder
     if folder.exists():
         return check_layout(name, folder)
