@@ -141,7 +141,15 @@ def about_this_machine() -> dict[str, Any]:
     """Versions, device, time of day and an id of its own, to be kept with a run."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine() + " CPU"
     packages = {}
-    for name in ("seglib", "torch", "albumentations", "numpy", "accelerate"):
+    for name in (
+        "seglib",
+        "torch",
+        "torchvision",
+        "segmentation-models-pytorch",
+        "albumentations",
+        "numpy",
+        "accelerate",
+    ):
         try:
             packages[name] = version(name)
         except PackageNotFoundError:  # seglib itself, used from a checkout

@@ -66,7 +66,10 @@ def test_there_is_one_address():
 
 def test_every_requirement_has_an_exact_version():
     wanted = [re.split(r"[<>=]", line)[0] for line in (ROOT / "requirements.txt").read_text().splitlines()[1:]]
-    pinned = [line.split("==")[0].lower() for line in (ROOT / "constraints.txt").read_text().splitlines()[1:]]
+    pinned = [
+        line.split("==")[0].lower().replace("_", "-")
+        for line in (ROOT / "constraints.txt").read_text().splitlines()[1:]
+    ]
     assert wanted and set(wanted) <= set(pinned)
     assert all("@" not in line and "/" not in line for line in pinned)
 

@@ -3,10 +3,26 @@
 import pickle
 
 import pytest
+import segmentation_models_pytorch as smp
 import torch
+from torch import nn
+from torch.utils.data import TensorDataset
 
-from seglib.models import UNet, build_model, load_model, logits_to_mask
+from seglib.losses import CrossEntropyLoss
+from seglib.models import MODELS, SegNet, UNet, build_model, load_model, logits_to_mask
 from seglib.models.common import pad_to_stride
+from seglib.models.smp import FromSMP
+from seglib.train import TrainConfig, fit
+
+# Every model of the zoo, with the smallest encoder it can have, for what does not depend on the encoder.
+SMALL = {name: {"encoder": "resnet18"} for name in MODELS} | {
+    "unet": {"base_channels": 4},
+    "segnet": {},
+    "segformer": {"encoder": "mit_b0"},
+    "dpt": {"encoder": "tu-vit_tiny_patch16_224"},
+}
+# The decoder of alexgkendall/SegNet-Tutorial, Models/segnet_train.prototxt: what each convolution gives, but the last.
+SEGNET_DECODER = [512, 512, 512, 512, 512, 256, 256, 256, 128, 128, 64, 64]
 
 
 def parameters(model) -> int:
@@ -17,6 +33,128 @@ def parameters(model) -> int:
 def test_unet_has_the_published_number_of_parameters(bilinear, count):
     """The counts of github.com/milesial/Pytorch-UNet, the U-Net with batch norm that most people run."""
     assert parameters(UNet(3, 1, 64, 4, bilinear=bilinear)) == count
+
+
+def convolutions(module) -> list[tuple[int, int]]:
+    return [(m.in_channels, m.out_channels) for m in module.modules() if isinstance(m, nn.Conv2d)]
+
+
+def test_segnet_without_skip_connections_is_the_papers():
+    """Thirteen convolutions each way (arXiv:1511.00561, section 3), 14.7 M parameters in the encoder, 117 MB in all."""
+    model = SegNet(classes=11, skip=False)
+    down, up = convolutions(model.encoder), convolutions(model.decoder)
+    assert len(down) == 13 and len(up) + len(convolutions(model.head)) == 13
+    vgg16 = [64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512]
+    assert down == list(zip([3, *vgg16], vgg16, strict=False))
+    assert up == list(zip([512, *SEGNET_DECODER], SEGNET_DECODER, strict=False))
+    assert convolutions(model.head) == [(64, 11)]
+
+    # The published count of VGG16, less its three fully connected layers, is what "14.7M" rounds.
+    connected = (512 * 7 * 7 + 1) * 4096 + (4096 + 1) * 4096 + (4096 + 1) * 1000
+    of_convolutions = sum(9 * a * b + b for a, b in down)
+    assert of_convolutions == 138_357_544 - connected == parameters(SegNet(batch_norm=False).encoder)
+    of_batch_norm = 2 * sum(b for _, b in down + up)
+    assert parameters(model) == of_convolutions + sum(9 * a * b + b for a, b in [*up, (64, 11)]) + of_batch_norm
+    assert 117e6 < 4 * parameters(model) < 118e6
+
+
+def test_segnets_skip_connections_and_learned_upsampling_cost_what_they_add():
+    paper, skip, learned = SegNet(skip=False), SegNet(), SegNet(skip=False, upsampling="learned")
+    widths = [(512, 512), (512, 512), (256, 256), (128, 128), (64, 64)]  # first convolution of each decoder stage
+    assert parameters(skip) - parameters(paper) == sum(9 * a * b for a, b in widths)
+    assert parameters(learned) - parameters(paper) == sum(4 * a * a + a for a, _ in widths)
+    with pytest.raises(ValueError, match="there are indices and learned"):
+        SegNet(upsampling="bilinear")
+
+
+def test_segnet_puts_values_back_where_pooling_found_them():
+    """One bright pixel, in any corner of its window: what comes out of the first unpooling is in that corner."""
+    model = SegNet(skip=False).eval()
+    enlarged = []
+    model.decoder[-1].enlarge.register_forward_hook(lambda _m, _i, out: enlarged.append(out))
+    pooled = []
+    model.encoder[0].register_forward_hook(lambda _m, _i, out: pooled.append(out))
+    model(torch.randint(0, 256, (1, 3, 32, 32)).float())
+    seen, back = pooled[0], enlarged[0]
+    windows = seen.unfold(2, 2, 2).unfold(3, 2, 2).flatten(4)  # (1, C, H/2, W/2, 4)
+    of_back = back.unfold(2, 2, 2).unfold(3, 2, 2).flatten(4)
+    elsewhere = torch.ones_like(windows, dtype=torch.bool).scatter(4, windows.argmax(4, keepdim=True), False)
+    assert (of_back[elsewhere] == 0).all() and (back != 0).any()
+
+
+def test_deeplabv3_has_the_published_number_of_parameters():
+    """torchvision publishes 42,004,074 for deeplabv3_resnet50 with 21 classes and an auxiliary head (FCN, 1024 to 256
+    to 21), which segmentation_models_pytorch's has not."""
+    auxiliary = 9 * 1024 * 256 + 2 * 256 + 256 * 21 + 21
+    assert parameters(build_model("deeplabv3", classes=21)) == 42_004_074 - auxiliary
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_of_the_zoo_keeps_the_contract(name):
+    model = build_model(name, classes=3, **SMALL[name]).eval()
+    again = build_model(**model.settings)
+    assert again.settings == model.settings and parameters(again) == parameters(model)
+    for size in ((1, 1), (33, 65), (101, 133)):
+        images = torch.randint(0, 256, (2, 3, *size), dtype=torch.uint8)
+        with torch.no_grad():
+            logits = model(images)
+            assert logits.shape == (2, 3, *size) and logits.isfinite().all()
+            assert torch.equal(model(images.float()), logits)
+    with pytest.raises(ValueError, match="one image goes in as image"):
+        model(images[0])
+
+
+@pytest.mark.parametrize("name", ["segnet", "deeplabv3"])
+def test_a_large_photograph_goes_through_the_lessons_models(name):
+    with torch.no_grad():
+        assert build_model(name, classes=5).eval()(torch.zeros(1, 3, 1000, 1500)).shape == (1, 5, 1000, 1500)
+
+
+@pytest.mark.parametrize("name", ["unet", "fpn"])
+def test_the_normalisation_is_the_one_kept_in_the_model(name):
+    model = FromSMP(name, 2, "resnet18").eval()
+    model.mean[:], model.std[:] = torch.tensor([0.1, 0.2, 0.3]), torch.tensor([0.4, 0.5, 0.6])
+    images = torch.randint(0, 256, (2, 3, 64, 32), dtype=torch.uint8)
+    shifted = (images / 255 - torch.tensor([0.1, 0.2, 0.3]).view(3, 1, 1)) / torch.tensor([0.4, 0.5, 0.6]).view(3, 1, 1)
+    assert torch.allclose(model(images), model.net(shifted), atol=1e-5)
+    assert {"mean", "std"} <= set(model.state_dict())
+
+
+@pytest.mark.parametrize("name", ["deeplabv3", "deeplabv3plus", "pan"])
+def test_one_image_can_be_trained_on_where_batch_norm_follows_a_pooling(name):
+    """segmentation_models_pytorch's own raise: "Expected more than 1 value per channel when training"."""
+    with pytest.raises(ValueError, match="more than 1 value per channel"):
+        smp.create_model(name, "resnet18", encoder_weights=None).train()(torch.zeros(1, 3, 128, 128))
+    model = build_model(name, classes=2, encoder="resnet18").train()
+    logits = model(torch.randint(0, 256, (1, 3, 128, 128), dtype=torch.uint8))
+    logits.mean().backward()
+    assert logits.isfinite().all()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_for_two_images_nothing_is_different_from_the_librarys_own():
+    model = build_model("deeplabv3", classes=2, encoder="resnet18").train()
+    theirs = smp.create_model("deeplabv3", "resnet18", encoder_weights=None, classes=2).train()
+    theirs.load_state_dict(model.net.state_dict())
+    for dropout in [m for net in (model, theirs) for m in net.modules() if isinstance(m, nn.Dropout)]:
+        dropout.p = 0.0
+    images = torch.randint(0, 256, (2, 3, 64, 64)).float()
+    prepared = (images / 255 - model.mean.view(3, 1, 1)) / model.std.view(3, 1, 1)
+    assert torch.equal(model(images), theirs(prepared))
+    mine, other = model.net.state_dict(), theirs.state_dict()
+    assert all(torch.equal(mine[name], other[name]) for name in other)  # the running statistics, too
+
+
+def test_fit_trains_deeplabv3_on_an_odd_number_of_images(tmp_path):
+    """Five images in batches of two: the last would be one alone."""
+    images, masks = torch.randint(0, 256, (5, 3, 32, 32), dtype=torch.uint8), torch.randint(0, 2, (5, 32, 32))
+    data = TensorDataset(images, masks.to(torch.uint8))
+    model = build_model("deeplabv3", classes=2, encoder="resnet18")
+    config = TrainConfig(epochs=1, batch_size=2, lr=1e-3, trackers=(), previews=0)
+    run = fit(model, data, data, CrossEntropyLoss(), config, tmp_path)
+    again = run.model()
+    assert again.settings == model.settings and again.image_size == (32, 32)
+    assert all(torch.equal(again.state_dict()[name], value) for name, value in model.state_dict().items())
 
 
 @pytest.mark.parametrize("size", [(1, 1), (16, 16), (101, 133), (15, 257)])
@@ -55,10 +193,18 @@ def test_settings_are_enough_to_build_a_model_again():
 
 
 def test_a_name_or_weights_that_do_not_exist_are_refused():
-    with pytest.raises(ValueError, match="no model 'unett'; there are unet"):
+    with pytest.raises(ValueError, match="no model 'unett'; there are unet, segnet, deeplabv3,.* segformer"):
         build_model("unett", classes=1)
     with pytest.raises(ValueError, match="weights=None"):
         build_model("unet", classes=1, weights="imagenet")
+    with pytest.raises(ValueError, match="no encoder 'resnet5'; there are resnet18, .*tu-"):
+        build_model("fpn", classes=1, encoder="resnet5")
+    with pytest.raises(ValueError, match=r"no 'imagenet' weights for 'resnext101_32x4d'; there are ssl, swsl"):
+        build_model("fpn", classes=1, encoder="resnext101_32x4d", weights="imagenet")
+    with pytest.raises(ValueError, match="no 'coco' weights for 'segnet'; there are imagenet"):
+        build_model("segnet", classes=1, weights="coco")
+    with pytest.raises(ValueError, match="not to be set: activation"):
+        build_model("fpn", classes=1, activation="sigmoid")
     with pytest.raises(ValueError, match="one image goes in as image"):
         UNet(base_channels=4)(torch.zeros(3, 32, 32))
 

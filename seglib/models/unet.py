@@ -38,7 +38,7 @@ class Up(nn.Module):
     def __init__(self, in_channels: int, skip_channels: int, out_channels: int, bilinear: bool) -> None:
         super().__init__()
         if bilinear:  # has no weights and keeps the channels; the double convolution narrows them half-way
-            self.enlarge: nn.Module = nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True)
+            self.enlarge: nn.Module = nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False)
             joined = in_channels + skip_channels
             self.conv = DoubleConv(joined, out_channels, middle=joined // 2 if skip_channels else out_channels)
         else:

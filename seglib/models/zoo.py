@@ -1,33 +1,44 @@
 """Models by name, and models out of checkpoints."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from seglib.models.segnet import SegNet
+from seglib.models.smp import ENCODERS, FromSMP
 from seglib.models.unet import UNet
 
-MODELS: dict[str, Callable[..., nn.Module]] = {"unet": UNet}
+MODELS = tuple(dict.fromkeys(["unet", "segnet", *ENCODERS]))
 
 
 def build_model(name: str, classes: int, weights: str | None = None, **settings) -> nn.Module:
     """Build a model by name.
 
     Args:
-        name: one of `MODELS`.
+        name: one of `MODELS`. "unet" and "segnet" are our own; all others come from segmentation_models_pytorch, and so
+            does a "unet" for which an encoder is named.
         classes: channels of the logits; 1 for a binary mask.
-        weights: None, from scratch. (A U-Net of our own has no published weights.)
-        settings: arguments of the model itself.
+        weights: "imagenet" for an encoder with experience, fetched once; None: from scratch. (A U-Net of our own has no
+            published weights.)
+        settings: arguments of the model itself: see `UNet`, `SegNet` and `FromSMP`, whose encoder= has many values.
 
     Raises:
         ValueError: no such model, listing those there are; weights that do not exist.
+        OSError: the weights cannot be had; says which file, where it belongs, and what to do.
     """
     if name not in MODELS:
         raise ValueError(f"no model {name!r}; there are {', '.join(MODELS)}")
+    if name == "segnet":
+        return SegNet(classes, weights, **settings)
+    if name in ENCODERS and (name != "unet" or "encoder" in settings):
+        return FromSMP(name, classes, weights=weights, **settings)
     if weights is not None:
-        raise ValueError(f"there are no {weights!r} weights for {name!r}: weights=None trains it from scratch")
-    return MODELS[name](classes=classes, **settings)
+        raise ValueError(
+            f"there are no {weights!r} weights for 'unet' as the paper has it: weights=None trains it from scratch; "
+            "with encoder='resnet50' it gets an encoder that has some"
+        )
+    return UNet(classes=classes, **settings)
 
 
 def load_model(path: str | Path) -> nn.Module:
