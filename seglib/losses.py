@@ -5,7 +5,7 @@ neither numerator nor denominator, and a batch of nothing else has loss 0 with f
 whatever autocast says: a sum over a mask of 512x512 pixels overflows half precision.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -154,3 +154,24 @@ class CEDiceLoss:
         """Logits (B, C, H, W) and mask (B, H, W) -> scalar."""
         entropy, dice = CrossEntropyLoss(self.class_weights)(logits, mask), DiceLoss(self.smooth)(logits, mask)
         return self.alpha * entropy + (1 - self.alpha) * dice
+
+
+def median_frequency_weights(masks: Iterable[Tensor], num_classes: int) -> tuple[float, ...]:
+    """Class weights against imbalance: median frequency over frequency (Eigen and Fergus, 2015, arXiv:1411.4734).
+
+    Args:
+        masks: class masks (H, W), of the training images; 255 does not count.
+
+    Returns:
+        A weight for each class. Its frequency is its share of the pixels of those images on which it occurs; a class
+        that never does has weight 1.
+    """
+    pixels, of_images = torch.zeros(2, num_classes, dtype=torch.float64)
+    for mask in masks:
+        counts = torch.bincount(mask[mask != IGNORE].long().flatten(), minlength=num_classes)
+        pixels += counts
+        of_images += counts.sum() * (counts > 0)
+    occurs = pixels > 0
+    frequency = pixels / of_images.clamp(min=1)
+    weights = frequency[occurs].quantile(0.5) / frequency.where(occurs, 1.0)
+    return tuple(weights.where(occurs, 1.0).tolist())

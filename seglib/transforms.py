@@ -43,6 +43,7 @@ def augmentation(
     rotate: float = 0.0,
     brightness: float = 0.0,
     contrast: float = 0.0,
+    noise: float = 0.0,
 ) -> A.Compose:
     """The random changes of a training picture, each independent of the others.
 
@@ -50,6 +51,7 @@ def augmentation(
         horizontal_flip, vertical_flip: probability of mirroring left-right, upside down.
         rotate: largest angle in degrees, either way. The corners that come in are black and 255 ("do not count").
         brightness, contrast: largest relative change, either way; applied to half of the pictures.
+        noise: largest standard deviation of Gaussian noise, as a share of white; applied to half of the pictures.
     """
     steps: list[A.BasicTransform] = []
     if horizontal_flip:
@@ -62,6 +64,8 @@ def augmentation(
         steps.append(
             A.RandomBrightnessContrast((-brightness, brightness), (-contrast, contrast), ensure_safe_range=True, p=0.5)
         )
+    if noise:
+        steps.append(A.GaussNoise(std_range=(0, noise), p=0.5))
     return A.Compose(steps)
 
 

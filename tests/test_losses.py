@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from seglib.losses import BCEDiceLoss, BCELoss, CEDiceLoss, CrossEntropyLoss, DiceLoss
+from seglib.losses import BCEDiceLoss, BCELoss, CEDiceLoss, CrossEntropyLoss, DiceLoss, median_frequency_weights
 
 BINARY = [BCELoss(), BCELoss(pos_weight=3.0), DiceLoss(), BCEDiceLoss()]
 SEVERAL = [CrossEntropyLoss(), CrossEntropyLoss(class_weights=(1.0, 2.0, 5.0)), DiceLoss(), CEDiceLoss()]
@@ -94,6 +94,29 @@ def test_a_better_prediction_costs_less(loss, channels):
     truth = (mask == 1)[:, None] if channels == 1 else torch.stack([mask == index for index in range(3)], dim=1)
     good = truth.float() * 8 - 4
     assert loss(good, mask) < loss(-good, mask)
+
+
+def test_cedice_is_its_two_parts_and_class_weights_reach_the_first_alone():
+    logits, mask = logits_and_mask(3)
+    weights = (1.0, 2.0, 5.0)
+    parts = 0.25 * CrossEntropyLoss(weights)(logits, mask) + 0.75 * DiceLoss()(logits, mask)
+    assert torch.allclose(CEDiceLoss(alpha=0.25, class_weights=weights)(logits, mask), parts)
+    assert not torch.allclose(CEDiceLoss(alpha=0.25)(logits, mask), parts)
+
+
+def test_median_frequency_weights_by_hand():
+    """Eigen and Fergus: a class's pixels over those of the images on which it occurs, the median of these over it."""
+    first = torch.tensor([[0, 0, 0, 1]], dtype=torch.uint8)
+    second = torch.tensor([[0, 0, 255, 2]], dtype=torch.uint8)  # three pixels count
+    frequency = [5 / 7, 1 / 4, 1 / 3]  # the median is 1/3; class 3 never occurs
+    expected = [(1 / 3) / value for value in frequency] + [1.0]
+    assert median_frequency_weights([first, second], 4) == pytest.approx(expected)
+    # with an even number of classes the median lies half-way between the middle two
+    assert median_frequency_weights([first], 2) == pytest.approx([0.5 / 0.75, 0.5 / 0.25])
+    many = torch.zeros(2**13, 2**12, dtype=torch.uint8)  # more pixels than float32 can count
+    many[0, 0] = 1
+    share = 1 / many.numel()
+    assert median_frequency_weights([many, first[:, :0]], 2)[1] == pytest.approx(0.5 / share)
 
 
 def test_logits_of_the_wrong_number_of_channels_are_refused():

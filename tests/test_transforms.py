@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from seglib.transforms import augment, augmentation, describe, resize
 
-FULL = {"horizontal_flip": 0.5, "vertical_flip": 0.5, "rotate": 15, "brightness": 0.2, "contrast": 0.2}
+FULL = {"horizontal_flip": 0.5, "vertical_flip": 0.5, "rotate": 15, "brightness": 0.2, "contrast": 0.2, "noise": 0.1}
 
 
 def picture(height=40, width=60):
@@ -45,6 +45,17 @@ def test_what_a_rotation_brings_in_does_not_count():
     came_in = (turned == 0).all(axis=-1)
     assert came_in.sum() > 20
     assert (labels[came_in] == 255).all() and (labels == 0).sum() == 0
+
+
+def test_noise_changes_half_of_the_pictures_by_no_more_than_asked_and_no_label():
+    image, mask = np.full((64, 64, 3), 128, np.uint8), picture(64, 64)[1]
+    deviations = []
+    for index in range(60):
+        changed, labels = augment(augmentation(noise=0.1), image, mask, (0, 1, index))
+        assert (labels == mask).all() and abs(changed.mean() - 128) < 1.5
+        deviations.append(changed.std() / 255)
+    assert 15 <= sum(value > 0 for value in deviations) <= 45
+    assert 0.05 < max(deviations) < 0.105
 
 
 def test_the_same_draw_gives_the_same_pictures_and_another_draw_others():
