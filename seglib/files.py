@@ -86,8 +86,27 @@ def read_image(path: str | Path, size: tuple[int, int] | None = None) -> np.ndar
                 f"{size[0]}x{size[1]}: the image was resized, or belongs to others"
             )
     if image.mode in ("I", "I;16", "I;16B", "I;16L", "F"):  # more than 8 bits, which Pillow would cut off at 255
-        values = np.asarray(image, dtype=np.float64)
+        values = np.asarray(image)
         if image.mode == "F" or values.max() > 65535 or values.min() < 0:
             raise ValueError(f"{path} holds numbers beyond 16 bits: save it with 8 or 16 bits a channel")
-        image = Image.fromarray((values / 257).round().astype(np.uint8))
+        return as_rgb(values.astype(np.uint16))
     return np.array(image.convert("RGB"))
+
+
+def as_rgb(picture: np.ndarray) -> np.ndarray:
+    """Make a photograph of any common kind of array.
+
+    Args:
+        picture: uint8 or uint16; (H, W) or (H, W, 1) grey, (H, W, 3) RGB, (H, W, 4) RGBA; transparency is dropped.
+
+    Returns:
+        uint8 (H, W, 3) RGB.
+    """
+    if picture.dtype not in (np.uint8, np.uint16) or picture.ndim not in (2, 3) or picture.size == 0:
+        raise ValueError(f"an image is uint8 (H, W, 3), not {picture.dtype} {picture.shape}")
+    channels = picture.reshape(*picture.shape[:2], -1)
+    if channels.shape[2] not in (1, 3, 4):
+        raise ValueError(f"an image has 1, 3 or 4 channels, last: (H, W, 3), not {picture.shape}")
+    if picture.dtype == np.uint16:
+        channels = (channels / 257).round().astype(np.uint8)
+    return np.repeat(channels, 3, axis=2) if channels.shape[2] == 1 else np.ascontiguousarray(channels[..., :3])

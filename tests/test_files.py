@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from seglib.files import image_files, read_image, written_aside
+from seglib.files import as_rgb, image_files, read_image, written_aside
 
 
 def test_a_file_appears_when_its_block_ends_well(tmp_path):
@@ -59,3 +59,11 @@ def test_only_images_are_listed_sorted_and_none_that_is_hidden(tmp_path):
     for name in ("b.JPG", "a.png", ".hidden.png", "notes.txt"):
         (tmp_path / name).write_text("")
     assert list(image_files(tmp_path)) == ["a.png", "b.JPG"]
+
+
+def test_arrays_become_rgb():
+    grey = np.array([[0, 100]], np.uint8)
+    for array in (grey, grey[..., None], np.dstack([grey] * 3), np.dstack([grey] * 3 + [grey * 0])):
+        rgb = as_rgb(array)
+        assert rgb.dtype == np.uint8 and rgb.tolist() == [[[0, 0, 0], [100, 100, 100]]]
+    assert as_rgb(np.array([[0, 128, 129, 65535]], np.uint16))[0, :, 0].tolist() == [0, 0, 1, 255]
