@@ -207,6 +207,46 @@ def class_balance(pixels: Mapping[str, int], images: Mapping[str, int], total_im
     return _closed(figure)
 
 
+def class_scores(scores: Mapping[str, Sequence[float]], classes: Sequence[str], noise: Sequence[str] = ()) -> Figure:
+    """IoU of each class, a bar a model.
+
+    Args:
+        scores: the IoU of every class, by model; NaN has no bar. noise: classes too rare for their score to mean much.
+    """
+    figure, axis = plt.subplots(figsize=(9, 3.6), layout="constrained")
+    places, width = np.arange(len(classes)), 0.8 / len(scores)
+    for number, (name, values) in enumerate(scores.items()):
+        offset = (number - (len(scores) - 1) / 2) * width
+        bars = axis.bar(places + offset, np.nan_to_num(values), width, label=name)
+        axis.bar_label(bars, ["n/a" if np.isnan(value) else f"{value:.2f}" for value in values], fontsize=7)
+    axis.set(title="IoU of each class on the test images", ylabel="IoU", ylim=(0, 1.05))
+    axis.set_xticks(places, [f"{name}\n(noise)" if name in noise else name for name in classes])
+    axis.grid(axis="y", alpha=0.3)
+    axis.legend(fontsize=9)
+    return _closed(figure)
+
+
+def confusion(matrix: Any, classes: Sequence[str], title: str = "Confusion") -> Figure:
+    """A confusion matrix, each row as shares of the true class's pixels.
+
+    Args:
+        matrix: (C, C) counts, rows are the truth, columns the prediction.
+    """
+    counts = np.asarray(matrix, dtype=float)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    side = 1.6 + 0.75 * len(classes)
+    figure, axis = plt.subplots(figsize=(side + 1, side), layout="constrained")
+    picture = axis.imshow(shares, vmin=0, vmax=1, cmap="Blues")
+    for row, column in np.ndindex(shares.shape):
+        colour = "white" if shares[row, column] > 0.6 else "black"
+        axis.text(column, row, f"{shares[row, column]:.2f}", ha="center", va="center", color=colour, fontsize=9)
+    axis.set_xticks(range(len(classes)), classes, rotation=30, ha="right")
+    axis.set_yticks(range(len(classes)), classes)
+    axis.set(title=title, xlabel="predicted", ylabel="true")
+    figure.colorbar(picture, label="share of the true class's pixels", shrink=0.8)
+    return _closed(figure)
+
+
 # ------------------------------------------------------------------------------------------------ architectures
 
 
@@ -260,8 +300,10 @@ def architecture(model: Any, height: int = 224, width: int = 224) -> Figure:
         axis.add_patch(FancyArrowPatch((right, y0), (left, y1), arrowstyle="->", mutation_scale=12, color="#33507a"))
     if getattr(model, "skip", False):
         bottom = int(np.argmax(levels))
-        for i in range(bottom):
-            j = next(j for j in range(bottom + 1, len(levels)) if levels[j] == levels[i])
+        for i in range(bottom + 1):
+            j = next((j for j in range(bottom + 1, len(levels)) if levels[j] == levels[i]), None)
+            if j is None:  # the bottom of a U-Net; in a SegNet a pooling lies below the deepest stage
+                continue
             ends = (centres[i][1], tops[i] - 0.1), (centres[j][0], tops[j] - 0.1)
             axis.add_patch(FancyArrowPatch(*ends, arrowstyle="->", mutation_scale=12, linestyle="--", color="#c04040"))
     axis.plot([], [], color="#33507a", label="feature maps")

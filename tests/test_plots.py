@@ -7,7 +7,7 @@ import torch
 
 from seglib import plots
 from seglib.masks import palette
-from seglib.models import UNet
+from seglib.models import SegNet, UNet
 
 HISTORY = [
     {"epoch": 1, "train_loss": 0.9, "val_loss": 0.8, "val_iou": 0.1, "val_dice": 0.2},
@@ -94,3 +94,28 @@ def test_architecture_names_every_stage_and_draws_a_skip_connection_for_each_lev
 def test_save_writes_a_picture(tmp_path):
     plots.save(plots.loss_curves(HISTORY), tmp_path / "deep" / "loss.png")
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["loss.png"]
+
+
+def test_class_scores_show_each_models_iou_and_name_noise():
+    axis = plots.class_scores(
+        {"A": [0.9, 0.5, float("nan")], "B": [0.8, 0.25, 0.0]}, ["sky", "cat", "ball"], ["ball"]
+    ).axes[0]
+    assert [bar.get_height() for bar in axis.containers[0]] == [0.9, 0.5, 0]
+    assert [bar.get_height() for bar in axis.containers[1]] == [0.8, 0.25, 0]
+    assert [text.get_text() for text in axis.texts] == ["0.90", "0.50", "n/a", "0.80", "0.25", "0.00"]
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["sky", "cat", "ball\n(noise)"]
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["A", "B"]
+
+
+def test_confusion_rows_are_shares_of_the_truth():
+    figure = plots.confusion(torch.tensor([[6, 2], [0, 0]]), ["sky", "cat"])
+    assert [text.get_text() for text in figure.axes[0].texts] == ["0.75", "0.25", "0.00", "0.00"]
+    assert figure.axes[0].get_xlabel() == "predicted" and figure.axes[0].get_ylabel() == "true"
+
+
+def test_segnet_is_drawn_with_a_skip_connection_at_each_of_its_five_sizes():
+    axis = plots.architecture(SegNet(classes=5), 64, 64).axes[0]
+    arrows = [patch for patch in axis.patches if type(patch).__name__ == "FancyArrowPatch"]
+    assert sum(arrow.get_linestyle() == "--" for arrow in arrows) == 5
+    assert len([patch for patch in axis.patches if type(patch).__name__ == "Rectangle"]) == 11
+    assert any("5 x 64 x 64" in text.get_text() for text in axis.texts)
