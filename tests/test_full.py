@@ -30,7 +30,7 @@ lesson.settings = reduced_settings
 """
 
 
-@pytest.mark.parametrize("name", ["01_coco_mask_prep", "02_unet_binary"])
+@pytest.mark.parametrize("name", ["01_coco_mask_prep", "02_unet_binary", "03_segnet_deeplabv3"])
 def test_a_lesson_runs_in_full_on_what_was_downloaded(server, sample, tmp_path, monkeypatch, name):
     coco = miniature.coco(sample)
     for file, content in {**coco.archives, **coco.photographs}.items():
