@@ -6,7 +6,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
 EXIF_ORIENTATION = 0x0112
@@ -55,7 +55,7 @@ def open_image(path: str | Path) -> Image.Image:
             image.load()
     except FileNotFoundError:
         raise FileNotFoundError(f"no image {path}: put the file there, or leave it out of the data set") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Exception as error:  # a damaged file can make a decoder raise anything
         raise ValueError(f"{path} cannot be read as an image ({error}): replace the file or leave it out") from error
     return image
 
@@ -69,13 +69,17 @@ def read_image(path: str | Path, size: tuple[int, int] | None = None) -> np.ndar
             raster, and that is what comes back.
 
     Returns:
-        uint8 (H, W, 3) RGB; grey, palette, CMYK and 16-bit images are converted, transparency is dropped.
+        uint8 (H, W, 3) RGB; grey, palette, CMYK and 16-bit images are converted, transparency is dropped. White is
+        65535 in 16 bits: twelve bits of a microscope in a 16-bit file come out as dark as a viewer shows them.
 
     Raises:
         FileNotFoundError, ValueError: the file is missing, broken, or of another size than `size` either way round.
     """
     stored = open_image(path)
-    shown = ImageOps.exif_transpose(stored)
+    try:
+        shown = ImageOps.exif_transpose(stored)
+    except Exception:  # damaged EXIF, in which viewers find no rotation either
+        shown = stored
     image = shown
     if size is not None:
         if (shown.height, shown.width) != tuple(size):
@@ -85,11 +89,14 @@ def read_image(path: str | Path, size: tuple[int, int] | None = None) -> np.ndar
                 f"{path} is {shown.height}x{shown.width} (height x width) but its annotations or mask say "
                 f"{size[0]}x{size[1]}: the image was resized, or belongs to others"
             )
-    if image.mode in ("I", "I;16", "I;16B", "I;16L", "F"):  # more than 8 bits, which Pillow would cut off at 255
+    if image.mode == "F":
+        raise ValueError(f"{path} holds fractions, whose black and white are not known: save it with 8 or 16 bits")
+    if image.mode in ("I", "I;16", "I;16B", "I;16L"):  # more than 8 bits, which Pillow would cut off at 255
         values = np.asarray(image)
-        if image.mode == "F" or values.max() > 65535 or values.min() < 0:
+        if values.max() > 65535 or values.min() < 0:
             raise ValueError(f"{path} holds numbers beyond 16 bits: save it with 8 or 16 bits a channel")
-        return as_rgb(values.astype(np.uint16))
+        as_8_bits = image.mode == "I" and values.max() <= 255  # a small picture in a large kind of number
+        return as_rgb(values.astype(np.uint8 if as_8_bits else np.uint16))
     return np.array(image.convert("RGB"))
 
 

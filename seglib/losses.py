@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from seglib.masks import IGNORE
+from seglib.masks import IGNORE, check_values
 
 
 def _check(logits: Tensor, mask: Tensor) -> None:
@@ -26,6 +26,11 @@ def _check(logits: Tensor, mask: Tensor) -> None:
 def _check_share(alpha: float) -> None:
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha is a share, 0 to 1, not {alpha}")
+
+
+def _check_class_weights(weights: Sequence[float] | None) -> None:
+    if weights is not None and not all(0 <= weight < float("inf") for weight in weights):
+        raise ValueError(f"class weights are numbers from 0 up, not {tuple(weights)}")
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,9 @@ class CrossEntropyLoss:
 
     class_weights: Sequence[float] | None = None
 
+    def __post_init__(self) -> None:
+        _check_class_weights(self.class_weights)
+
     def __call__(self, logits: Tensor, mask: Tensor) -> Tensor:
         """Logits (B, C, H, W) and mask (B, H, W) of 0..C-1 and 255 -> scalar."""
         _check(logits, mask)
@@ -75,6 +83,8 @@ class CrossEntropyLoss:
             weights = logits.new_ones(logits.shape[1])
             if self.class_weights is not None:
                 weights = logits.new_tensor(self.class_weights)
+            if len(weights) != logits.shape[1]:
+                raise ValueError(f"{len(weights)} class weights for {logits.shape[1]} classes, background being one")
             total = F.cross_entropy(logits, target, weight=weights, ignore_index=IGNORE, reduction="sum")
             counts = target != IGNORE
             weight = weights[target.where(counts, 0)].where(counts, 0.0).sum()
@@ -149,6 +159,7 @@ class CEDiceLoss:
 
     def __post_init__(self) -> None:
         _check_share(self.alpha)
+        _check_class_weights(self.class_weights)
 
     def __call__(self, logits: Tensor, mask: Tensor) -> Tensor:
         """Logits (B, C, H, W) and mask (B, H, W) -> scalar."""
@@ -162,16 +173,22 @@ def median_frequency_weights(masks: Iterable[Tensor], num_classes: int) -> tuple
     Args:
         masks: class masks (H, W), of the training images; 255 does not count.
 
+    Raises:
+        ValueError: a value that is no class; no pixel that counts.
+
     Returns:
         A weight for each class. Its frequency is its share of the pixels of those images on which it occurs; a class
         that never does has weight 1.
     """
     pixels, of_images = torch.zeros(2, num_classes, dtype=torch.float64)
-    for mask in masks:
+    for number, mask in enumerate(masks):
+        check_values(mask.numpy(), num_classes, f"mask {number}")
         counts = torch.bincount(mask[mask != IGNORE].long().flatten(), minlength=num_classes)
         pixels += counts
         of_images += counts.sum() * (counts > 0)
     occurs = pixels > 0
+    if not occurs.any():
+        raise ValueError("no pixel counts in any of the masks: class weights cannot be had from them")
     frequency = pixels / of_images.clamp(min=1)
     weights = frequency[occurs].quantile(0.5) / frequency.where(occurs, 1.0)
     return tuple(weights.where(occurs, 1.0).tolist())

@@ -182,7 +182,8 @@ def _curves(histories: Any, styles: Mapping[str, tuple[str, str]], title: str, y
             if column == mark and not np.isnan(values).all():
                 best = int(np.nanargmax(values))
                 axis.plot(epochs[best], values[best], "o", color=f"C{number}")
-                axis.annotate(f"{values[best]:.3f}", (epochs[best], values[best]), (0, 6), textcoords="offset points")
+                above = (0, 6) if number % 2 == 0 else (0, -14)  # two runs that end alike must not be written over
+                axis.annotate(f"{values[best]:.3f}", (epochs[best], values[best]), above, textcoords="offset points")
     axis.set(title=title, xlabel="epoch", ylabel=ylabel)
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.grid(alpha=0.3)
@@ -298,7 +299,9 @@ def architecture(model: Any, height: int = 224, width: int = 224) -> Figure:
         x += box_width + 0.75
     for (_, right, y0), (left, _, y1) in zip(centres, centres[1:], strict=False):
         axis.add_patch(FancyArrowPatch((right, y0), (left, y1), arrowstyle="->", mutation_scale=12, color="#33507a"))
-    if getattr(model, "skip", False):
+    carried = ["skip connection"] if getattr(model, "skip", False) else []
+    carried += ["indices of the maxima"] if getattr(model, "settings", {}).get("upsampling") == "indices" else []
+    if carried:
         bottom = int(np.argmax(levels))
         for i in range(bottom + 1):
             j = next((j for j in range(bottom + 1, len(levels)) if levels[j] == levels[i]), None)
@@ -307,8 +310,8 @@ def architecture(model: Any, height: int = 224, width: int = 224) -> Figure:
             ends = (centres[i][1], tops[i] - 0.1), (centres[j][0], tops[j] - 0.1)
             axis.add_patch(FancyArrowPatch(*ends, arrowstyle="->", mutation_scale=12, linestyle="--", color="#c04040"))
     axis.plot([], [], color="#33507a", label="feature maps")
-    if getattr(model, "skip", False):
-        axis.plot([], [], "--", color="#c04040", label="skip connection")
+    if carried:
+        axis.plot([], [], "--", color="#c04040", label=", ".join(carried))
     axis.legend(loc="lower right")
     axis.set(xlim=(-0.6, x), ylim=(-1.45 * max(levels) - 0.9, max(tops) + 0.3))
     axis.set_title(

@@ -3,7 +3,7 @@
     python -m seglib.predict runs/leaves/best_model.pth photos --out results
 
 writes, for each photograph, results/masks/<name>.png (class indices), results/colours/<name>.png (the same in colours)
-and results/overlays/<name>.jpg.
+and results/overlays/<name>.jpg; results/classes.txt says which colour is which class.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from seglib import plots
 from seglib.files import as_rgb, read_image, written_aside
-from seglib.masks import write_index_png
+from seglib.masks import palette, write_index_png
 from seglib.models import load_model, logits_to_mask
 from seglib.transforms import resize
 
@@ -41,16 +41,20 @@ class How:
             says so and no tile is asked for; else the photograph's own.
         tile: side in pixels of the tiles that a picture is cut into, after `size`, rounded up to what the model's
             stride allows. None: the whole picture at once, unless a side is longer than 2048.
-        overlap: pixels that neighbouring tiles share, at most half a tile. A quarter of it, at a tile's edge, is not
-            used: there the model sees too little around a pixel. Over the middle half one tile fades into the other.
+        overlap: pixels that neighbouring tiles share, at most half a tile; None: 128, or half a smaller tile. A quarter
+            of it, at a tile's edge, is not used: there the model sees too little around a pixel. Over the middle half
+            one tile fades into the other.
         flips: "h", "v" or "hv": the mean over the picture and its mirror images, left-right, upside down, or both.
-        batch_size: pictures or tiles of one size that go through the model together.
+        batch_size: pictures or tiles of one size that go through the model together, at most; large ones go alone.
 
     How much the size of the tiles changes: nothing but rounding where a model's view of a pixel reaches no further than
-    a quarter of the overlap. Where it reaches further, what lies at the rim of its view weighs little: trained U-Nets
-    and SegNets, tiles of 256 and more and the usual overlap of 128 gave the class of the whole picture on 99.9 of 100
-    pixels of real photographs. A model that looks at the whole picture, as DeepLabV3 does in its pooled branch, sees
-    another one in each tile, and there is no such promise.
+    a quarter of the overlap. Where it reaches further, what lies at the rim of its view weighs little: with the usual
+    overlap of 128 and tiles of 256 or more, the trained U-Net of the tests, which sees 90 pixels far, gives the class
+    of the whole picture on more than 99 of 100 pixels. A model that looks at the whole picture, as DeepLabV3 does in
+    its pooled branch, sees another one in each tile, and there is no such promise.
+
+    Tiles show a model objects at the photograph's own scale: they are for models that were trained at that scale, not
+    on photographs shrunk as a whole.
     """
 
     size: tuple[int, int] | None = None
@@ -60,6 +64,8 @@ class How:
     batch_size: int = 8
 
     def __post_init__(self) -> None:
+        if self.size is not None and (not isinstance(self.size, Sequence) or len(self.size) != 2):
+            raise ValueError(f"size is (height, width), not {self.size!r}")
         numbers = [*(self.size or ()), self.tile or 1, self.batch_size]
         if min(numbers) < 1 or self.tile == 0:
             raise ValueError(f"size, tile and batch_size must be at least 1: {self}")
@@ -76,7 +82,7 @@ def predict(model: nn.Module | str | Path, image: Photograph, size: tuple[int, i
     """The class mask of one photograph, uint8 (H, W), at its own size: the logits are resized, then decided.
 
     Args:
-        model: a model, or the path of a `best_model.pth`.
+        model: a model, which is put into eval mode, or the path of a `best_model.pth`.
         image: uint8 (H, W, 3), or an image file; grey, RGBA and 16-bit ones are converted.
         size, how: see `How`: tile=512, flips="h" and others.
     """
@@ -109,19 +115,23 @@ def _all_logits(model: nn.Module, images: Sequence[np.ndarray], how: How) -> Ite
     seen = dict(zip(whole, _in_batches(model, [pictures[number] for number in whole], how), strict=True))
     for number, (image, picture) in enumerate(zip(images, pictures, strict=True)):
         logits = seen[number] if number in seen else _tiled(model, picture, how)
-        yield F.interpolate(logits[None], size=image.shape[:2], mode="bilinear", align_corners=False)
+        logits = logits[None]
+        if logits.shape[2:] != image.shape[:2]:
+            logits = F.interpolate(logits, size=image.shape[:2], mode="bilinear", align_corners=False)
+        yield logits
 
 
 @torch.no_grad()
 def _in_batches(model: nn.Module, pictures: Sequence[np.ndarray], how: How) -> list[Tensor]:
     """Logits (C, H, W) of each picture (H, W, 3), at its size, on the CPU."""
-    device, logits = next(model.parameters()).device, {}
+    device, logits = next((parameter.device for parameter in model.parameters()), "cpu"), {}
     alike = defaultdict(list)
     for number, picture in enumerate(pictures):
         alike[picture.shape].append(number)
-    for numbers in alike.values():
-        for start in range(0, len(numbers), how.batch_size):
-            batch = numbers[start : start + how.batch_size]
+    for (height, width, _), numbers in alike.items():
+        at_a_time = max(1, min(how.batch_size, WHOLE**2 // (height * width)))
+        for start in range(0, len(numbers), at_a_time):
+            batch = numbers[start : start + at_a_time]
             images = torch.from_numpy(np.stack([pictures[number] for number in batch])).permute(0, 3, 1, 2).to(device)
             views = [model(images.flip(axes)).float().flip(axes) for axes in FLIPS[how.flips]]
             logits |= dict(zip(batch, torch.stack(views).mean(dim=0).cpu(), strict=True))
@@ -139,7 +149,8 @@ def _tiled(model: nn.Module, picture: np.ndarray, how: How) -> Tensor:
     rows, columns = (spans(length, tile, overlap, stride) for length in picture.shape[:2])
     boxes = [(row, column) for row in rows for column in columns]
     total: Tensor | None = None
-    for start in range(0, len(boxes), how.batch_size):  # all logits of all tiles at once could be too many
+    # batch by batch, for all logits of all tiles at once could be too many
+    for start in _watched(range(0, len(boxes), how.batch_size), "tiles"):
         some = boxes[start : start + how.batch_size]
         logits = _in_batches(model, [picture[slice(*row), slice(*column)] for row, column in some], how)
         for (row, column), of_tile in zip(some, logits, strict=True):
@@ -149,7 +160,7 @@ def _tiled(model: nn.Module, picture: np.ndarray, how: How) -> Tensor:
             weight = window(*row, picture.shape[0], overlap)[:, None] * window(*column, picture.shape[1], overlap)
             total[:, slice(*row), slice(*column)] += weight * of_tile
             weights[slice(*row), slice(*column)] += weight
-    return total / weights
+    return total.div_(weights)
 
 
 def spans(length: int, tile: int, overlap: int, stride: int) -> list[tuple[int, int]]:
@@ -217,59 +228,90 @@ def save_predictions(
     classes = classes or getattr(model, "class_names", None)
     if classes is None:
         raise ValueError('the model does not know its class names: give classes=["background", ...]')
-    places = _places(photographs, Path(out_dir))
-    paths, saved = list(places), Saved()
-    with tqdm(total=len(paths), desc="predicting", file=sys.stdout, ncols=80, disable=not sys.stdout.isatty()) as bar:
-        for start in range(0, len(paths), how.batch_size):
-            images = {}
-            for path in paths[start : start + how.batch_size]:
-                try:
-                    images[path] = read_image(path)
-                except (OSError, ValueError) as error:
-                    saved.skipped[str(path)] = str(error)
-            for path, logits in zip(images, _all_logits(model, list(images.values()), how), strict=True):
-                mask = logits_to_mask(logits)[0].numpy()
-                mask_file, colour_file, overlay_file = places[path]
-                write_index_png(mask_file, mask, classes)
-                _write_picture(colour_file, plots.colour_mask(mask))
-                _write_picture(overlay_file, plots.overlay(images[path], mask))
-                saved.masks.append(mask_file)
-                saved.colours.append(colour_file)
-                saved.overlays.append(overlay_file)
-            bar.update(min(how.batch_size, len(paths) - start))
+    saved = Saved()
+    names = _names(_files(photographs), Path(out_dir), saved)
+    paths = list(names)
+    for start in _watched(range(0, len(paths), how.batch_size), "predicting"):
+        images = {}
+        for path in paths[start : start + how.batch_size]:
+            try:
+                images[path] = read_image(path)
+            except (OSError, ValueError) as error:
+                saved.skipped[str(path)] = str(error)
+        for path, logits in zip(images, _all_logits(model, list(images.values()), how), strict=True):
+            told_apart = max(2, logits.shape[1])
+            if len(classes) != told_apart:
+                raise ValueError(f"the model tells {told_apart} classes apart, and {len(classes)} are named: {classes}")
+            _save(saved, Path(out_dir), names[path], images[path], logits_to_mask(logits)[0].numpy(), classes)
     return saved
 
 
-def _places(photographs: str | Path | Iterable[str | Path], out_dir: Path) -> dict[Path, tuple[Path, Path, Path]]:
-    """Where mask, colours and overlay of each photograph go."""
-    given = [photographs] if isinstance(photographs, str | Path) else photographs
-    paths: list[Path] = []
+def _files(photographs: str | Path | Iterable[str | Path]) -> list[Path]:
+    """The files that were named, and those in the folders that were, each once."""
+    given = [photographs] if isinstance(photographs, str | Path) else list(photographs)
+    files: dict[Path, Path] = {}
     for path in map(Path, given):
         if not path.exists():
             raise FileNotFoundError(f"no file or folder {path}")
         inside = sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
-        paths += [file for file in inside if file == path or not file.name.startswith(".")]
-    if not paths:
+        files |= {file.resolve(): file for file in inside if file == path or not file.name.startswith(".")}
+    if not files:
         raise ValueError(f"no photograph to predict in {', '.join(map(str, given)) or 'an empty list'}")
-    names = Counter(path.name.lower() for path in paths)
-    twice = [path for path in paths if names[path.name.lower()] > 1]
-    if twice:
-        listed = ", ".join(map(str, twice[:4]))
-        raise ValueError(f"these share a name, and so would their masks: {listed}. Predict them into two folders")
-    stems = Counter(path.stem.lower() for path in paths)
-    places = {}
-    for path in paths:
-        name = path.stem if stems[path.stem.lower()] == 1 else path.name  # beside a.png, a.jpg becomes a.jpg.png
-        kinds = (("masks", "png"), ("colours", "png"), ("overlays", "jpg"))
-        places[path] = tuple(out_dir / kind / f"{name}.{suffix}" for kind, suffix in kinds)
-        if path.resolve() in {place.resolve() for place in places[path]}:
-            raise ValueError(f"the prediction of {path} would overwrite it: choose another folder than {out_dir}")
-    return places
+    return list(files.values())
+
+
+def _names(files: Sequence[Path], out_dir: Path, saved: Saved) -> dict[Path, str]:
+    """What the outputs of each photograph are called: as it is, and with its suffix where two would be called alike."""
+    photographs = []
+    for path in files:
+        try:
+            with Image.open(path):  # its first bytes only
+                photographs.append(path)
+        except Exception as error:  # a damaged file can make a decoder raise anything
+            saved.skipped[str(path)] = f"{path} is no image that can be read ({type(error).__name__})"
+    stems = Counter(path.stem.lower() for path in photographs)
+    names = {path: path.stem if stems[path.stem.lower()] == 1 else path.name for path in photographs}
+    used = Counter(name.lower() for name in names.values())
+    alike = ", ".join(str(path) for path, name in names.items() if used[name.lower()] > 1)
+    if alike:
+        raise ValueError(f"these share a name, and so would their masks: {alike}. Predict them into two folders")
+    inputs = {path.resolve() for path in photographs}
+    overwritten = [place for name in names.values() for place in _places(out_dir, name) if place.resolve() in inputs]
+    if overwritten:
+        raise ValueError(
+            f"{overwritten[0]} is a photograph, and a prediction would overwrite it: choose another folder"
+        )
+    return names
+
+
+def _places(out_dir: Path, name: str) -> tuple[Path, Path, Path]:
+    return out_dir / "masks" / f"{name}.png", out_dir / "colours" / f"{name}.png", out_dir / "overlays" / f"{name}.jpg"
+
+
+def _save(saved: Saved, out_dir: Path, name: str, image: np.ndarray, mask: np.ndarray, classes: Sequence[str]) -> None:
+    """Write mask, colours and overlay of one photograph, and once which colour is which class."""
+    mask_file, colour_file, overlay_file = _places(out_dir, name)
+    write_index_png(mask_file, mask, classes)
+    _write_picture(colour_file, plots.colour_mask(mask))
+    _write_picture(overlay_file, plots.overlay(image, mask))
+    if not saved.masks:
+        lines = [f"{number} {palette()[number].tobytes().hex()} {name}\n" for number, name in enumerate(classes)]
+        with written_aside(out_dir / "classes.txt") as aside:
+            aside.write_text("".join(["class, its colour as red, green, blue, its name\n", *lines]), encoding="utf-8")
+    saved.masks.append(mask_file)
+    saved.colours.append(colour_file)
+    saved.overlays.append(overlay_file)
 
 
 def _write_picture(path: Path, picture: np.ndarray) -> None:
     with written_aside(path) as aside:
         Image.fromarray(picture).save(aside, quality=92)
+
+
+def _watched(steps: Sequence[int], title: str) -> Iterable[int]:
+    """The steps, with a bar where somebody watches and there are several."""
+    quiet = not sys.stdout.isatty() or len(steps) < 2
+    return tqdm(steps, desc=title, leave=False, file=sys.stdout, ncols=80, disable=quiet)
 
 
 # ------------------------------------------------------------------------------------------------ the command
@@ -279,11 +321,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Predict the photographs that the command line names; 0 unless none of them could be read."""
     parser = argparse.ArgumentParser("python -m seglib.predict", description="A checkpoint and photographs -> masks.")
     parser.add_argument("checkpoint", help="the best_model.pth of a run")
-    parser.add_argument("photos", nargs="+", help="image files, and folders of them")
+    parser.add_argument("photos", nargs="+", help="image files, and folders of them (not the folders inside)")
     parser.add_argument("--out", required=True, help="the folder to write masks/, colours/ and overlays/ to")
     parser.add_argument("--size", nargs=2, type=int, metavar=("H", "W"), help="bring photographs to it first")
-    parser.add_argument("--tile", type=int, help="cut photographs into tiles of so many pixels a side")
-    parser.add_argument("--overlap", type=int, help="pixels that neighbouring tiles share")
+    parser.add_argument("--tile", type=int, help="cut into tiles of so many pixels a side, unshrunk")
+    parser.add_argument("--overlap", type=int, help="pixels that neighbouring tiles share (128)")
     parser.add_argument("--flips", default="", choices=sorted(FLIPS), help="average over mirror images, too")
     parser.add_argument("--batch-size", type=int, default=8, help="photographs or tiles at a time")
     chosen = vars(parser.parse_args(arguments))
@@ -291,12 +333,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen["size"] = tuple(chosen["size"]) if chosen["size"] else None
     try:
         saved = save_predictions(*names, **chosen)
+    except torch.OutOfMemoryError as error:
+        print(f"Too much for the GPU's memory: --batch-size 1, or --tile 512. ({error})", file=sys.stderr)
+        return 2
     except (OSError, ValueError) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 2
     for path, reason in saved.skipped.items():
-        print(f"skipped {path}: {reason}", file=sys.stderr)
-    print(f"{len(saved.masks)} photographs predicted, {len(saved.skipped)} files skipped: see {names[2]}")
+        print("skipped:", reason if path in reason else f"{path}: {reason}", file=sys.stderr)
+    where = f": see {names[2]}" if saved.masks else ""
+    print(f"{len(saved.masks)} photographs predicted, {len(saved.skipped)} files skipped{where}")
     return 0 if saved.masks else 1
 
 

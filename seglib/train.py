@@ -477,6 +477,7 @@ def run_settings(
         "config": decides,
         "precision": precision(),
         "model": getattr(model, "settings", None),
+        "weights": getattr(model, "weights", None),  # that it starts from; a checkpoint has its own
         "loss": type(loss).__name__ if " at 0x" in text else text,
         "augment": describe(augment),
         "train_data": describe_data(train_data) | {"image_size": list(image_size)},

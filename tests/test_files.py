@@ -48,11 +48,43 @@ def test_sixteen_bits_are_scaled_not_cut_off(tmp_path):
     assert read_image(tmp_path / "a.png")[0, :, 0].tolist() == [0, 1, 128, 255]
 
 
-@pytest.mark.parametrize("values", [np.array([[0, 70000]], np.int32), np.array([[0.0, 1.0]], np.float32)])
-def test_numbers_beyond_sixteen_bits_are_refused(tmp_path, values):
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [(np.array([[0, 70000]], np.int32), "numbers beyond 16 bits"), (np.array([[0.0, 1.0]], np.float32), "fractions")],
+)
+def test_numbers_whose_white_is_not_known_are_refused(tmp_path, values, said):
     Image.fromarray(values).save(tmp_path / "a.tiff")
-    with pytest.raises(ValueError, match=r"a\.tiff holds numbers beyond 16 bits"):
+    with pytest.raises(ValueError, match=rf"a\.tiff holds {said}"):
         read_image(tmp_path / "a.tiff")
+
+
+def test_small_numbers_of_a_large_kind_are_what_they_are(tmp_path):
+    Image.fromarray(np.array([[0, 200]], np.int32)).save(tmp_path / "a.tiff")
+    assert read_image(tmp_path / "a.tiff")[0, :, 0].tolist() == [0, 200]
+
+
+@pytest.mark.parametrize("suffix", ["png", "webp", "jpg"])
+def test_damaged_exif_turns_nothing_and_stops_nobody(tmp_path, suffix):
+    path = tmp_path / f"a.{suffix}"
+    Image.new("RGB", (6, 4), (9, 9, 9)).save(path, exif=b"Exif\0\0garbage")
+    assert read_image(path).shape == (4, 6, 3)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow remarks on what it meets
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "tif", "bmp", "gif", "ppm", "ico", "tga"])
+def test_whatever_a_damaged_file_does_to_its_decoder_the_error_names_it(tmp_path, suffix):
+    whole, path = tmp_path / f"whole.{suffix}", tmp_path / f"damaged.{suffix}"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(whole)
+    content = whole.read_bytes()
+    for seed in range(60):
+        draw = np.random.default_rng(seed)
+        damaged = np.frombuffer(content, np.uint8).copy()
+        damaged[draw.integers(0, min(len(damaged), 400), 12)] = draw.integers(0, 256, 12)
+        path.write_bytes(damaged[: draw.integers(10, len(damaged) + 1)].tobytes())
+        try:
+            assert read_image(path).ndim == 3
+        except ValueError as error:
+            assert str(path) in str(error)
 
 
 def test_only_images_are_listed_sorted_and_none_that_is_hidden(tmp_path):

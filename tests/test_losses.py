@@ -115,8 +115,22 @@ def test_median_frequency_weights_by_hand():
     assert median_frequency_weights([first], 2) == pytest.approx([0.5 / 0.75, 0.5 / 0.25])
     many = torch.zeros(2**13, 2**12, dtype=torch.uint8)  # more pixels than float32 can count
     many[0, 0] = 1
-    share = 1 / many.numel()
+    share = 1 / many.numel()  # the masks of two images: the second has no pixels
     assert median_frequency_weights([many, first[:, :0]], 2)[1] == pytest.approx(0.5 / share)
+
+
+def test_class_weights_that_make_no_sense_are_refused():
+    logits, mask = logits_and_mask(3)
+    for loss in (CrossEntropyLoss, CEDiceLoss):
+        with pytest.raises(ValueError, match="numbers from 0 up, not"):
+            loss(class_weights=(1.0, -2.0, 1.0))
+        with pytest.raises(ValueError, match="2 class weights for 3 classes, background being one"):
+            loss(class_weights=(1.0, 2.0))(logits, mask)
+    with pytest.raises(ValueError, match="mask 0: mask value 2 in"):
+        median_frequency_weights([mask[0]], 2)
+    for nothing in ([], [torch.full((2, 2), 255, dtype=torch.uint8)]):
+        with pytest.raises(ValueError, match="no pixel counts"):
+            median_frequency_weights(nothing, 3)
 
 
 def test_logits_of_the_wrong_number_of_channels_are_refused():

@@ -11,7 +11,7 @@ from torch.utils.data import TensorDataset
 from seglib.losses import CrossEntropyLoss
 from seglib.models import MODELS, SegNet, UNet, build_model, load_model, logits_to_mask
 from seglib.models.common import pad_to_stride
-from seglib.models.smp import FromSMP
+from seglib.models.smp import BatchNorm, FromSMP
 from seglib.train import TrainConfig, fit
 
 # Every model of the zoo, with the smallest encoder it can have, for what does not depend on the encoder.
@@ -82,6 +82,28 @@ def test_segnet_puts_values_back_where_pooling_found_them():
     assert (of_back[elsewhere] == 0).all() and (back != 0).any()
 
 
+@pytest.mark.parametrize("skip", [True, False])
+def test_segnets_skip_connections_carry_the_encoders_own_features(skip):
+    """With the way through the bottom cut, only they can still tell two pictures apart."""
+    model = SegNet(skip=skip, upsampling="learned").eval()
+    model.encoder[-1].register_forward_hook(lambda *_: torch.zeros(1, 512, 2, 2))
+    with torch.no_grad():
+        some, other = model(torch.zeros(1, 3, 32, 32)), model(torch.full((1, 3, 32, 32), 255.0))
+    assert torch.equal(some, other) is not skip
+
+
+@pytest.mark.parametrize("batch_norm", [True, False])
+def test_an_untrained_segnet_keeps_its_signal_and_is_sure_of_nothing(batch_norm):
+    """He's initialisation: neither do 26 layers make the signal vanish, nor do the logits start far from 0."""
+    torch.manual_seed(0)
+    model, deepest = SegNet(classes=5, batch_norm=batch_norm).train(), []
+    model.encoder[-1].register_forward_hook(lambda _m, _i, out: deepest.append(out))
+    with torch.no_grad():
+        logits = model(torch.randint(0, 256, (4, 3, 64, 64), dtype=torch.uint8))
+    assert 0.2 < deepest[0].std() < 5
+    assert 0.05 < logits.std() < 1.5
+
+
 def test_deeplabv3_has_the_published_number_of_parameters():
     """torchvision publishes 42,004,074 for deeplabv3_resnet50 with 21 classes and an auxiliary head (FCN, 1024 to 256
     to 21), which segmentation_models_pytorch's has not."""
@@ -117,10 +139,11 @@ def test_the_normalisation_is_the_one_kept_in_the_model(name):
     images = torch.randint(0, 256, (2, 3, 64, 32), dtype=torch.uint8)
     shifted = (images / 255 - torch.tensor([0.1, 0.2, 0.3]).view(3, 1, 1)) / torch.tensor([0.4, 0.5, 0.6]).view(3, 1, 1)
     assert torch.allclose(model(images), model.net(shifted), atol=1e-5)
-    assert {"mean", "std"} <= set(model.state_dict())
+    for own in (model, SegNet(), UNet(base_channels=4)):
+        assert {"mean", "std"} <= set(own.state_dict())
 
 
-@pytest.mark.parametrize("name", ["deeplabv3", "deeplabv3plus", "pan"])
+@pytest.mark.parametrize("name", ["deeplabv3", "deeplabv3plus", "pan", "upernet"])
 def test_one_image_can_be_trained_on_where_batch_norm_follows_a_pooling(name):
     """segmentation_models_pytorch's own raise: "Expected more than 1 value per channel when training"."""
     with pytest.raises(ValueError, match="more than 1 value per channel"):
@@ -130,6 +153,35 @@ def test_one_image_can_be_trained_on_where_batch_norm_follows_a_pooling(name):
     logits.mean().backward()
     assert logits.isfinite().all()
     assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_one_value_a_channel_is_normalised_by_what_was_seen_before():
+    norm = BatchNorm(2).train()
+    norm.running_mean[:], norm.running_var[:] = torch.tensor([1.0, 2.0]), torch.tensor([4.0, 9.0])
+    with torch.no_grad():
+        norm.weight[:], norm.bias[:] = torch.tensor([2.0, 3.0]), torch.tensor([0.5, 0.0])
+    given = torch.tensor([5.0, 8.0]).view(1, 2, 1, 1)
+    expected = [2 * (5 - 1) / 2 + 0.5, 3 * (8 - 2) / 3]
+    assert norm(given).flatten().tolist() == pytest.approx(expected, rel=1e-4)
+    assert norm.running_mean.tolist() == [1, 2] and norm.running_var.tolist() == [4, 9]  # it has learnt nothing new
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [("deeplabv3", {"upsampling": 4}), ("pspnet", {"encoder_depth": 4}), ("fpn", {"upsampling": 1})],
+)
+def test_settings_that_make_an_architecture_give_less_change_no_size(name, settings):
+    model = build_model(name, classes=2, encoder="resnet18", **settings).eval()
+    with torch.no_grad():
+        assert model(torch.zeros(1, 3, 70, 100)).shape == (1, 2, 70, 100)
+
+
+def test_encoders_that_nobody_names_are_those_of_the_papers():
+    encoders = {
+        name: build_model(name, classes=2).settings["encoder"] for name in ("deeplabv3", "deeplabv3plus", "fpn")
+    }
+    assert set(encoders.values()) == {"resnet50"}
+    assert build_model("segformer", classes=2).settings["encoder"] == "mit_b2"
 
 
 def test_for_two_images_nothing_is_different_from_the_librarys_own():
@@ -203,8 +255,17 @@ def test_a_name_or_weights_that_do_not_exist_are_refused():
         build_model("fpn", classes=1, encoder="resnext101_32x4d", weights="imagenet")
     with pytest.raises(ValueError, match="no 'coco' weights for 'segnet'; there are imagenet"):
         build_model("segnet", classes=1, weights="coco")
-    with pytest.raises(ValueError, match="not to be set: activation"):
-        build_model("fpn", classes=1, activation="sigmoid")
+    with pytest.raises(ValueError, match="timm has no model 'resnetfoo'"):
+        build_model("fpn", classes=1, encoder="tu-resnetfoo")
+    with pytest.raises(ValueError, match="weights in its name"):
+        build_model("fpn", classes=1, encoder="tu-resnet10t", weights="coco")
+    for setting in ("activation", "in_channels", "decoder_chanels", "base_channels"):
+        with pytest.raises(
+            ValueError, match=rf"'unet' has no setting {setting}; there are encoder, .*decoder_channels"
+        ):
+            build_model("unet", classes=1, encoder="resnet18", **{setting: 4})
+    narrow = build_model("unet", classes=1, encoder="resnet18", decoder_channels=(64, 32, 16, 8, 8))
+    assert build_model(**narrow.settings).settings["decoder_channels"] == (64, 32, 16, 8, 8)
     with pytest.raises(ValueError, match="one image goes in as image"):
         UNet(base_channels=4)(torch.zeros(3, 32, 32))
 
@@ -216,10 +277,13 @@ def test_logits_to_mask_decides():
 
 
 def test_a_checkpoint_that_is_none_is_refused_and_never_run(tmp_path):
+    torch.save({"model": {}, "optimizer": {}, "history": []}, tmp_path / "checkpoint.pth")
+    with pytest.raises(ValueError, match=r"best_model\.pth; last/checkpoint\.pth is for training to go on"):
+        load_model(tmp_path / "checkpoint.pth")
     with pytest.raises(FileNotFoundError, match="no checkpoint"):
         load_model(tmp_path / "none.pth")
     (tmp_path / "text.pth").write_text("hello")
-    with pytest.raises(ValueError, match="no checkpoint of seglib"):
+    with pytest.raises(ValueError, match="no model of seglib"):
         load_model(tmp_path / "text.pth")
 
     class Evil:
@@ -229,6 +293,6 @@ def test_a_checkpoint_that_is_none_is_refused_and_never_run(tmp_path):
     (tmp_path / "evil.pth").write_bytes(pickle.dumps(Evil(), protocol=2))
     torch.save({"model": Evil(), "settings": {}}, tmp_path / "evil2.pth")
     for name in ("evil.pth", "evil2.pth"):
-        with pytest.raises(ValueError, match="no checkpoint of seglib"):
+        with pytest.raises(ValueError, match="no model of seglib"):
             load_model(tmp_path / name)
     assert not (tmp_path / "ran").exists()

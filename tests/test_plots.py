@@ -117,5 +117,6 @@ def test_segnet_is_drawn_with_a_skip_connection_at_each_of_its_five_sizes():
     axis = plots.architecture(SegNet(classes=5), 64, 64).axes[0]
     arrows = [patch for patch in axis.patches if type(patch).__name__ == "FancyArrowPatch"]
     assert sum(arrow.get_linestyle() == "--" for arrow in arrows) == 5
+    assert "skip connection, indices of the maxima" in [text.get_text() for text in axis.get_legend().get_texts()]
     assert len([patch for patch in axis.patches if type(patch).__name__ == "Rectangle"]) == 11
     assert any("5 x 64 x 64" in text.get_text() for text in axis.texts)

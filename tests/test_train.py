@@ -98,8 +98,18 @@ def test_the_best_model_is_rebuilt_from_its_file_alone_and_scores_what_history_s
     assert run.best["val_iou"] == max(run.column("val_iou"))
 
 
+class Opposite(Discs):
+    """All but the disc is class 1: the better a net learns discs, the worse it does here."""
+
+    def __getitem__(self, index: int):
+        image, mask, name = super().__getitem__(index)
+        return image, 1 - mask, name
+
+
 def test_the_best_epoch_is_kept_not_the_last(tmp_path):
-    run = train(tmp_path, epochs=8, lr=0.2)
+    model = net()
+    torch.nn.init.constant_(model.head.bias, 3.0)  # it begins by calling everything class 1
+    run = train(tmp_path, model, val=Opposite(5), epochs=8)
     kept = torch.load(tmp_path / "best_model.pth", weights_only=True)
     scores = run.column("val_iou")
     assert kept["epoch"] == run.best["epoch"] == scores.index(max(scores)) + 1 < 8
@@ -496,3 +506,12 @@ def test_a_full_disk_names_the_file_and_keeps_the_epoch_before(tmp_path, monkeyp
     monkeypatch.setattr(torch, "save", original)
     assert not list(tmp_path.rglob("*.part*"))
     assert len(train(tmp_path).history) == 3
+
+
+def test_a_run_that_started_from_other_weights_is_not_gone_on_with(tmp_path):
+    """A model's settings are the same with and without ImageNet's weights, and so is its checkpoint's way to load."""
+    model = net()
+    train(tmp_path, model, epochs=1)
+    model.weights = "imagenet"
+    with pytest.raises(ValueError, match="weights: None then, imagenet now"):
+        train(tmp_path, model, epochs=1)

@@ -27,7 +27,7 @@ def vgg16_stages(batch_norm: bool, weights: str | None) -> list[nn.Sequential]:
     else:
         published = (VGG16_BN_Weights if batch_norm else VGG16_Weights).IMAGENET1K_V1
         place = Path(torch.hub.get_dir(), "checkpoints", published.url.rsplit("/", 1)[-1])
-        with explained("VGG16", {place: published.url}):
+        with explained("the ImageNet weights of VGG16", {place: published.url}):
             state = published.get_state_dict(check_hash=True, map_location="cpu", weights_only=True)
             of_features = {name.removeprefix("features."): value for name, value in state.items() if "features" in name}
             features.load_state_dict(of_features)  # what is left out classifies whole pictures
@@ -41,10 +41,10 @@ def vgg16_stages(batch_norm: bool, weights: str | None) -> list[nn.Sequential]:
 
 
 def he_init(part: nn.Module) -> None:
-    """Random weights of the size that keeps a signal's strength from layer to layer (He et al., 2015)."""
+    """Random weights of the size that keeps a signal's strength from one ReLU to the next (He et al., 2015)."""
     for layer in part.modules():
         if isinstance(layer, nn.Conv2d):
-            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
             nn.init.zeros_(layer.bias)
 
 
@@ -128,6 +128,7 @@ class SegNet(nn.Module):
             "upsampling": upsampling,
             "skip": skip,
         }
+        self.weights = weights
         self.skip, self.stride = skip, 2 ** len(WIDTHS)
         self.encoder = nn.ModuleList(vgg16_stages(batch_norm, weights))
         stages = []
@@ -137,8 +138,7 @@ class SegNet(nn.Module):
         stages.append(DecoderStage(WIDTHS[0], WIDTHS[0], CONVOLUTIONS[0] - 1, upsampling, skip))
         self.decoder = nn.ModuleList(stages)
         self.head = nn.Conv2d(WIDTHS[0], classes, kernel_size=3, padding=1)  # the decoder's thirteenth convolution
-        for part in (self.decoder, self.head):
-            he_init(part)
+        he_init(self.decoder)  # not the head, which no ReLU follows: its logits would start far from 0
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN))
         self.register_buffer("std", torch.tensor(IMAGENET_STD))
 

@@ -1,5 +1,6 @@
 """The architectures of segmentation_models_pytorch, behind the contract of this package."""
 
+import inspect
 from pathlib import Path
 
 import torch
@@ -31,7 +32,7 @@ class BatchNorm(nn.BatchNorm2d):
     """Batch norm that can be trained on one value a channel: it then uses the statistics it has gathered so far.
 
     One picture, pooled to one pixel, is one value a channel; it has no variance, and PyTorch refuses it. So the pooled
-    branches of DeepLabV3, DeepLabV3+ and PAN fail on a batch of one.
+    branches of DeepLabV3, DeepLabV3+, PAN and UPerNet fail on a batch of one.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -61,7 +62,8 @@ class FromSMP(nn.Module):
         encoder: one of that library's encoders ("resnet50", "mit_b2", "efficientnet-b3", ...), or any of timm's with
             "tu-" before its name ("tu-convnext_tiny"). None: the one in `ENCODERS`.
         weights: of the encoder, "imagenet" say; None: from scratch.
-        settings: arguments of the architecture itself, decoder_channels=(256, 128, 64, 32, 16) for a U-Net say.
+        settings: arguments of the architecture itself, decoder_channels=(256, 128, 64, 32, 16) for a U-Net say; with a
+            "tu-" encoder also those of timm's.
 
     Raises:
         ValueError: an encoder, weights or a setting that does not exist.
@@ -74,27 +76,22 @@ class FromSMP(nn.Module):
         import segmentation_models_pytorch as smp  # takes seconds to import
 
         super().__init__()
-        not_ours = {"activation", "aux_params", "in_channels", "encoder_name", "encoder_weights"} & set(settings)
-        if not_ours:
-            raise ValueError(f"not to be set: {', '.join(sorted(not_ours))}. A model takes RGB and gives logits")
         encoder = encoder or ENCODERS[name]
+        check_encoder(encoder)
+        check_settings(name, encoder, settings)
         if name == "dpt":  # else its transformer takes pictures of one size only
             settings = {"dynamic_img_size": True, **settings}
-        offered = smp.encoders.get_encoder_names()
-        if encoder not in offered and not encoder.startswith("tu-"):
-            raise ValueError(
-                f"no encoder {encoder!r}; there are {', '.join(offered)}, and any of timm's as tu-<its name>"
-            )
         self.settings = {"name": name, "classes": classes, "encoder": encoder, **settings}
         arguments = {"arch": name, "encoder_name": encoder, "classes": classes, **settings}
         net = smp.create_model(encoder_weights=None, **arguments)  # what is wrong with the settings is said here
         mean, std = IMAGENET_MEAN, IMAGENET_STD
         if weights is not None:
-            with explained(encoder, weight_files(encoder, weights)):
+            with explained(f"the {weights} weights of {encoder}", weight_files(encoder, weights)):
                 # timm's encoders carry the weights in their name, and are asked for them by True
                 net = smp.create_model(encoder_weights=encoder.startswith("tu-") or weights, **arguments)
                 trained_with = smp.encoders.get_preprocessing_params(encoder, weights)
                 mean, std = trained_with["mean"], trained_with["std"]
+        self.weights = weights
         self.net = with_own_batch_norm(net)
         self.stride = net.encoder.output_stride * HALVED_BY_DECODER.get(name, 1)
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32))
@@ -103,8 +100,36 @@ class FromSMP(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W), uint8 or float 0-255 -> logits (B, classes, H, W)."""
         height, width = images.shape[-2:]
-        logits = self.net(pad_to_stride(normalise(images, self.mean, self.std), self.stride))
+        padded = pad_to_stride(normalise(images, self.mean, self.std), self.stride)
+        logits = self.net(padded)
+        if logits.shape[-2:] != padded.shape[-2:]:  # settings of the architecture can make it give less
+            logits = F.interpolate(logits, padded.shape[-2:], mode="bilinear", align_corners=False)
         return logits[..., :height, :width]
+
+
+def check_encoder(name: str) -> None:
+    """Raise ValueError, saying which there are, where there is no such encoder."""
+    import timm
+    from segmentation_models_pytorch.encoders import get_encoder_names
+
+    if name.startswith("tu-"):
+        of_timm = name.removeprefix("tu-")
+        if not timm.is_model(of_timm.split(".")[0]):
+            raise ValueError(f"timm has no model {of_timm!r}: timm.list_models('*{of_timm[:6]}*') shows names like it")
+    elif name not in get_encoder_names():
+        listed = ", ".join(get_encoder_names())
+        raise ValueError(f"no encoder {name!r}; there are {listed}, and any of timm's as tu-<its name>")
+
+
+def check_settings(name: str, encoder: str, settings: dict) -> None:
+    """Raise ValueError for settings that the library would take no notice of, or that would break the contract."""
+    from segmentation_models_pytorch import MODEL_ARCHITECTURES_MAPPING
+
+    fixed = {"activation", "aux_params", "in_channels", "classes", "encoder_name", "encoder_weights", "kwargs"}
+    known = [key for key in inspect.signature(MODEL_ARCHITECTURES_MAPPING[name]).parameters if key not in fixed]
+    wrong = [key for key in settings if key in fixed or not (key in known or encoder.startswith("tu-"))]
+    if wrong:
+        raise ValueError(f"{name!r} has no setting {', '.join(wrong)}; there are encoder, {', '.join(known)}")
 
 
 def weight_files(encoder: str, weights: str) -> dict[Path, str]:
@@ -118,12 +143,16 @@ def weight_files(encoder: str, weights: str) -> dict[Path, str]:
     from segmentation_models_pytorch.encoders import encoders
 
     if encoder.startswith("tu-"):
+        if weights != "imagenet":
+            raise ValueError(
+                f"a timm encoder has its weights in its name; weights='imagenet' takes them, not {weights!r}"
+            )
         repository = getattr(timm.get_pretrained_cfg(encoder.removeprefix("tu-")), "hf_hub_id", None)
         if repository is None:
             raise ValueError(f"there are no weights for {encoder!r}: another encoder, or weights=None")
         folder = Path(constants.HF_HUB_CACHE, f"models--{repository.replace('/', '--')}")
         address = f"{constants.ENDPOINT}/{repository}/resolve/main/model.safetensors"
-        newest = "yourself: a text file of one word, main"
+        newest = "yourself: the four letters main, and no end of line"
         return {folder / "refs" / "main": newest, folder / "snapshots" / "main" / "model.safetensors": address}
     published = encoders[encoder]["pretrained_settings"]
     if weights not in published:

@@ -9,11 +9,11 @@ IMAGENET_STD = (0.229, 0.224, 0.225)  # what torchvision's weights and nearly al
 
 
 @contextmanager
-def explained(model: str, files: dict[Path, str]) -> Iterator[None]:
+def explained(what: str, files: dict[Path, str]) -> Iterator[None]:
     """Turn whatever goes wrong with weights into an error that says which file, from where, and what to do.
 
     Args:
-        files: the address of each file by the place where it belongs.
+        what: the weights by name. files: the address of each file by the place where it belongs.
 
     Raises:
         OSError: the weights could not be had, or those that are there are not the right ones.
@@ -21,11 +21,13 @@ def explained(model: str, files: dict[Path, str]) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # of the network, of the disk, of zip, pickle and safetensors, of the wrong names inside
-        listed = "\n".join(f"  {place}, from {address}" for place, address in files.items())
-        reason = " ".join(str(error).split())
+        listed = "\n".join(
+            f"  {place}, from {address} ({'is there' if place.exists() else 'missing'})"
+            for place, address in files.items()
+        )
+        reason = " ".join(str(error).split()).split(". ")[0][:200]
         raise OSError(
-            f"the ImageNet weights of {model} cannot be had ({type(error).__name__}: {reason[:300]}). They belong in\n"
-            f"{listed}\n"
-            "Put there by hand, they are found; delete what is there if it was cut short. weights=None trains from "
-            "scratch and needs none."
+            f"{what} cannot be had ({type(error).__name__}: {reason}). They belong in\n{listed}\n"
+            "Put there by hand, they are found; what is there and was cut short is to be deleted. weights=None trains "
+            "from scratch and needs none."
         ) from error

@@ -21,7 +21,8 @@ def build_model(name: str, classes: int, weights: str | None = None, **settings)
         classes: channels of the logits; 1 for a binary mask.
         weights: "imagenet" for an encoder with experience, fetched once; None: from scratch. (A U-Net of our own has no
             published weights.)
-        settings: arguments of the model itself: see `UNet`, `SegNet` and `FromSMP`, whose encoder= has many values.
+        settings: arguments of the model itself: see `UNet`, `SegNet` and `seglib.models.smp.FromSMP`, the last with its
+            many values of encoder=.
 
     Raises:
         ValueError: no such model, listing those there are; weights that do not exist.
@@ -56,7 +57,10 @@ def load_model(path: str | Path) -> nn.Module:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         settings, state = checkpoint["settings"], checkpoint["model"]
     except Exception as error:  # pickle, zip and tensor errors: whatever is in there, it is no checkpoint of ours
-        raise ValueError(f"{path} is no checkpoint of seglib, or was cut short ({type(error).__name__})") from error
+        raise ValueError(
+            f"{path} is no model of seglib, or was cut short ({type(error).__name__}): a run's model is its "
+            "best_model.pth; last/checkpoint.pth is for training to go on"
+        ) from error
     if settings is None:
         raise ValueError(
             f"{path} holds weights of a model that seglib cannot build by itself: build the model as you did for "
