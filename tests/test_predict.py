@@ -231,10 +231,11 @@ def test_tiles_change_little_where_a_model_sees_far(tmp_path):
         assert (predict(run.model(), photograph, tile=tile) == whole).mean() > 0.99
 
 
-def test_tiles_overlap_by_half_where_they_are_small():
-    model = Brighter()
-    predict(model, photo(64, 256), tile=64)
-    assert sum(shape[0] for shape in model.seen) == 7  # begin at 0, 32, 64, ..., 192
+def test_tiles_overlap_by_128_and_by_half_where_they_are_smaller():
+    for tile, width, count in ((256, 1024, 7), (128, 512, 7), (512, 1280, 3)):  # each begins 128, 64, 384 pixels on
+        model = Brighter()
+        predict(model, photo(64, width), tile=tile)
+        assert sum(shape[0] for shape in model.seen) == count
 
 
 def test_logits_go_back_to_the_photographs_size_by_the_middles_of_their_pixels():
