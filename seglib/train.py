@@ -4,7 +4,7 @@ import hashlib
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -527,10 +527,10 @@ def write_summary(run: Run) -> None:
     plots.save(plots.metric_curves(run.history, ["val_miou", "val_iou"]), run.dir / CURVES[1])
 
 
-def progress(loader: DataLoader, title: str) -> Any:
-    """A plain text bar that is gone when the epoch is over; none in a log file."""
+def progress(steps: Iterable, title: str) -> Any:
+    """A plain text bar that is gone when the steps are done; none in a log file."""
     watched = sys.stdout.isatty() or "ipykernel" in sys.modules
-    return tqdm(loader, desc=title, leave=False, file=sys.stdout, ncols=80, mininterval=0.5, disable=not watched)
+    return tqdm(steps, desc=title, leave=False, file=sys.stdout, ncols=80, mininterval=0.5, disable=not watched)
 
 
 def epoch_line(row: Row, epochs: int, run: Run) -> str:

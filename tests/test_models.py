@@ -176,7 +176,7 @@ def test_settings_that_make_an_architecture_give_less_change_no_size(name, setti
         assert model(torch.zeros(1, 3, 70, 100)).shape == (1, 2, 70, 100)
 
 
-def test_encoders_that_nobody_names_are_those_of_the_papers():
+def test_encoders_that_nobody_names_are_the_ones_listed():
     encoders = {
         name: build_model(name, classes=2).settings["encoder"] for name in ("deeplabv3", "deeplabv3plus", "fpn")
     }

@@ -100,8 +100,8 @@ class SegNet(nn.Module):
 
     - Skip connections, unless `skip=False`. They double what the first convolution of each decoder stage takes in.
     - Any image is padded to the stride by repeating its border, and the logits are cropped.
-    - The softmax is left to the loss, and class weights too; the paper trains with median frequency balancing, see
-      `seglib.losses.median_frequency_weights`.
+    - The softmax is left to the loss, and class weights too; the paper balances classes in a part of its experiments,
+      see `seglib.losses.median_frequency_weights`.
     - With `batch_norm=False` the encoder has none; the paper has it after every convolution.
 
     Raises:

@@ -18,7 +18,7 @@ ENCODERS = {
     "unetplusplus": "resnet50",  # Zhou et al., 2018, arXiv:1807.10165
     "manet": "resnet50",  # Fan et al., 2020, doi:10.1109/ACCESS.2020.3025372
     "linknet": "resnet50",  # Chaurasia and Culurciello, 2017, arXiv:1707.03718
-    "fpn": "resnet50",  # Kirillov et al., 2019, arXiv:1901.02446
+    "fpn": "resnet50",  # Lin et al., 2017, arXiv:1612.03144
     "pspnet": "resnet50",  # Zhao et al., 2017, arXiv:1612.01105
     "pan": "resnet50",  # Li et al., 2018, arXiv:1805.10180
     "upernet": "resnet50",  # Xiao et al., 2018, arXiv:1807.10221
