@@ -33,6 +33,30 @@ def _check_class_weights(weights: Sequence[float] | None) -> None:
         raise ValueError(f"class weights are numbers from 0 up, not {tuple(weights)}")
 
 
+def weight_of(loss: object, mask: Tensor) -> float:
+    """How much the loss of a batch weighs beside those of others, for their mean to be that of all pixels at once.
+
+    Each pixel that counts weighs one, or as much as its class where the loss has class weights. (For Dice this is a
+    choice: no mean of its batches is the Dice of all their pixels.)
+
+    Args:
+        mask: (B, H, W) uint8, best on the CPU: the answer is a plain number.
+    """
+    counts = mask[mask != IGNORE]
+    weights = getattr(loss, "class_weights", None)
+    if weights is None:
+        return float(counts.numel())
+    return torch.tensor(weights, dtype=torch.float64)[counts.long().cpu()].sum().item()
+
+
+def weighted_mean(found: list[tuple[float, float]]) -> float:
+    """The mean of (batch loss, weight); 0 where no batch weighs anything, NaN where there is none."""
+    if not found:
+        return float("nan")
+    value, weight = torch.tensor(found, dtype=torch.float64).unbind(dim=1)
+    return ((value * weight).sum() / weight.sum().clamp(min=1)).item()
+
+
 @dataclass(frozen=True)
 class BCELoss:
     """Binary cross-entropy of one logit a pixel, averaged over the pixels that count.

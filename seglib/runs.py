@@ -3,7 +3,7 @@
 config.json       settings, versions, device, data
 history.csv       a row an epoch
 best_model.pth    the best epoch's weights; rebuilds its model alone (seglib.models.load_model)
-last/             what is needed to go on after the last epoch
+last/             what is needed to go on from the last epoch's end, or from the middle of an epoch
 loss.png miou.png the curves
 predictions/      masks of the first validation images after each epoch
 tensorboard/
@@ -11,8 +11,12 @@ tensorboard/
 
 import csv
 import json
+import os
 import platform
+import shutil
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -20,12 +24,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from torch import nn
 
 from seglib.files import written_aside
 from seglib.models import load_model
 
 Row = dict[str, float]
+CONFIG, LAST, BEST, LOCK = "config.json", "last/checkpoint.pth", "best_model.pth", "last/.lock"
+LOCK_WAIT = 15  # seconds: the workers of a process that was killed hold its lock until they notice
 
 
 @dataclass
@@ -35,11 +42,13 @@ class Run:
     Attributes:
         dir: the run folder. history: a row an epoch, keys as the columns of history.csv.
         finished: whether training ended, by its last epoch or by early stopping.
+        about: its id; versions, device and time of its first call.
     """
 
     dir: Path
     history: list[Row] = field(default_factory=list)
     finished: bool = False
+    about: dict[str, Any] = field(default_factory=dict)
 
     @property
     def best(self) -> Row:
@@ -53,7 +62,7 @@ class Run:
 
     def model(self) -> nn.Module:
         """The model of the best epoch, in eval mode, on the CPU."""
-        return load_model(self.dir / "best_model.pth")
+        return load_model(self.dir / BEST)
 
     def column(self, name: str) -> list[float]:
         """One column of the history, first epoch to last."""
@@ -66,31 +75,101 @@ def best_epoch(history: list[Row]) -> int:
     return scores.index(max(scores)) + 1
 
 
-def open_run(run_dir: str | Path, settings: dict[str, Any], about: dict[str, Any]) -> Run:
+# ------------------------------------------------------------------------------------------------ opening a folder
+
+
+@contextmanager
+def locked(run_dir: Path, wait: float = LOCK_WAIT) -> Iterator[None]:
+    """Have a run folder to oneself: two trainings in one folder would overwrite each other's checkpoints.
+
+    Raises:
+        RuntimeError: another process trains there.
+        OSError: there can be no such folder.
+    """
+    lock = FileLock(run_dir / LOCK)
+    try:
+        (run_dir / LOCK).parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(f"cannot write {run_dir}: {error.strerror}. Choose a folder that may be written to.") from error
+    try:
+        lock.acquire(timeout=wait)
+    except Timeout:
+        raise RuntimeError(
+            f"another process trains in {run_dir}: wait for it or stop it (a notebook in another tab, perhaps), or "
+            "choose another run_dir"
+        ) from None
+    except (OSError, NotImplementedError):  # a file system without locks, or one that will be found to be read-only
+        pass
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def open_run(
+    run_dir: str | Path, settings: dict[str, Any], about: dict[str, Any], mirror: str | Path | None = None
+) -> tuple[Run, dict[str, Any] | None]:
     """Open a run folder to train in, or to go on in.
 
     Args:
-        settings: what decides the outcome; a run goes on only under the very same.
-        about: what is good to know: versions, device.
+        settings: what decides the outcome, as plain JSON; a run goes on only under the very same, though more epochs
+            may do: see `check_settings`.
+        about: what is good to know: versions, device. Kept from the run's first call.
+        mirror: the folder that holds copies of the run's checkpoints, from which they are restored where this one has
+            none that can be read.
+
+    Returns:
+        The run, and its last checkpoint, None if it has none yet.
 
     Raises:
-        ValueError: the folder holds a run with other settings; names what differs.
-        OSError: the folder cannot be written to.
+        ValueError: the folder, or its mirror, holds a run with other settings, naming what differs; or a damaged
+            checkpoint and no better copy of it.
+        OSError: the folder cannot be written to; the place of the mirror is not there.
     """
-    run_dir = Path(run_dir)
-    config = run_dir / "config.json"
-    settings = json.loads(json.dumps(settings))
-    if config.is_file():
-        differing = differences(json.loads(config.read_text())["settings"], settings)
-        if differing:
-            listed = "\n".join(f"  {line}" for line in differing)
-            raise ValueError(
-                f"{run_dir} holds a run with other settings:\n{listed}\n"
-                "Choose another run_dir for the new ones, or delete that folder to train it anew."
-            )
-    else:
-        write_json(config, {"settings": settings, "about": about})
-    return Run(run_dir)
+    run_dir, mirror = Path(run_dir), None if mirror is None else Path(mirror)
+    for left in run_dir.rglob(".*.part*"):  # by a process that was killed while it wrote
+        left.unlink()
+    state = read_or_restore(run_dir, mirror)
+    kept = state or read_config(run_dir) or {"settings": settings, "about": about}
+    check_settings(kept["settings"], settings, run_dir)
+    if mirror is not None and (there := read_config(mirror)):
+        check_settings(there["settings"], settings, mirror)
+    if read_config(run_dir) != {"settings": settings, "about": kept["about"]}:
+        write_json(run_dir / CONFIG, {"settings": settings, "about": kept["about"]})
+    return Run(run_dir, state["history"] if state else [], about=kept["about"]), state
+
+
+def read_config(folder: Path) -> dict[str, Any] | None:
+    """What a run folder's config.json says; None where it cannot be read."""
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        return {"settings": config["settings"], "about": config["about"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def check_settings(before: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
+    """Raise ValueError, naming what differs, where a run must not go on under these settings.
+
+    More epochs than before are no other run, unless the learning rate depends on how many there are.
+    """
+    differing = differences(before, now)
+    if not differing:
+        return
+    reason = ""
+    more = now["config"]["epochs"] > before.get("config", {}).get("epochs", 0)
+    if more and len(differing) == 1 and differing[0].startswith("config.epochs:"):
+        if now["config"]["scheduler"] != "cosine":
+            return
+        reason = (
+            "\nA cosine schedule brings the learning rate down to nothing at the last epoch: with more epochs, those "
+            "already done would have had another rate."
+        )
+    listed = "\n".join(f"  {line}" for line in differing)
+    raise ValueError(
+        f"{folder} holds a run with other settings:\n{listed}{reason}\n"
+        "Choose another run_dir (or mirror) for the new ones, or delete that folder to train it anew."
+    )
 
 
 def differences(before: Any, now: Any, name: str = "") -> list[str]:
@@ -105,6 +184,93 @@ def differences(before: Any, now: Any, name: str = "") -> list[str]:
     return [] if before == now else [f"{name}: {before} then, {now} now"]
 
 
+# ------------------------------------------------------------------------------------------------ checkpoints
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a file that `seglib.train` saved to go on from.
+
+    Raises:
+        ValueError: it is cut short, empty, or something else.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        missing = {"settings", "about", "model", "optimizer", "history", "epoch"} - set(state)
+    except Exception as error:  # zip, pickle, tensor and disk errors: whatever it is, it cannot be gone on from
+        raise ValueError(f"{path} is damaged, or no checkpoint ({type(error).__name__})") from error
+    if missing:
+        raise ValueError(f"{path} is no checkpoint to go on from: it lacks {', '.join(sorted(missing))}")
+    return state
+
+
+def read_or_restore(run_dir: Path, mirror: Path | None) -> dict[str, Any] | None:
+    """The last checkpoint of a run folder; where it has none that can be read, of its mirror, copied back."""
+    here = run_dir / LAST
+    try:
+        if here.is_file():
+            return read_checkpoint(here)
+        damage = None
+    except ValueError as error:
+        damage = error
+    if mirror is not None:
+        check_place(mirror)
+    if mirror is not None and (mirror / LAST).is_file():
+        state = read_checkpoint(mirror / LAST)
+        for name in (BEST, LAST):
+            if (mirror / name).is_file():
+                with written_aside(run_dir / name) as aside:
+                    shutil.copyfile(mirror / name, aside)
+        print(f"{'No checkpoint' if damage is None else damage} in {run_dir}: restored from {mirror}.")
+        return state
+    if damage is not None:
+        raise ValueError(
+            f"{damage}. Put a good copy in its place; or delete {run_dir}, and the same call trains anew."
+        ) from damage
+    return None
+
+
+def check_place(mirror: Path) -> None:
+    """Raise FileNotFoundError where a mirror has no place to be. It is never made: a Drive that is not mounted would
+    be taken for an empty one, and the folder made in its place would keep it from being mounted."""
+    if not mirror.parent.is_dir():
+        raise FileNotFoundError(
+            f"no folder {mirror.parent} for the mirror {mirror.name}: mount the drive that it is on, or make the "
+            "folder; mirror=None trains without"
+        )
+
+
+def mirror_run(run_dir: Path, mirror: Path) -> bool:
+    """Copy a run's settings and checkpoints to a second folder, say on Google Drive, and tell whether that went well.
+
+    All are copied aside before the first is renamed, so that a disk that fills up or goes away leaves the copies of
+    before. Where it fails the reason is printed and nothing raised: the next checkpoint's copy makes up for it.
+    """
+    names = [name for name in (CONFIG, BEST, LAST) if (run_dir / name).is_file()]
+    asides = [(mirror / name).with_name(f".{Path(name).name}.part") for name in names]
+    try:
+        check_place(mirror)
+        (mirror / LAST).parent.mkdir(parents=True, exist_ok=True)
+        for name, aside in zip(names, asides, strict=True):
+            shutil.copyfile(run_dir / name, aside)
+            if aside.stat().st_size != (run_dir / name).stat().st_size:
+                raise OSError(f"{aside} was cut short")
+        for name, aside in zip(names, asides, strict=True):
+            os.replace(aside, mirror / name)
+    except OSError as error:
+        print(f"The mirror {mirror} could not be written ({error}): tried again after the next checkpoint.", flush=True)
+        return False
+    return True
+
+
+def is_mirrored(run_dir: Path, mirror: Path) -> bool:
+    """Whether the mirror's copy of the last checkpoint is as long and not older."""
+    try:
+        here, there = (run_dir / LAST).stat(), (mirror / LAST).stat()
+    except OSError:
+        return False
+    return here.st_size == there.st_size and there.st_mtime >= here.st_mtime
+
+
 def write_json(path: Path, content: Any) -> None:
     """Write JSON aside, then rename."""
     with written_aside(path) as aside:
@@ -112,12 +278,14 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def save_torch(path: Path, content: Any) -> None:
-    """torch.save aside, then rename; a disk that is full is an OSError that names the file."""
+    """torch.save aside, onto the disk itself, then rename; a disk that is full is an OSError that names the file."""
     with written_aside(path) as aside:
         try:
             torch.save(content, aside)
         except RuntimeError as error:  # the zip writer's way to say that the disk is full
             raise OSError(str(error)) from error
+        with aside.open("rb+") as file:
+            os.fsync(file.fileno())  # else a machine that loses power may be left with the new name and no bytes
 
 
 def write_history(path: Path, history: list[Row]) -> None:
@@ -161,46 +329,3 @@ def about_this_machine() -> dict[str, Any]:
         "versions": packages,
         "started": datetime.now().astimezone().isoformat(timespec="seconds"),
     }
-
-
-class Trackers:
-    """Where each epoch's numbers go besides history.csv: TensorBoard, and Weights & Biases when asked for.
-
-    Args:
-        names: any of "tensorboard", "wandb". epoch: how many epochs there are already.
-    """
-
-    def __init__(self, names: tuple[str, ...], run_dir: Path, settings: dict[str, Any], epoch: int) -> None:
-        unknown = set(names) - {"tensorboard", "wandb"}
-        if unknown:
-            raise ValueError(f"no tracker {sorted(unknown)}; there are tensorboard and wandb")
-        self.board = self.wandb = None
-        if "tensorboard" in names:
-            from torch.utils.tensorboard import SummaryWriter  # takes seconds to import
-
-            self.board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=epoch + 1)
-        if "wandb" in names:
-            try:
-                import wandb
-            except ModuleNotFoundError:
-                raise ModuleNotFoundError("Weights & Biases is not installed: pip install wandb") from None
-            about = json.loads((run_dir / "config.json").read_text())["about"]  # a run that goes on, goes on there too
-            self.wandb = wandb.init(
-                project="seglib", name=run_dir.name, id=about["id"], resume="allow", dir=str(run_dir), config=settings
-            )
-
-    def log(self, row: Row) -> None:
-        """Log one epoch."""
-        numbers = {key: value for key, value in row.items() if key != "epoch"}
-        if self.board is not None:
-            for key, value in numbers.items():
-                self.board.add_scalar(key, value, row["epoch"])
-        if self.wandb is not None:
-            self.wandb.log(numbers, step=row["epoch"])
-
-    def close(self) -> None:
-        """Write out what is still in memory."""
-        if self.board is not None:
-            self.board.close()
-        if self.wandb is not None:
-            self.wandb.finish()

@@ -1,83 +1,55 @@
 """fit(): the training loop, and what it needs around it."""
 
 import hashlib
+import json
 import os
 import sys
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
-from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, Sampler
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from torch import nn
+from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from seglib import plots, runs
 from seglib.datasets.common import class_names, file_names
-from seglib.masks import IGNORE, check_values, write_index_png
+from seglib.loading import (
+    Batches,
+    CheckedSamples,
+    Samples,
+    make_loader,
+    read_sample,
+    split,
+    stack,
+    stack_by_size,
+    watching_workers,
+)
+from seglib.losses import weight_of, weighted_mean
+from seglib.masks import write_index_png
 from seglib.metrics import ConfusionMatrix
 from seglib.models import logits_to_mask
+from seglib.processes import Interrupts, Processes
 from seglib.runs import Row, Run
-from seglib.transforms import augment as apply_augmentation
+from seglib.settings import (
+    Loss,
+    TrainConfig,
+    is_finished,
+    precision,
+    telling_what_needs_less_memory,
+    with_class_weights,
+)
+from seglib.state import WHAT_TO_TRY, Training, saving_when_stopped
+from seglib.trackers import Trackers
 from seglib.transforms import describe
 
-Loss = Callable[[Tensor, Tensor], Tensor]
-WHAT_TO_TRY = (
-    "look at the files; if they are sound, try a tenth of the learning rate. The checkpoint of the epoch before is "
-    "kept."
-)
 CURVES = ("loss.png", "miou.png")
 CHECK_EVERY = 50  # steps between looks at the loss: looking makes the GPU wait
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """The settings of a training run.
-
-    Args:
-        epochs: passes over the training data, at most.
-        batch_size: images a step; two or more for a model with batch norm.
-        lr: learning rate.
-        weight_decay: of the optimizer; decoupled from the gradient in "adamw".
-        optimizer: "adam", "adamw" or "sgd" (momentum 0.9).
-        scheduler: None; "plateau", which multiplies the rate by `plateau_factor` when the validation loss has not
-            fallen for `plateau_patience` epochs; "cosine", down to nothing at the last epoch.
-        seed: of the order of the images, of augmentation and of dropout.
-        workers: processes that read images; None: all cores where a GPU trains, none where the CPU does.
-        patience: stop when the validation loss has not fallen for so many epochs; None: never.
-        trackers: "tensorboard", "wandb".
-        previews: so many validation images have their prediction saved after each epoch, under predictions/.
-    """
-
-    epochs: int
-    batch_size: int
-    lr: float
-    weight_decay: float = 0.0
-    optimizer: str = "adam"
-    scheduler: str | None = None
-    seed: int = 0
-    workers: int | None = None
-    plateau_patience: int = 3
-    plateau_factor: float = 0.5
-    patience: int | None = None
-    trackers: tuple[str, ...] = ("tensorboard",)
-    previews: int = 4
-
-    def __post_init__(self) -> None:
-        whole = (self.epochs, self.batch_size, self.seed, self.previews, self.plateau_patience, self.patience or 0)
-        if any(not isinstance(value, int) or value < 0 for value in whole) or not self.lr > 0:
-            raise ValueError(f"lr must be above 0, and all that is counted a whole number, none negative: {self}")
-        if self.epochs < 1 or self.batch_size < 1 or self.patience == 0:
-            raise ValueError(f"epochs, batch_size and patience must be at least 1: {self}")
-        if self.optimizer not in ("adam", "adamw", "sgd"):
-            raise ValueError(f"no optimizer {self.optimizer!r}; there are adam, adamw, sgd")
-        if self.scheduler not in (None, "plateau", "cosine"):
-            raise ValueError(f"no scheduler {self.scheduler!r}; there are None, plateau, cosine")
 
 
 def fit(
@@ -89,7 +61,15 @@ def fit(
     run_dir: str | Path,
     augment: Any = None,
 ) -> Run:
-    """Train a model in one process; called again after an interruption, go on where it stopped.
+    """Train a model; called again after an interruption of any kind, go on where the last checkpoint stands.
+
+    On a CPU the end is then the same, bit for bit, as without the interruption. Ctrl-C (a notebook's stop button) saves
+    the step that was just done before KeyboardInterrupt goes on its way.
+
+    Started by `torchrun` or accelerate's `notebook_launcher`, several processes train as one. They, and `accumulate`,
+    make the step of one large batch, up to rounding, for cross-entropy and BCE: each part weighs as much as it has
+    pixels that count. Not for Dice, whose ratio of sums over a batch is no sum over its parts; nor with batch norm,
+    which normalises each part by that part's own statistics (those that are kept are the main process's).
 
     Args:
         model: images (B, 3, H, W) uint8 -> logits (B, C, H, W), as all of seglib.models.
@@ -104,94 +84,116 @@ def fit(
         last epoch.
 
     Raises:
-        ValueError: settings other than those of the run in `run_dir`; images of different sizes in a training batch; a
-            mask value that is no class; a batch size of one for a model with batch norm.
+        ValueError: settings other than those of the run in `run_dir`; a damaged checkpoint; images of different sizes
+            in a training batch; a mask value that is no class; a batch size of one for a model with batch norm.
         FloatingPointError: the loss became NaN or infinite; says where.
+        torch.OutOfMemoryError: says what of, and which settings need less.
+        RuntimeError: another process trains in `run_dir`; a worker died, and which file it was reading.
+        OSError: the run folder cannot be written to.
     """
-    accelerator = Accelerator(mixed_precision=precision())
-    if accelerator.num_processes > 1:
-        raise NotImplementedError("fit trains in one process: start it without a launcher")
-    device = accelerator.device
+    accelerator = make_accelerator()
+    processes, device = Processes(accelerator), accelerator.device
+    loss = with_class_weights(loss, config.class_weights)
     names, image_size = check_fit(model, train_data, val_data, config, augment)
-    num_classes = len(names)
-    settings = run_settings(model, train_data, val_data, loss, config, augment, image_size)
-    run = runs.open_run(run_dir, settings, runs.about_this_machine())
+    settings = run_settings(model, train_data, val_data, loss, config, augment, image_size, processes.count)
 
-    samples = Samples(train_data, num_classes, augment, config.seed)
-    batches = Batches(len(samples), config.batch_size, config.seed)
-    loader = make_loader(samples, device, config.workers, batch_sampler=batches, collate_fn=stack, keep_workers=True)
-    model = model.to(device, memory_format=torch.channels_last)  # faster, on the CPU too
-    optimizer = make_optimizer(model, config)
-    scheduler = make_scheduler(optimizer, config)
-    restore(run, accelerator, model, optimizer, scheduler)
-    run.finished = is_finished(run.history, config)
-    if run.finished:
-        print(f"{run.dir} is finished ({len(run.history)} epochs): nothing to train. Another run_dir trains anew.")
-        if not (run.dir / CURVES[-1]).is_file():  # killed after its last checkpoint
-            write_summary(run)
-        return run
-    if run.history:
-        print(f"Going on after epoch {len(run.history)} of {config.epochs} in {run.dir}.")
-    trackers = runs.Trackers(config.trackers, run.dir, settings, len(run.history))
-    with prepared(accelerator, model, optimizer, trackers) as (model, optimizer):
+    with ExitStack() as ending:
+        if processes.main:
+            ending.enter_context(runs.locked(Path(run_dir)))
+        about = runs.about_this_machine()
+        run, state = processes.from_main(lambda: runs.open_run(run_dir, settings, about, config.mirror))
+        model.to(device, memory_format=torch.channels_last)  # faster, on the CPU too
+        training = Training(run, settings, config, model, names, accelerator, processes)
+        if state is not None:
+            training.restore(state)
+        run.finished = is_finished(run.history, config)
+        if run.finished:
+            processes.from_main(lambda: tidy_finished(run, config))
+            return run
+
+        samples = Samples(train_data, len(names), augment, config.seed)
+        batches = Batches(len(samples), config.batch_size, config.seed, config.accumulate, processes)
+        loader = make_loader(samples, device, config.workers, keep=True, batch_sampler=batches, collate_fn=stack)
+        trackers = Trackers(config.trackers if processes.main else (), run, settings)
+        interrupts = Interrupts(processes)
+        for watch in (
+            watching_workers(loader),
+            telling_what_needs_less_memory(config, image_size, device),
+            trackers,
+            lent(accelerator, model),
+            interrupts,
+            saving_when_stopped(training),
+        ):
+            ending.enter_context(watch)
+        wrapped, optimizer = accelerator.prepare(model, training.optimizer)
+        training.say_where_it_begins(len(batches))
+
         while not run.finished:
-            epoch, started = len(run.history) + 1, time.perf_counter()
-            torch.manual_seed(config.seed * 1_000_003 + epoch)  # dropout: the same in an epoch that is done again
-            batches.epoch = epoch
+            epoch, tally = len(run.history) + 1, training.tally
+            batches.epoch, batches.first = epoch, tally.steps
+            training.set_generators(epoch)
             model.train()
-            values, weights, files = [], [], []
-            for images, masks, batch_files in progress(loader, f"epoch {epoch}/{config.epochs}"):
-                images = images.to(device, non_blocking=True).contiguous(memory_format=torch.channels_last)
-                masks = masks.to(device, non_blocking=True)
-                value = loss(model(images), masks)
-                optimizer.zero_grad()
-                accelerator.backward(value)
-                optimizer.step()
-                values.append(value.detach())
-                weights.append((masks != IGNORE).sum())
-                files.append(batch_files)
-                if len(values) % CHECK_EVERY == 0:
-                    check_finite(values, files, epoch, optimizer)
-            check_finite(values, files, epoch, optimizer)
+            for images, masks, files in progress(loader, f"epoch {epoch}/{config.epochs}", tally.steps):
+                with interrupts.held():
+                    total, stop, due = training.agree(weight_of(loss, masks), interrupts.asked)
+                    optimizer.zero_grad()
+                    parts = split(images, masks, files, config.batch_size)
+                    for part, (images, masks, files) in enumerate(parts, 1):
+                        weight = weight_of(loss, masks)
+                        images = images.to(device, non_blocking=True).contiguous(memory_format=torch.channels_last)
+                        masks = masks.to(device, non_blocking=True)
+                        with nullcontext() if part == len(parts) else accelerator.no_sync(wrapped):
+                            value = loss(wrapped(images), masks)
+                            # Gradients are averaged over the processes; times their number, it is their sum.
+                            accelerator.backward(value * (processes.count * weight / total))
+                        tally.add(value.detach(), weight, files)
+                    if config.max_grad_norm is not None:
+                        accelerator.clip_grad_norm_(model.parameters(), config.max_grad_norm)
+                    optimizer.step()
+                    training.warmup.step()
+                    tally.steps += 1
+                    if tally.steps % CHECK_EVERY == 0:
+                        training.check()
+                    if stop:
+                        raise KeyboardInterrupt
+                    if due:
+                        training.save()
+            training.check()
 
-            measured = measure(model, val_data, loss, config.batch_size, config.workers, num_classes)
+            processes.copy_from_main(model.buffers())  # the statistics of batch norm
+            measured = measure(model, val_data, loss, config.batch_size, config.workers, len(names), processes)
             if not np.isfinite(measured.loss):
                 raise FloatingPointError(f"the validation loss became {measured.loss} in epoch {epoch}: {WHAT_TO_TRY}")
-            row = {"epoch": epoch, "train_loss": weighted_mean(values, weights), **scores(measured, names)}
-            row |= {"lr": optimizer.param_groups[0]["lr"], "seconds": time.perf_counter() - started}
-            run.history.append(row)
-            if config.scheduler == "plateau":
-                scheduler.step(row["val_loss"])
-            elif scheduler is not None:
-                scheduler.step()
+            row = {"epoch": epoch, "train_loss": training.mean_loss(), **scores(measured, names)}
+            row |= {"lr": training.rate, "seconds": tally.seconds}
+            with interrupts.held():
+                training.end_epoch(processes.gather(row)[0])
+                processes.from_main(lambda: save_previews(run, model, val_data, names, config.previews))
+                training.save()
+                trackers.log(row)
+                if processes.main:
+                    print(epoch_line(run, config.epochs), flush=True)
 
-            # In this order a kill between any two leaves a folder from which the same call ends the same.
-            save_previews(run, model, val_data, names, config.previews)
-            weights_now = accelerator.unwrap_model(model).state_dict()
-            if run.best is row:
-                best = {"model": weights_now, "settings": settings["model"], "classes": names, "image_size": image_size}
-                runs.save_torch(run.dir / "best_model.pth", best | {"epoch": epoch, "val_iou": row["val_iou"]})
-            save_last(run, accelerator, weights_now, optimizer, scheduler)
-            runs.write_history(run.dir / "history.csv", run.history)
-            trackers.log(row)
-            run.finished = is_finished(run.history, config)
-            print(epoch_line(row, config.epochs, run), flush=True)
-
-    write_summary(run)
+        processes.from_main(lambda: write_summary(run))
     return run
 
 
 @contextmanager
-def prepared(
-    accelerator: Accelerator, model: nn.Module, optimizer: torch.optim.Optimizer, trackers: runs.Trackers
-) -> Iterator[tuple[nn.Module, Any]]:
-    """Lend model and optimizer to accelerate while they train; afterwards, whatever happened, take the model back."""
+def lent(accelerator: Accelerator, model: nn.Module) -> Iterator[None]:
+    """Let accelerate have the model while it trains; afterwards, whatever happened, take it back as it was."""
     try:
-        yield accelerator.prepare(model, optimizer)
+        yield
     finally:
-        trackers.close()
         accelerator.unwrap_model(model, keep_fp32_wrapper=False)
         model.__dict__.pop("_is_accelerate_prepared", None)  # else another fit would not wrap it again
+
+
+def make_accelerator() -> Accelerator:
+    """Where and how to compute. On a CPU accelerate has to be told that several processes belong together: left alone,
+    each would train by itself."""
+    together_on_cpu = int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.cuda.is_available()
+    alike = DistributedDataParallelKwargs(broadcast_buffers=False)  # done once an epoch, in `fit`
+    return Accelerator(mixed_precision=precision(), cpu=together_on_cpu, kwargs_handlers=[alike])
 
 
 def check_fit(
@@ -222,125 +224,6 @@ def check_fit(
     return names, tuple(first.shape[-2:])
 
 
-# ------------------------------------------------------------------------------------------------ samples and batches
-
-
-class Samples(Dataset):
-    """The training samples of (epoch, index): checked, augmented by what (seed, epoch, index) draws."""
-
-    def __init__(self, data: Dataset, num_classes: int | None, augment: Any, seed: int) -> None:
-        self.data, self.num_classes, self.augment, self.seed = data, num_classes, augment, seed
-
-    def __len__(self) -> int:
-        return len(self.data)
-
-    def __getitem__(self, position: tuple[int, int]) -> tuple[Tensor, Tensor, str]:
-        """Image (3, H, W) uint8, mask (H, W) uint8, name."""
-        epoch, index = position
-        image, mask, name = read_sample(self.data, index, self.num_classes)
-        if self.augment is not None:
-            changed = apply_augmentation(
-                self.augment, image.permute(1, 2, 0).numpy(), mask.numpy(), (self.seed, epoch, index)
-            )
-            image = torch.from_numpy(np.ascontiguousarray(changed[0].transpose(2, 0, 1)))
-            mask = torch.from_numpy(np.ascontiguousarray(changed[1]))
-        return image, mask, name
-
-
-def read_sample(data: Dataset, index: int, num_classes: int | None = None) -> tuple[Tensor, Tensor, str]:
-    """Sample `index` of any data set of pairs or triples, checked on the CPU: image, uint8 mask, name."""
-    image, mask, *rest = data[index]
-    name = str(rest[0]) if rest else f"sample {index}"
-    if image.dtype != torch.uint8:
-        raise ValueError(f"{name}: images are uint8, 0-255, not {image.dtype}: the model brings them to its own scale")
-    if image.ndim != 3 or image.shape[1:] != mask.shape:
-        raise ValueError(
-            f"{name}: image {tuple(image.shape)} and mask {tuple(mask.shape)} do not fit: (3, H, W) "
-            "and (H, W) were expected"
-        )
-    if num_classes is not None:
-        check_values(mask.numpy(), num_classes, name)
-    return image, mask.to(torch.uint8), name
-
-
-class Batches(Sampler):
-    """Batches of (epoch, index), shuffled by (seed, epoch). The pairs carry the epoch to the workers.
-
-    No batch holds a single image unless the batch size is one: a last one that would takes an image from the batch
-    before it, or joins it; a data set of one image gives it twice. Batch norm in training needs two.
-    """
-
-    def __init__(self, count: int, batch_size: int, seed: int) -> None:
-        self.count, self.batch_size, self.seed, self.epoch = count, batch_size, seed, 1
-
-    def __len__(self) -> int:
-        return len(self._batches())
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        for batch in self._batches():
-            yield [(self.epoch, index) for index in batch]
-
-    def _batches(self) -> list[list[int]]:
-        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.count).tolist()
-        size = self.batch_size
-        batches = [order[start : start + size] for start in range(0, self.count, size)]
-        if size == 1 or len(batches[-1]) > 1:
-            return batches
-        if len(batches) == 1:
-            return [batches[0] * 2]
-        if size == 2:
-            return [*batches[:-2], batches[-2] + batches[-1]]
-        return [*batches[:-2], batches[-2][:-1], [batches[-2][-1], *batches[-1]]]
-
-
-def stack(samples: Sequence[tuple[Tensor, Tensor, str]]) -> tuple[Tensor, Tensor, list[str]]:
-    """Samples of one size -> images (B, 3, H, W), masks (B, H, W), names."""
-    images, masks, names = zip(*samples, strict=True)
-    if len({image.shape for image in images}) > 1:
-        sizes = ", ".join(f"{name} {tuple(image.shape[1:])}" for image, name in zip(images, names, strict=True))
-        raise ValueError(
-            f"images of different sizes in one training batch: {sizes}. Give the data set "
-            "transform=seglib.transforms.resize(height, width)"
-        )
-    return torch.stack(images), torch.stack(masks), list(names)
-
-
-class CheckedSamples(Dataset):
-    """Validation samples: checked, never augmented."""
-
-    def __init__(self, data: Dataset, num_classes: int) -> None:
-        self.data, self.num_classes = data, num_classes
-
-    def __len__(self) -> int:
-        return len(self.data)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, str]:
-        return read_sample(self.data, index, self.num_classes)
-
-
-def stack_by_size(samples: Sequence[tuple[Tensor, Tensor, str]]) -> list[tuple[Tensor, Tensor, list[str]]]:
-    """Samples of any sizes -> a batch for each size: padding to the largest would change predictions."""
-    by_size: dict[torch.Size, list] = {}
-    for sample in samples:
-        by_size.setdefault(sample[0].shape, []).append(sample)
-    return [stack(group) for group in by_size.values()]
-
-
-def make_loader(
-    data: Dataset, device: torch.device, workers: int | None, keep_workers: bool = False, **settings: Any
-) -> DataLoader:
-    """A DataLoader with as many workers as suit the device: beside a CPU that trains they would only be in its way.
-
-    Args:
-        keep_workers: from one pass to the next.
-    """
-    if workers is None:
-        workers = min(os.cpu_count() or 1, 8) if device.type == "cuda" else 0
-    # A generator of its own: else it would draw from torch's, and dropout would depend on the number of workers.
-    settings |= {"persistent_workers": keep_workers and workers > 0, "pin_memory": device.type == "cuda"}
-    return DataLoader(data, num_workers=workers, generator=torch.Generator(), **settings)
-
-
 # ------------------------------------------------------------------------------------------------ measuring
 
 
@@ -360,32 +243,40 @@ def measure(
     batch_size: int = 8,
     workers: int | None = None,
     num_classes: int | None = None,
+    processes: Processes | None = None,
 ) -> Measured:
     """Measure a model on a data set, at whatever sizes its images have.
 
     Args:
         data: a Dataset or Subset of (image, mask) or (image, mask, name).
         num_classes: None: two, or as many as `data` has names for.
+        processes: those that measure together, every one of which has to make this call; None: this one alone. They
+            share out whole batches, so that each image counts once, and in the batch that one process would put it in.
 
     Returns:
-        One confusion matrix of all pixels, and the loss averaged over the pixels that count.
+        One confusion matrix of all pixels, and the loss averaged over the pixels that count; the same in each process.
     """
-    device = next(model.parameters()).device
+    device, processes = next(model.parameters()).device, processes or Processes()
     num_classes = num_classes or max(2, len(class_names(data) or ()))
     matrix = ConfusionMatrix(num_classes)
-    loader = make_loader(
-        CheckedSamples(data, num_classes), device, workers, batch_size=batch_size, collate_fn=stack_by_size
-    )
+    batches = np.split(np.arange(len(data)), range(batch_size, len(data), batch_size))
+    mine = [batch.tolist() for batch in batches[processes.index :: processes.count]]
+    samples = CheckedSamples(data, num_classes)
+    loader = make_loader(samples, device, workers, batch_sampler=mine, collate_fn=stack_by_size)
     model.eval()
-    values, weights = [], []
-    for groups in loader:
-        for images, masks, _ in groups:
-            logits, masks = model(images.to(device)), masks.to(device)
-            matrix.update(logits_to_mask(logits), masks)
-            if loss is not None:
-                values.append(loss(logits, masks))
-                weights.append((masks != IGNORE).sum())
-    return Measured(matrix, weighted_mean(values, weights) if values else float("nan"))
+    found = []  # for each batch: (loss, weight) of its images of each size
+    with watching_workers(loader):
+        for groups in loader:
+            found.append([])
+            for images, masks, _ in groups:
+                logits, on_device = model(images.to(device)), masks.to(device)
+                matrix.update(logits_to_mask(logits), on_device)
+                if loss is not None:
+                    found[-1].append((loss(logits, on_device), weight_of(loss, masks)))
+    processes.sum(matrix.matrix)
+    everyones = processes.gather([[(value.item(), weight) for value, weight in batch] for batch in found])
+    in_order = [everyones[number % processes.count][number // processes.count] for number in range(len(batches))]
+    return Measured(matrix, weighted_mean(sum(in_order, [])))
 
 
 def scores(measured: Measured, names: Sequence[str]) -> Row:
@@ -404,61 +295,7 @@ def scores(measured: Measured, names: Sequence[str]) -> Row:
     }
 
 
-def weighted_mean(values: list[Tensor], weights: list[Tensor]) -> float:
-    """The mean of batch losses, each weighing as much as it has pixels that count; 0 where none has any."""
-    value, weight = torch.stack(values).cpu().double(), torch.stack(weights).cpu().double()  # a Mac's GPU has no double
-    return ((value * weight).sum() / weight.sum().clamp(min=1)).item()
-
-
-def check_finite(values: list[Tensor], files: list[list[str]], epoch: int, optimizer: Any) -> None:
-    """Raise FloatingPointError, naming epoch, step and files, where one of an epoch's losses is NaN or infinite."""
-    bad = (~torch.stack(values).isfinite()).nonzero()
-    if len(bad):
-        step = int(bad[0])
-        raise FloatingPointError(
-            f"the loss became {values[step].item()} in epoch {epoch}, step {step + 1}, on {', '.join(files[step])}, at "
-            f"learning rate {optimizer.param_groups[0]['lr']:g}: {WHAT_TO_TRY}"
-        )
-
-
 # ------------------------------------------------------------------------------------------------ settings and state
-
-
-def precision() -> str:
-    """Mixed precision on a GPU only: bf16 where the card computes in it, else fp16. A CPU is slower with it."""
-    if not torch.cuda.is_available():
-        return "no"
-    return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-
-
-def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """The optimizer that the settings name."""
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    if config.optimizer == "sgd":
-        return torch.optim.SGD(parameters, config.lr, momentum=0.9, weight_decay=config.weight_decay)
-    kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
-    return kind(parameters, config.lr, weight_decay=config.weight_decay)
-
-
-def make_scheduler(optimizer: torch.optim.Optimizer, config: TrainConfig) -> Any:
-    """The schedule that the settings name, stepped once an epoch; None for a constant rate."""
-    if config.scheduler == "plateau":
-        return torch.optim.lr_scheduler.ReduceLROnPlateau(
-            optimizer, factor=config.plateau_factor, patience=config.plateau_patience
-        )
-    if config.scheduler == "cosine":
-        return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=config.epochs)
-    return None
-
-
-def is_finished(history: list[Row], config: TrainConfig) -> bool:
-    """Whether all epochs are done, or the validation loss has not fallen for `patience` epochs."""
-    if len(history) >= config.epochs:
-        return True
-    if config.patience is None or not history:
-        return False
-    losses = [row["val_loss"] for row in history]
-    return len(losses) - 1 - losses.index(min(losses)) >= config.patience
 
 
 def run_settings(
@@ -469,12 +306,15 @@ def run_settings(
     config: TrainConfig,
     augment: Any,
     image_size: tuple[int, int],
+    processes: int,
 ) -> dict[str, Any]:
     """All that decides how a run ends, as plain JSON."""
-    decides = {key: value for key, value in asdict(config).items() if key not in ("workers", "trackers")}
+    free = ("workers", "trackers", "checkpoint_minutes", "mirror")
+    decides = {key: value for key, value in asdict(config).items() if key not in free}
     text = repr(loss)
-    return {
+    settings = {
         "config": decides,
+        "processes": processes,
         "precision": precision(),
         "model": getattr(model, "settings", None),
         "weights": getattr(model, "weights", None),  # that it starts from; a checkpoint has its own
@@ -483,6 +323,7 @@ def run_settings(
         "train_data": describe_data(train_data) | {"image_size": list(image_size)},
         "val_data": describe_data(val_data),
     }
+    return json.loads(json.dumps(settings))
 
 
 def describe_data(data: Dataset) -> dict[str, Any]:
@@ -490,31 +331,6 @@ def describe_data(data: Dataset) -> dict[str, Any]:
     names = file_names(data)
     digest = None if names is None else hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
     return {"samples": len(data), "files": digest, "classes": class_names(data)}
-
-
-def save_last(run: Run, accelerator: Accelerator, weights: dict, optimizer: Any, scheduler: Any) -> None:
-    """Save all that the next epoch depends on."""
-    state = {"model": weights, "optimizer": optimizer.state_dict(), "history": run.history}
-    if scheduler is not None:
-        state["scheduler"] = scheduler.state_dict()
-    if accelerator.scaler is not None:
-        state["scaler"] = accelerator.scaler.state_dict()
-    runs.save_torch(run.dir / "last" / "checkpoint.pth", state)
-
-
-def restore(run: Run, accelerator: Accelerator, model: nn.Module, optimizer: Any, scheduler: Any) -> None:
-    """Bring everything to where the last checkpoint left it, if there is one."""
-    path = run.dir / "last" / "checkpoint.pth"
-    if not path.is_file():
-        return
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    if scheduler is not None:
-        scheduler.load_state_dict(state["scheduler"])
-    if accelerator.scaler is not None:
-        accelerator.scaler.load_state_dict(state["scaler"])
-    run.history = state["history"]
 
 
 # ------------------------------------------------------------------------------------------------ what a person sees
@@ -527,20 +343,44 @@ def write_summary(run: Run) -> None:
     plots.save(plots.metric_curves(run.history, ["val_miou", "val_iou"]), run.dir / CURVES[1])
 
 
-def progress(steps: Iterable, title: str) -> Any:
-    """A plain text bar that is gone when the steps are done; none in a log file."""
-    watched = sys.stdout.isatty() or "ipykernel" in sys.modules
-    return tqdm(steps, desc=title, leave=False, file=sys.stdout, ncols=80, mininterval=0.5, disable=not watched)
+def tidy_finished(run: Run, config: TrainConfig) -> None:
+    """Say that there is nothing to train; do what was left undone by a process that was killed at its very end."""
+    print(f"{run.dir} is finished ({len(run.history)} epochs): nothing to train. Another run_dir trains anew.")
+    curves, last = run.dir / CURVES[-1], run.dir / runs.LAST
+    if not curves.is_file() or curves.stat().st_mtime < last.stat().st_mtime:
+        write_summary(run)
+    if config.mirror is not None and not runs.is_mirrored(run.dir, Path(config.mirror)):
+        runs.mirror_run(run.dir, Path(config.mirror))
 
 
-def epoch_line(row: Row, epochs: int, run: Run) -> str:
-    """One finished epoch in one line."""
-    best = "  best so far" if run.best is row else ""
+def progress(steps: Iterable, title: str, done: int = 0) -> Any:
+    """A plain text bar that is gone when the steps are done; none in a log file, nor in any process but the first.
+
+    Args:
+        done: how many were done before these.
+    """
+    watched = (sys.stdout.isatty() or "ipykernel" in sys.modules) and os.environ.get("RANK", "0") == "0"
+    shown = {"leave": False, "file": sys.stdout, "ncols": 80, "mininterval": 0.5, "disable": not watched}
+    return tqdm(steps, desc=title, initial=done, total=len(steps), **shown)
+
+
+def epoch_line(run: Run, epochs: int) -> str:
+    """The last finished epoch in one line."""
+    row = run.history[-1]
+    left = "" if run.finished else f", {duration((epochs - len(run.history)) * run.seconds / len(run.history))} left"
     return (
         f"epoch {row['epoch']:>{len(str(epochs))}}/{epochs}  train loss {row['train_loss']:.4f}  "
         f"val loss {row['val_loss']:.4f}  val IoU {row['val_iou']:.4f}  lr {row['lr']:.1e}  "
-        f"{row['seconds']:.1f} s{best}"
+        f"{row['seconds']:.1f} s{left}{'  best so far' if run.best is row else ''}"
     )
+
+
+def duration(seconds: float) -> str:
+    """A length of time as a person would say it: 40 s, 12 min, 3 h 20 min."""
+    minutes = round(seconds / 60)
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
 
 
 @torch.no_grad()

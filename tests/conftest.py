@@ -91,8 +91,12 @@ def server(monkeypatch):
 
 
 def pytest_terminal_summary(terminalreporter):
-    """Say how much the local web server did to the downloads."""
+    """Say what was done to the downloads by the local web server, and to trainings by faults/."""
     performed = sys.modules["server"].PERFORMED if "server" in sys.modules else {}
     if performed:
         listed = ", ".join(f"{name} {count}" for name, count in performed.most_common())
         terminalreporter.write_line(f"local server: {performed.total()} faults performed ({listed})")
+    if "victims" in sys.modules:
+        tried, survived = sys.modules["victims"].TRIED, sys.modules["victims"].SURVIVED
+        listed = ", ".join(f"{name} {survived[name]} of {count}" for name, count in tried.most_common())
+        terminalreporter.write_line(f"training: {survived.total()} of {tried.total()} faults survived ({listed})")

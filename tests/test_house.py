@@ -21,8 +21,21 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 ADDRESS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
 
 # What each module may import from seglib: always a module further down this list.
-LAYERS = ["lesson", "predict", "train", "runs", "plots", "datasets", "models", "losses", "metrics", "transforms"]
-LAYERS += ["masks", "files"]
+LAYERS = [
+    "lesson",
+    "predict",
+    "train",
+    "state",
+    "settings",
+    "trackers",
+    "runs",
+    "plots",
+    "loading",
+    "processes",
+    "datasets",
+    "models",
+]
+LAYERS += ["losses", "metrics", "transforms", "masks", "files"]
 
 
 def cells(path: Path, kind: str) -> list:

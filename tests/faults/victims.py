@@ -1,0 +1,179 @@
+"""Trainings to be killed: what a child process runs, and how its end is compared with that of another.
+
+The children are forked from a server that has imported everything, so that a killed one can be replaced at once.
+"""
+
+import io
+import multiprocessing
+import os
+import random
+import resource
+import signal
+import sys
+import traceback
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from multiprocessing import forkserver
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from discs import Discs
+from torch import nn
+
+from seglib import runs
+from seglib.losses import BCEDiceLoss
+from seglib.runs import Run
+from seglib.train import TrainConfig, fit
+from seglib.transforms import augmentation
+
+TRIED, SURVIVED = Counter(), Counter()  # faults, by kind; printed at the end of the tests
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(["victims", "torch._dynamo"])  # the second, torch imports with the first optimizer
+
+
+class Jittery(Discs):
+    """A data set that draws at random itself, with every generator there is."""
+
+    def __getitem__(self, index: int):
+        image, mask, name = super().__getitem__(index)
+        drawn = random.randrange(20) + np.random.randint(20) + torch.randint(20, (1,)).item()
+        return image // 2 + drawn, mask, name
+
+
+class Net(nn.Module):
+    """Batch norm, whose statistics have to be kept, and dropout, whose draws have to go on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        first = [nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(0.2)]
+        self.layers = nn.Sequential(*first, nn.Conv2d(8, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 1, 1))
+
+    def forward(self, images):
+        return self.layers(images.float() / 255)
+
+
+def train(run_dir: Path, count: int = 14, **settings) -> Run:
+    """A training whose every step is saved."""
+    chosen = {"epochs": 3, "batch_size": 3, "lr": 1e-2, "trackers": (), "previews": 1, "checkpoint_minutes": 0}
+    augment = augmentation(horizontal_flip=0.5, rotate=10, brightness=0.2)
+    config = TrainConfig(**chosen | settings)
+    return fit(Net(), Jittery(count), Discs(5), BCEDiceLoss(), config, run_dir, augment)
+
+
+def train_in_child(run_dir: Path, settings: dict, fault: tuple | None = None) -> None:
+    """`train` in a child process, to which something happens first: fault is a function and its arguments."""
+    torch.set_num_threads(1)
+    multiprocessing.set_start_method("fork", force=True)  # for the workers: the server's is slow to begin
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background would ignore it
+    printed = io.StringIO()
+    with log_of(run_dir).open("w") as log, redirect_stdout(printed), redirect_stderr(printed):
+        try:
+            if fault is not None:
+                fault[0](*fault[1:])
+            train(run_dir, **settings)
+        except BaseException:
+            traceback.print_exc()
+            sys.exit(1)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+            log.write(printed.getvalue())
+
+
+def log_of(run_dir: Path) -> Path:
+    """What a child printed, its error included."""
+    return run_dir.with_name(f"{run_dir.name}.log")
+
+
+def die_at(moment: str, call: int) -> None:
+    """Let this process be killed at the `call`-th file it writes: half-way through, before or after its renaming."""
+    save, rename, calls = torch.save, os.replace, Counter()
+
+    def now(name: str) -> bool:
+        calls[name] += 1
+        return name == moment and calls[name] == call
+
+    def dying_save(content, path):
+        save(content, path)
+        if now("half written"):
+            os.truncate(path, os.path.getsize(path) // 2)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def dying_rename(source, target):
+        if now("not yet renamed"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        rename(source, target)
+        if now("just renamed"):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    torch.save, os.replace = dying_save, dying_rename
+
+
+def start(run_dir: Path, settings: dict, fault: tuple | None = None):
+    """Start `train` in a child process; see `train_in_child`."""
+    run_dir.parent.mkdir(parents=True, exist_ok=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # from which the server imports
+        forkserver.ensure_running()
+    child = SERVER.Process(target=train_in_child, args=(run_dir, settings, fault))
+    child.start()
+    return child
+
+
+def finish(run_dir: Path, settings: dict) -> None:
+    """Let `train` run to its end in a child process."""
+    child = start(run_dir, settings)
+    child.join(120)
+    assert child.exitcode == 0, log_of(run_dir).read_text()
+
+
+def fail(run_dir: Path, settings: dict, fault: tuple | None = None) -> str:
+    """Let `train` end with an error in a child process: what it printed."""
+    log_of(run_dir).unlink(missing_ok=True)
+    child = start(run_dir, settings, fault)
+    child.join(120)
+    assert child.exitcode == 1, log_of(run_dir).read_text()
+    return log_of(run_dir).read_text()
+
+
+@contextmanager
+def fault(kind: str, count: int = 1) -> Iterator[None]:
+    """A fault is tried in the block, and survived if what the block asserts holds."""
+    TRIED[kind] += count
+    yield
+    SURVIVED[kind] += count
+
+
+def check_same_end(one: Path, other: Path) -> None:
+    """The same weights, optimizer, schedule, history and best model, bit for bit; times may differ."""
+    states = [torch.load(folder / runs.LAST, weights_only=True) for folder in (one, other)]
+    for state in states:
+        del state["about"]
+        for row in state["history"]:
+            del row["seconds"]
+        for name in ("seconds", "generators"):
+            del state["epoch"][name]
+    check_equal(*states)
+    check_equal(*(torch.load(folder / runs.BEST, weights_only=True) for folder in (one, other)))
+    tables = [runs.read_history(folder / "history.csv") for folder in (one, other)]
+    check_equal(*([{**row, "seconds": 0} for row in table] for table in tables))
+
+
+def check_equal(one, other, where: str = "") -> None:
+    """Assert that two nests of dicts, lists and tensors are equal, NaN being equal to NaN."""
+    assert type(one) is type(other), where
+    if isinstance(one, dict):
+        assert one.keys() == other.keys(), where
+        for key in one:
+            check_equal(one[key], other[key], f"{where}.{key}")
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(other), where
+        for number, pair in enumerate(zip(one, other, strict=True)):
+            check_equal(*pair, f"{where}[{number}]")
+    elif isinstance(one, torch.Tensor):
+        assert torch.equal(one, other), where
+    else:
+        assert one == other or (one != one and other != other), f"{where}: {one} and {other}"
