@@ -214,19 +214,18 @@ class Watched(Dataset):
 
 
 def make_loader(
-    samples: Samples | CheckedSamples, device: torch.device, workers: int | None, keep: bool = False, **settings: Any
+    samples: Samples | CheckedSamples, device: torch.device, workers: int | None, **settings: Any
 ) -> DataLoader:
     """A DataLoader with as many workers as suit the device: beside a CPU that trains they would only be in its way.
 
-    Args:
-        keep: the workers, from one pass to the next.
+    Its workers live from one pass to the next; see `watching_workers` for their end.
     """
     if workers is None:
         workers = min(os.cpu_count() or 1, 8) if device.type == "cuda" else 0
     if workers:
         check_can_be_sent(samples)
         samples = Watched(samples, workers)
-        settings |= {"persistent_workers": keep, "worker_init_fn": ignore_interrupts}
+        settings |= {"persistent_workers": True, "worker_init_fn": ignore_interrupts}
     # A generator of its own: else it would draw from torch's, and dropout would depend on the number of workers.
     settings |= {"pin_memory": device.type == "cuda", "generator": torch.Generator()}
     return DataLoader(samples, num_workers=workers, **settings)
@@ -246,10 +245,10 @@ def check_can_be_sent(samples: Dataset) -> None:
 
 
 @contextmanager
-def watching_workers(loader: DataLoader) -> Iterator[None]:
+def watching_workers(*loaders: DataLoader) -> Iterator[None]:
     """Where a worker dies (no memory, a decoder that crashes), say which file it was reading; let no worker outlive it.
 
-    Workers that a loader keeps would live as long as the loader, and a notebook keeps that with the error it shows.
+    The workers of a loader live as long as the loader, and a notebook keeps that with an error it shows.
     """
     try:
         yield
@@ -258,22 +257,27 @@ def watching_workers(loader: DataLoader) -> Iterator[None]:
         if not dead:
             raise
         processes = {int(number) for number in dead[1].split(",")}
-        raise RuntimeError(f"{error}\n{what_was_read(loader.dataset, processes)}") from error
+        raise RuntimeError(f"{error}\n{what_was_read([loader.dataset for loader in loaders], processes)}") from error
     finally:
-        loader._iterator = None
+        for loader in loaders:
+            loader._iterator = None
 
 
-def what_was_read(watched: Watched, processes: set[int]) -> str:
+def what_was_read(read_from: list[Watched], processes: set[int]) -> str:
     """The files that these worker processes were reading, and what to do."""
-    indices = [index for process, index in watched.reading.tolist() if process in processes and index >= 0]
-    if not indices:
+    at = [
+        (sample_name(watched.samples.data, index), index)
+        for watched in read_from
+        for process, index in watched.reading.tolist()
+        if process in processes and index >= 0
+    ]
+    if not at:
         return (
             "It was between two files, or had not begun. If it could not start, its own message stands above: a data "
             "set that a notebook defines needs workers=0 on macOS and Windows. If memory ran out: fewer workers."
         )
-    data = watched.samples.data
-    named = ", ".join(f"{sample_name(data, index)} (sample {index})" for index in indices)
     return (
-        f"It was reading {named}. Read that one by itself, data[{indices[0]}]: if this kills Python too, replace the "
-        "file or leave it out; if not, memory ran out: fewer workers, or smaller images."
+        f"It was reading {', '.join(f'{name} (sample {index})' for name, index in at)}. Read that one by itself, "
+        f"data[{at[0][1]}]: if this kills Python too, replace the file or leave it out; if not, memory ran out: fewer "
+        "workers, or smaller images."
     )

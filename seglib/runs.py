@@ -79,7 +79,7 @@ def best_epoch(history: list[Row]) -> int:
 
 
 @contextmanager
-def locked(run_dir: Path, wait: float = LOCK_WAIT) -> Iterator[None]:
+def locked(run_dir: Path) -> Iterator[None]:
     """Have a run folder to oneself: two trainings in one folder would overwrite each other's checkpoints.
 
     Raises:
@@ -92,7 +92,7 @@ def locked(run_dir: Path, wait: float = LOCK_WAIT) -> Iterator[None]:
     except OSError as error:
         raise OSError(f"cannot write {run_dir}: {error.strerror}. Choose a folder that may be written to.") from error
     try:
-        lock.acquire(timeout=wait)
+        lock.acquire(timeout=LOCK_WAIT)
     except Timeout:
         raise RuntimeError(
             f"another process trains in {run_dir}: wait for it or stop it (a notebook in another tab, perhaps), or "

@@ -1,5 +1,6 @@
 """The settings of a training run, and what they stand for."""
 
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -145,13 +146,12 @@ def telling_what_needs_less_memory(
     config: TrainConfig, image_size: tuple[int, int], device: torch.device
 ) -> Iterator[None]:
     """Where the memory of the GPU runs out, say what filled it and which settings need less."""
-    told = ""
     try:
         yield
     except torch.OutOfMemoryError as error:
-        told = f"{str(error).splitlines()[0]}\n{what_needs_less_memory(config, image_size, device)}"
-    if told:  # outside of `except`: an error that is kept would keep the memory of the step that failed
-        raise torch.OutOfMemoryError(told)
+        traceback.clear_frames(error.__traceback__)  # a notebook keeps the error, and so all that the step had made
+        told = what_needs_less_memory(config, image_size, device)
+        raise torch.OutOfMemoryError(f"{str(error).splitlines()[0]}\n{told}") from None
 
 
 def what_needs_less_memory(config: TrainConfig, image_size: tuple[int, int], device: torch.device) -> str:

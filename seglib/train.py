@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from torch import nn
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from seglib import plots, runs
@@ -113,11 +114,12 @@ def fit(
 
         samples = Samples(train_data, len(names), augment, config.seed)
         batches = Batches(len(samples), config.batch_size, config.seed, config.accumulate, processes)
-        loader = make_loader(samples, device, config.workers, keep=True, batch_sampler=batches, collate_fn=stack)
+        loader = make_loader(samples, device, config.workers, batch_sampler=batches, collate_fn=stack)
+        val_loader = make_val_loader(val_data, len(names), device, config.batch_size, config.workers, processes)
         trackers = Trackers(config.trackers if processes.main else (), run, settings)
         interrupts = Interrupts(processes)
         for watch in (
-            watching_workers(loader),
+            watching_workers(loader, val_loader),
             telling_what_needs_less_memory(config, image_size, device),
             trackers,
             lent(accelerator, model),
@@ -161,7 +163,7 @@ def fit(
             training.check()
 
             processes.copy_from_main(model.buffers())  # the statistics of batch norm
-            measured = measure(model, val_data, loss, config.batch_size, config.workers, len(names), processes)
+            measured = measure_batches(model, val_loader, loss, len(names), processes)
             if not np.isfinite(measured.loss):
                 raise FloatingPointError(f"the validation loss became {measured.loss} in epoch {epoch}: {WHAT_TO_TRY}")
             row = {"epoch": epoch, "train_loss": training.mean_loss(), **scores(measured, names)}
@@ -235,7 +237,6 @@ class Measured:
     loss: float
 
 
-@torch.no_grad()
 def measure(
     model: nn.Module,
     data: Dataset,
@@ -256,26 +257,39 @@ def measure(
     Returns:
         One confusion matrix of all pixels, and the loss averaged over the pixels that count; the same in each process.
     """
-    device, processes = next(model.parameters()).device, processes or Processes()
-    num_classes = num_classes or max(2, len(class_names(data) or ()))
-    matrix = ConfusionMatrix(num_classes)
+    processes, num_classes = processes or Processes(), num_classes or max(2, len(class_names(data) or ()))
+    loader = make_val_loader(data, num_classes, next(model.parameters()).device, batch_size, workers, processes)
+    with watching_workers(loader):
+        return measure_batches(model, loader, loss, num_classes, processes)
+
+
+def make_val_loader(
+    data: Dataset, num_classes: int, device: torch.device, batch_size: int, workers: int | None, processes: Processes
+) -> DataLoader:
+    """Batches to measure on, of which each process has every so manieth."""
     batches = np.split(np.arange(len(data)), range(batch_size, len(data), batch_size))
     mine = [batch.tolist() for batch in batches[processes.index :: processes.count]]
-    samples = CheckedSamples(data, num_classes)
-    loader = make_loader(samples, device, workers, batch_sampler=mine, collate_fn=stack_by_size)
+    return make_loader(CheckedSamples(data, num_classes), device, workers, batch_sampler=mine, collate_fn=stack_by_size)
+
+
+@torch.no_grad()
+def measure_batches(
+    model: nn.Module, loader: DataLoader, loss: Loss | None, num_classes: int, processes: Processes
+) -> Measured:
+    """What `measure` does, on the batches of `make_val_loader`."""
+    device, matrix = next(model.parameters()).device, ConfusionMatrix(num_classes)
     model.eval()
     found = []  # for each batch: (loss, weight) of its images of each size
-    with watching_workers(loader):
-        for groups in loader:
-            found.append([])
-            for images, masks, _ in groups:
-                logits, on_device = model(images.to(device)), masks.to(device)
-                matrix.update(logits_to_mask(logits), on_device)
-                if loss is not None:
-                    found[-1].append((loss(logits, on_device), weight_of(loss, masks)))
+    for groups in loader:
+        found.append([])
+        for images, masks, _ in groups:
+            logits, on_device = model(images.to(device)), masks.to(device)
+            matrix.update(logits_to_mask(logits), on_device)
+            if loss is not None:
+                found[-1].append((loss(logits, on_device), weight_of(loss, masks)))
     processes.sum(matrix.matrix)
     everyones = processes.gather([[(value.item(), weight) for value, weight in batch] for batch in found])
-    in_order = [everyones[number % processes.count][number // processes.count] for number in range(len(batches))]
+    in_order = [batch for round in zip_longest(*everyones, fillvalue=[]) for batch in round]
     return Measured(matrix, weighted_mean(sum(in_order, [])))
 
 

@@ -1,10 +1,15 @@
 """Pictures and nets small enough to train in a moment."""
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from seglib import runs
+from seglib.losses import BCEDiceLoss
 from seglib.models import UNet
+from seglib.train import TrainConfig, fit
 
 
 class Discs(Dataset):
@@ -31,3 +36,51 @@ class Discs(Dataset):
 def net(seed: int = 0, **settings) -> UNet:
     torch.manual_seed(seed)
     return UNet(base_channels=4, depth=2, **settings)
+
+
+def config(**settings) -> TrainConfig:
+    return TrainConfig(**{"epochs": 3, "batch_size": 4, "lr": 1e-2, "trackers": (), "previews": 1} | settings)
+
+
+def train(run_dir, model=None, data=None, val=None, loss=None, augment=None, **settings):
+    return fit(
+        model or net(),
+        Discs(10) if data is None else data,
+        Discs(5) if val is None else val,
+        loss or BCEDiceLoss(),
+        config(**settings),
+        run_dir,
+        augment,
+    )
+
+
+def check_same_end(one: Path, other: Path) -> None:
+    """The same weights, optimizer, schedule, history and best model, bit for bit; times may differ."""
+    states = [torch.load(folder / runs.LAST, weights_only=True) for folder in (one, other)]
+    for state in states:
+        del state["about"]
+        for row in state["history"]:
+            del row["seconds"]
+        for name in ("seconds", "generators"):
+            del state["epoch"][name]
+    check_equal(*states)
+    check_equal(*(torch.load(folder / runs.BEST, weights_only=True) for folder in (one, other)))
+    tables = [runs.read_history(folder / "history.csv") for folder in (one, other)]
+    check_equal(*([{**row, "seconds": 0} for row in table] for table in tables))
+
+
+def check_equal(one, other, where: str = "") -> None:
+    """Assert that two nests of dicts, lists and tensors are equal, NaN being equal to NaN."""
+    assert type(one) is type(other), where
+    if isinstance(one, dict):
+        assert one.keys() == other.keys(), where
+        for key in one:
+            check_equal(one[key], other[key], f"{where}.{key}")
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(other), where
+        for number, pair in enumerate(zip(one, other, strict=True)):
+            check_equal(*pair, f"{where}[{number}]")
+    elif isinstance(one, torch.Tensor):
+        assert torch.equal(one, other), where
+    else:
+        assert one == other or (one != one and other != other), f"{where}: {one} and {other}"

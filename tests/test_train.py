@@ -3,42 +3,22 @@
 import csv
 import json
 import os
-import sys
-import types
 from typing import ClassVar
 
 import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState
-from discs import Discs, net
+from discs import Discs, net, train
 from torch import nn
 from torch.utils.data import Subset
 
 from seglib import runs
-from seglib.loading import Batches, Samples, make_loader, stack
 from seglib.losses import BCEDiceLoss, BCELoss, CrossEntropyLoss
 from seglib.metrics import ConfusionMatrix
 from seglib.models import load_model
-from seglib.train import TrainConfig, fit, measure, precision
+from seglib.train import measure, precision
 from seglib.transforms import augmentation
-
-
-def config(**settings) -> TrainConfig:
-    return TrainConfig(**{"epochs": 3, "batch_size": 4, "lr": 1e-2, "trackers": (), "previews": 1} | settings)
-
-
-def train(run_dir, model=None, data=None, val=None, loss=None, augment=None, **settings):
-    return fit(
-        model or net(),
-        Discs(10) if data is None else data,
-        Discs(5) if val is None else val,
-        loss or BCEDiceLoss(),
-        config(**settings),
-        run_dir,
-        augment,
-    )
-
 
 # ------------------------------------------------------------------------------------------------ it learns
 
@@ -238,44 +218,7 @@ def test_early_stopping_and_plateau(tmp_path):
     assert run.column("lr")[-1] < 0.3
 
 
-# ------------------------------------------------------------------------------------------------ order and draws
-
-
-@pytest.mark.filterwarnings("ignore:This DataLoader will create 3 worker processes")  # on two cores
-@pytest.mark.parametrize("workers", [0, 1, 2, 3])
-def test_the_number_of_workers_changes_no_pixel(workers):
-    samples = Samples(Discs(9), 2, augmentation(horizontal_flip=0.5, rotate=20, brightness=0.3), seed=3)
-    batches = Batches(9, 4, seed=3)
-    loader = make_loader(samples, torch.device("cpu"), workers, batch_sampler=batches, collate_fn=stack)
-    seen = []
-    for epoch in (1, 2):  # the workers live on from one epoch to the next
-        batches.epoch = epoch
-        seen.append([(images, names) for images, _, names in loader])
-    by_hand = [[samples[pair] for pair in batch] for batch in batches]
-    for (images, names), batch in zip(seen[1], by_hand, strict=True):
-        assert names == [name for *_, name in batch]
-        assert torch.equal(images, torch.stack([image for image, *_ in batch]))
-    assert [names for _, names in seen[0]] != [names for _, names in seen[1]]
-
-
-def test_no_two_samples_and_no_two_epochs_share_a_draw():
-    class Same(Discs):
-        def __getitem__(self, index):
-            return super().__getitem__(0)
-
-    samples = Samples(Same(8), 2, augmentation(rotate=30, brightness=0.3, contrast=0.3), seed=0)
-    pictures = [samples[(epoch, index)][0].numpy().tobytes() for epoch in (1, 2, 3) for index in range(8)]
-    assert len(set(pictures)) == 24
-
-
-@pytest.mark.parametrize("size", [2, 3, 4, 8])
-def test_no_batch_of_one_and_every_image_once(size):
-    for count in range(2, 20):
-        batches = [[index for _, index in batch] for batch in Batches(count, size, seed=0)]
-        assert sorted(sum(batches, [])) == list(range(count))
-        assert min(map(len, batches)) >= 2
-        assert max(map(len, batches)) <= (3 if size == 2 else size)
-        assert len(batches) == len(Batches(count, size, seed=0))
+# ------------------------------------------------------------------------------------------------ batches of one
 
 
 def test_a_batch_of_one_is_refused_for_batch_norm_only(tmp_path):
@@ -405,33 +348,6 @@ def test_a_model_of_other_classes_than_the_data_is_refused(tmp_path):
         train(tmp_path, model=net(classes=5), loss=CrossEntropyLoss())
 
 
-def test_weights_and_biases_is_used_only_when_asked_for_and_told_how_to_go_on(tmp_path, monkeypatch):
-    class FakeWandb(types.ModuleType):
-        calls: ClassVar[list] = []
-
-        def init(self, **settings):
-            self.calls.append(settings)
-            return self
-
-        def log(self, numbers, step):
-            self.calls.append((step, numbers["val_iou"]))
-
-        def finish(self):
-            self.calls.append("finished")
-
-    monkeypatch.setitem(sys.modules, "wandb", FakeWandb("wandb"))
-    run = train(tmp_path / "quiet", epochs=1)
-    assert FakeWandb.calls == []
-    run = train(tmp_path / "leaves", epochs=1, trackers=("wandb",))
-    opened, logged, closed = FakeWandb.calls
-    about = json.loads((run.dir / "config.json").read_text())["about"]
-    assert (opened["id"], opened["name"], opened["resume"]) == (about["id"], "leaves", "allow")
-    assert (logged, closed) == ((1, run.best["val_iou"]), "finished")
-    monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(ModuleNotFoundError, match="pip install wandb"):
-        train(tmp_path / "missing", epochs=1, trackers=("wandb",))
-
-
 @pytest.mark.parametrize(
     ("gpu", "bf16", "expected"), [(False, True, "no"), (True, True, "bf16"), (True, False, "fp16")]
 )
@@ -439,27 +355,6 @@ def test_mixed_precision_is_for_gpus_in_the_format_they_compute_in(monkeypatch, 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: bf16)
     assert precision() == expected
-
-
-def test_settings_that_make_no_sense_are_refused():
-    for settings in (
-        {"epochs": 0},
-        {"batch_size": 0},
-        {"lr": 0},
-        {"optimizer": "adm"},
-        {"scheduler": "step"},
-        {"epochs": 2.5},
-        {"patience": 0},
-        {"previews": -1},
-        {"seed": -1},
-        {"accumulate": 0},
-        {"warmup_steps": -1},
-        {"max_grad_norm": 0},
-        {"checkpoint_minutes": -1},
-        {"trackers": ("wandbb",)},
-    ):
-        with pytest.raises(ValueError):
-            config(**settings)
 
 
 # ------------------------------------------------------------------------------------------------ disks

@@ -5,7 +5,8 @@ import shutil
 
 import pytest
 import torch
-from victims import check_same_end, fault, train
+from discs import check_same_end
+from victims import fault, train
 
 from seglib import runs
 
@@ -19,7 +20,7 @@ DAMAGES = {
     "another file of torch's": lambda path: torch.save({"model": {}}, path),
     "a tensor": lambda path: torch.save(torch.zeros(3), path),
     "the best model": lambda path: shutil.copyfile(path.parents[1] / runs.BEST, path),
-    "a pickle that runs code": lambda path: path.write_bytes(pickle.dumps(Bomb())),
+    "a pickle that runs code": lambda path: path.write_bytes(pickle.dumps(Bomb(), protocol=2)),
 }
 EXPLODED = []
 

@@ -7,7 +7,8 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from victims import check_same_end, fail, fault, finish
+from discs import check_same_end
+from victims import fail, fault, finish
 
 from seglib import runs
 

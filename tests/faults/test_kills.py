@@ -3,7 +3,8 @@
 import random
 
 import pytest
-from victims import check_same_end, die_at, fault, finish, start
+from discs import check_same_end
+from victims import die_at, fault, finish, start
 
 CASES = [
     {"optimizer": optimizer, "scheduler": scheduler, "workers": workers}

@@ -4,7 +4,8 @@ import os
 import shutil
 
 import pytest
-from victims import check_same_end, die_at, fail, fault, finish, start, train
+from discs import check_same_end
+from victims import die_at, fail, fault, finish, start, train
 
 from seglib import runs, state
 

@@ -6,8 +6,8 @@ import signal
 
 import pytest
 import torch
-from discs import Discs
-from victims import Net, check_same_end, fault, finish, log_of, start, train
+from discs import Discs, check_same_end
+from victims import Net, fault, finish, log_of, start, train
 
 from seglib import runs
 from seglib.losses import BCELoss
@@ -76,15 +76,15 @@ def test_a_stop_waits_for_the_step_and_saves_it(tmp_path):
     with fault("Ctrl-C inside a step"):
         handler = signal.getsignal(signal.SIGINT)
         with pytest.raises(KeyboardInterrupt, match=r"after epoch 1 and 2 steps, which is saved in .*same call"):
-            fit_discs(tmp_path, StopAt(6))
+            fit_discs(tmp_path / "run", StopAt(6))
         assert signal.getsignal(signal.SIGINT) is handler
-        state = runs.read_checkpoint(tmp_path / runs.LAST)
+        state = runs.read_checkpoint(tmp_path / "run" / runs.LAST)
         assert len(state["history"]) == 1 and state["epoch"]["steps"] == 2 and len(state["epoch"]["done"][0]) == 2
         loss = StopAt(99)
-        assert fit_discs(tmp_path, loss).finished
+        assert fit_discs(tmp_path / "run", loss).finished
         assert loss.calls == 2  # the other two of the second epoch's four steps
-        uninterrupted = fit_discs(tmp_path.with_name("whole"), BCELoss())
-        check_same_end(tmp_path, uninterrupted.dir)
+        uninterrupted = fit_discs(tmp_path / "whole", BCELoss())
+        check_same_end(tmp_path / "run", uninterrupted.dir)
 
 
 @pytest.mark.usefixtures("_interruptible")

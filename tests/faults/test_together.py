@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from discs import check_same_end
 from together import SIZES, Discs, Plain
-from victims import check_same_end, fault
+from victims import fault
 
 from seglib import runs
 from seglib.losses import BCELoss

@@ -23,7 +23,6 @@ import torch
 from discs import Discs
 from torch import nn
 
-from seglib import runs
 from seglib.losses import BCEDiceLoss
 from seglib.runs import Run
 from seglib.train import TrainConfig, fit
@@ -145,35 +144,3 @@ def fault(kind: str, count: int = 1) -> Iterator[None]:
     TRIED[kind] += count
     yield
     SURVIVED[kind] += count
-
-
-def check_same_end(one: Path, other: Path) -> None:
-    """The same weights, optimizer, schedule, history and best model, bit for bit; times may differ."""
-    states = [torch.load(folder / runs.LAST, weights_only=True) for folder in (one, other)]
-    for state in states:
-        del state["about"]
-        for row in state["history"]:
-            del row["seconds"]
-        for name in ("seconds", "generators"):
-            del state["epoch"][name]
-    check_equal(*states)
-    check_equal(*(torch.load(folder / runs.BEST, weights_only=True) for folder in (one, other)))
-    tables = [runs.read_history(folder / "history.csv") for folder in (one, other)]
-    check_equal(*([{**row, "seconds": 0} for row in table] for table in tables))
-
-
-def check_equal(one, other, where: str = "") -> None:
-    """Assert that two nests of dicts, lists and tensors are equal, NaN being equal to NaN."""
-    assert type(one) is type(other), where
-    if isinstance(one, dict):
-        assert one.keys() == other.keys(), where
-        for key in one:
-            check_equal(one[key], other[key], f"{where}.{key}")
-    elif isinstance(one, list | tuple):
-        assert len(one) == len(other), where
-        for number, pair in enumerate(zip(one, other, strict=True)):
-            check_equal(*pair, f"{where}[{number}]")
-    elif isinstance(one, torch.Tensor):
-        assert torch.equal(one, other), where
-    else:
-        assert one == other or (one != one and other != other), f"{where}: {one} and {other}"
