@@ -36,6 +36,13 @@ def written_aside(path: str | Path) -> Iterator[Path]:
             aside.unlink(missing_ok=True)
 
 
+def shown(path: str | Path) -> str:
+    """A path as a message shows it: as it is, or from here, whichever is shorter."""
+    with suppress(ValueError):  # Windows: another drive
+        return min(str(path), os.path.relpath(path), key=len)
+    return str(path)
+
+
 def image_files(folder: str | Path) -> dict[str, Path]:
     """The image files of a folder by name, sorted; hidden files and other kinds are left out."""
     folder = Path(folder)

@@ -128,11 +128,34 @@ def run_dir(*parts: str) -> Path:
 
     With SEGLIB_DATA set, the profile's folder has that folder's name added: its runs are not those of the sample.
     """
+    root = os.environ.get("SEGLIB_RUNS") or (CHECKOUT / "runs" if (CHECKOUT / "notebooks").is_dir() else "runs")
+    return Path(root).expanduser().resolve() / _place(*parts)
+
+
+def mirror(folder: str, *parts: str) -> Path | None:
+    """Where in `folder`, on Google Drive say, the checkpoints of `run_dir(*parts)` are copied to; None if it is "".
+
+    Raises:
+        FileNotFoundError: there is no such folder. It is not made: its drive may only not be mounted yet.
+    """
+    if not folder:
+        return None
+    top = Path(folder).expanduser()
+    if not top.is_dir():
+        raise FileNotFoundError(
+            f"no folder {top} for copies of the checkpoints: mount its drive, or make the folder. On Colab: "
+            "from google.colab import drive; drive.mount('/content/drive')"
+        )
+    place = top.resolve() / _place(*parts)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    return place
+
+
+def _place(*parts: str) -> Path:
     if _now.lesson is None:
         raise RuntimeError("run the lesson's settings cell first: it calls lesson.settings(...)")
-    root = os.environ.get("SEGLIB_RUNS") or (CHECKOUT / "runs" if (CHECKOUT / "notebooks").is_dir() else "runs")
     profile = f"{_now.profile}-{_own_data().name}" if os.environ.get("SEGLIB_DATA") else _now.profile
-    return Path(root).expanduser().resolve().joinpath(_now.lesson, profile, *parts)
+    return Path(_now.lesson, profile, *parts)
 
 
 def result(metric: str, value: float) -> None:

@@ -14,6 +14,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from seglib import runs
+from seglib.files import shown
 from seglib.loading import set_generators
 from seglib.losses import weighted_mean
 from seglib.processes import Processes
@@ -204,7 +205,7 @@ class Training:
             print(f"{images} images a step: {count} processes x {config.accumulate} batches x {config.batch_size}.")
         if self.run.history or self.tally.steps:
             inside = f" and {self.tally.steps} of {steps} steps" if self.tally.steps else ""
-            print(f"Going on after epoch {len(self.run.history)}{inside} of {config.epochs} in {self.run.dir}.")
+            print(f"Going on after epoch {len(self.run.history)}{inside} of {config.epochs} in {shown(self.run.dir)}.")
 
 
 def get_states() -> dict[str, Any]:
@@ -240,5 +241,5 @@ def saving_when_stopped(training: Training) -> Iterator[None]:
             training.save()
         done = f"epoch {len(training.run.history)} and {training.tally.steps} steps"
         raise KeyboardInterrupt(
-            f"stopped after {done}, which is saved in {training.run.dir}: the same call goes on from there"
+            f"stopped after {done}, which is saved in {shown(training.run.dir)}: the same call goes on from there"
         ) from None

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from seglib import plots, runs
 from seglib.datasets.common import class_names, file_names
+from seglib.files import shown
 from seglib.loading import (
     Batches,
     CheckedSamples,
@@ -359,7 +360,7 @@ def write_summary(run: Run) -> None:
 
 def tidy_finished(run: Run, config: TrainConfig) -> None:
     """Say that there is nothing to train; do what was left undone by a process that was killed at its very end."""
-    print(f"{run.dir} is finished ({len(run.history)} epochs): nothing to train. Another run_dir trains anew.")
+    print(f"{shown(run.dir)} is finished ({len(run.history)} epochs): nothing to train. Another run_dir trains anew.")
     curves, last = run.dir / CURVES[-1], run.dir / runs.LAST
     if not curves.is_file() or curves.stat().st_mtime < last.stat().st_mtime:
         write_summary(run)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from seglib.files import as_rgb, image_files, read_image, written_aside
+from seglib.files import as_rgb, image_files, read_image, shown, written_aside
 
 
 def test_a_file_appears_when_its_block_ends_well(tmp_path):
@@ -99,3 +99,9 @@ def test_arrays_become_rgb():
         rgb = as_rgb(array)
         assert rgb.dtype == np.uint8 and rgb.tolist() == [[[0, 0, 0], [100, 100, 100]]]
     assert as_rgb(np.array([[0, 128, 129, 65535]], np.uint16))[0, :, 0].tolist() == [0, 0, 1, 255]
+
+
+def test_a_path_is_shown_the_shorter_way(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert shown(tmp_path / "runs" / "a") == shown("runs/a") == "runs/a"
+    assert shown("/tmp") == "/tmp"

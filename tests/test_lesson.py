@@ -178,3 +178,16 @@ def test_importing_seglib_is_cheap():
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ)
     assert found.stdout.strip() == "[]"
+
+
+def test_a_mirror_lies_where_the_run_does_and_its_drive_is_never_made(tmp_path, monkeypatch):
+    monkeypatch.setenv("SEGLIB_RUNS", str(tmp_path / "runs"))
+    lesson.settings("99_test", "tiny")
+    assert lesson.mirror("", "run") is None
+    with pytest.raises(FileNotFoundError, match=r"mount its drive, or make the folder.*drive\.mount"):
+        lesson.mirror(str(tmp_path / "drive"), "run")
+    assert not (tmp_path / "drive").exists()
+    (tmp_path / "drive").mkdir()
+    place = lesson.mirror(str(tmp_path / "drive"), "run")
+    assert place.relative_to(tmp_path / "drive") == lesson.run_dir("run").relative_to(tmp_path / "runs")
+    assert place.parent.is_dir() and not place.exists()

@@ -12,7 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from seglib import trackers
 
 
-def test_weights_and_biases_is_used_only_when_asked_for_and_told_how_to_go_on(tmp_path, monkeypatch):
+def test_weights_and_biases_is_used_only_when_asked_for_and_told_how_to_go_on(tmp_path, monkeypatch, server):
     class FakeWandb(types.ModuleType):
         calls: ClassVar[list] = []
 
@@ -27,13 +27,20 @@ def test_weights_and_biases_is_used_only_when_asked_for_and_told_how_to_go_on(tm
             self.calls.append("finished")
 
     monkeypatch.setitem(sys.modules, "wandb", FakeWandb("wandb"))
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # where nobody answers
     run = train(tmp_path / "quiet", epochs=1)
     assert FakeWandb.calls == []
     run = train(tmp_path / "leaves", epochs=1, trackers=("wandb",))
     opened, logged, closed = FakeWandb.calls
     about = json.loads((run.dir / "config.json").read_text())["about"]
     assert (opened["id"], opened["name"], opened["resume"]) == (about["id"], "leaves", "allow")
+    assert opened["mode"] == "offline"
     assert (logged, closed) == ((1, run.best["val_iou"]), "finished")
+    FakeWandb.calls.clear()
+    monkeypatch.setenv("WANDB_BASE_URL", server.url("/"))  # where somebody does
+    train(tmp_path / "leaves", epochs=2, trackers=("wandb",))
+    opened, *_ = FakeWandb.calls
+    assert (opened["id"], opened["mode"]) == (about["id"], "online")  # gone on with, it is the same run there
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(ModuleNotFoundError, match="pip install wandb"):
         train(tmp_path / "missing", epochs=1, trackers=("wandb",))
