@@ -5,7 +5,7 @@ import os
 import pickle
 import random
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -89,12 +89,12 @@ def sample_name(data: Dataset, index: int) -> str:
     return f"sample {index}" if names is None else names[index]
 
 
-def set_generators(*draw: int) -> None:
+def set_generators(*draw: int, seed_torch: Callable[[int], Any] = torch.manual_seed) -> None:
     """Seed Python's, numpy's and torch's random generators with whole numbers, none negative."""
     for_python, for_torch, *for_numpy = np.random.SeedSequence(draw).generate_state(6).tolist()
     random.seed(for_python)
     np.random.seed(for_numpy)
-    torch.manual_seed(for_torch)
+    seed_torch(for_torch)
 
 
 @contextmanager
@@ -103,7 +103,7 @@ def drawing_from(*draw: int) -> Iterator[None]:
     python, numpy = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=[]):
         try:
-            set_generators(*draw)
+            set_generators(*draw, seed_torch=torch.default_generator.manual_seed)  # and not that of a GPU that trains
             yield
         finally:
             random.setstate(python)
@@ -252,15 +252,26 @@ def watching_workers(*loaders: DataLoader) -> Iterator[None]:
     """
     try:
         yield
-    except RuntimeError as error:
-        dead = DEAD_WORKERS.match(str(error))  # an error that the data set raised is none of these, and passes
+    except (RuntimeError, OSError, EOFError) as error:  # as torch says it, or a connection that breaks off
+        dead = dead_workers(loaders, str(error))
         if not dead:
             raise
-        processes = {int(number) for number in dead[1].split(",")}
-        raise RuntimeError(f"{error}\n{what_was_read([loader.dataset for loader in loaders], processes)}") from error
+        read = what_was_read([loader.dataset for loader in loaders], dead)
+        raise RuntimeError(f"{error}\n{read}") from error
     finally:
         for loader in loaders:
             loader._iterator = None
+
+
+def dead_workers(loaders: Sequence[DataLoader], message: str) -> set[int]:
+    """The process ids of the workers that died: those that torch names, else those that are gone."""
+    named = DEAD_WORKERS.match(message)
+    if named:
+        return {int(number) for number in named[1].split(",")}
+    workers = [worker for loader in loaders if loader._iterator for worker in loader._iterator._workers]
+    for worker in workers:
+        worker.join(0.2)  # one that is dying has time to
+    return {worker.pid for worker in workers if not worker.is_alive()}
 
 
 def what_was_read(read_from: list[Watched], processes: set[int]) -> str:

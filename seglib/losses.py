@@ -46,7 +46,7 @@ def weight_of(loss: object, mask: Tensor) -> float:
     weights = getattr(loss, "class_weights", None)
     if weights is None:
         return float(counts.numel())
-    return torch.tensor(weights, dtype=torch.float64)[counts.long().cpu()].sum().item()
+    return torch.as_tensor(weights, dtype=torch.float64)[counts.long().cpu()].sum().item()
 
 
 def weighted_mean(found: list[tuple[float, float]]) -> float:

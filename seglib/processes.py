@@ -1,5 +1,6 @@
 """The processes that train together, one or many: what they tell each other, and how they are asked to stop."""
 
+import pickle
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -47,7 +48,7 @@ class Processes:
             try:
                 outcome[0] = action()
             except Exception as error:
-                outcome[1] = error
+                outcome[1] = error if can_be_sent(error) else RuntimeError(f"{type(error).__name__}: {error}")
         distributed.broadcast_object_list(outcome, src=0, group=self._group)
         if outcome[1] is not None:
             raise outcome[1]
@@ -62,15 +63,27 @@ class Processes:
                 tensor.copy_(on_cpu)
 
 
+def can_be_sent(error: Exception) -> bool:
+    """Whether an error can be handed to other processes."""
+    try:
+        pickle.dumps(error)
+    except Exception:
+        return False
+    return True
+
+
 class Interrupts:
     """Ctrl-C, or a notebook's stop button: never in the middle of a step.
 
     `with interrupts.held():` keeps a KeyboardInterrupt back until the block ends. Of several processes none may stop by
     itself, or the others would wait for it: there a stop is only noted, in `asked`, for them to agree upon.
+
+    Attributes:
+        asked: whether a stop was. cut: whether an error, of whatever kind, ended such a block in its middle.
     """
 
     def __init__(self, processes: Processes) -> None:
-        self.asked = False
+        self.asked = self.cut = False
         self._alone, self._holding, self._before = processes.count == 1, False, None
 
     def __enter__(self) -> "Interrupts":
@@ -90,14 +103,17 @@ class Interrupts:
             raise KeyboardInterrupt
 
     @contextmanager
-    def held(self) -> Iterator[None]:
-        """Finish what the block does before stopping."""
+    def held(self, then_stop: bool = True) -> Iterator[None]:
+        """Finish what the block does before stopping, or before going on if it is itself the end."""
         self._holding = True
         try:
             yield
+        except BaseException:
+            self.cut = True
+            raise
         finally:
             self._holding = False
-        if self._alone and self.asked:
+        if self._alone and self.asked and then_stop:
             raise KeyboardInterrupt
 
 

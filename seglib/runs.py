@@ -10,9 +10,11 @@ tensorboard/
 """
 
 import csv
+import io
 import json
 import os
 import platform
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -27,11 +29,12 @@ import torch
 from filelock import FileLock, Timeout
 from torch import nn
 
-from seglib.files import written_aside
+from seglib.files import shown, written_aside
 from seglib.models import load_model
 
 Row = dict[str, float]
 CONFIG, LAST, BEST, LOCK = "config.json", "last/checkpoint.pth", "best_model.pth", "last/.lock"
+LEFT = re.compile(r"\..+\.\d+\.part(\..+)?")  # the names that written_aside makes
 LOCK_WAIT = 15  # seconds: the workers of a process that was killed hold its lock until they notice
 
 
@@ -116,7 +119,7 @@ def open_run(
             may do: see `check_settings`.
         about: what is good to know: versions, device. Kept from the run's first call.
         mirror: the folder that holds copies of the run's checkpoints, from which they are restored where this one has
-            none that can be read.
+            none that can be read, or none so far on.
 
     Returns:
         The run, and its last checkpoint, None if it has none yet.
@@ -127,16 +130,27 @@ def open_run(
         OSError: the folder cannot be written to; the place of the mirror is not there.
     """
     run_dir, mirror = Path(run_dir), None if mirror is None else Path(mirror)
-    for left in run_dir.rglob(".*.part*"):  # by a process that was killed while it wrote
-        left.unlink()
-    state = read_or_restore(run_dir, mirror)
-    kept = state or read_config(run_dir) or {"settings": settings, "about": about}
-    check_settings(kept["settings"], settings, run_dir)
-    if mirror is not None and (there := read_config(mirror)):
-        check_settings(there["settings"], settings, mirror)
-    if read_config(run_dir) != {"settings": settings, "about": kept["about"]}:
-        write_json(run_dir / CONFIG, {"settings": settings, "about": kept["about"]})
+    clear_away(run_dir)
+    here, there = read_both(run_dir, mirror)
+    for state, folder in ((here, run_dir), (there, mirror)):
+        if state is not None:
+            check_settings(state["settings"], settings, folder)
+    state = here
+    if there is not None and (here is None or how_far(there) > how_far(here)):
+        state = there
+        copy_back(run_dir, mirror)
+    kept = {"settings": settings, "about": state["about"] if state else about}
+    if read_config(run_dir) != kept:
+        write_json(run_dir / CONFIG, kept)
     return Run(run_dir, state["history"] if state else [], about=kept["about"]), state
+
+
+def clear_away(run_dir: Path) -> None:
+    """Delete what a process that was killed while it wrote has left half written."""
+    for folder in (run_dir, (run_dir / LAST).parent, *run_dir.glob("predictions/*")):
+        for path in folder.glob(".*.part*"):
+            if LEFT.fullmatch(path.name):
+                path.unlink(missing_ok=True)
 
 
 def read_config(folder: Path) -> dict[str, Any] | None:
@@ -193,40 +207,57 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         ValueError: it is cut short, empty, or something else.
     """
+    content = io.BytesIO(path.read_bytes())  # first of all: a disk that cannot be read is no damaged checkpoint
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(content, map_location="cpu", weights_only=True)
         missing = {"settings", "about", "model", "optimizer", "history", "epoch"} - set(state)
-    except Exception as error:  # zip, pickle, tensor and disk errors: whatever it is, it cannot be gone on from
+    except MemoryError:
+        raise
+    except Exception as error:  # zip, pickle and tensor errors: whatever it is, it cannot be gone on from
         raise ValueError(f"{path} is damaged, or no checkpoint ({type(error).__name__})") from error
     if missing:
         raise ValueError(f"{path} is no checkpoint to go on from: it lacks {', '.join(sorted(missing))}")
     return state
 
 
-def read_or_restore(run_dir: Path, mirror: Path | None) -> dict[str, Any] | None:
-    """The last checkpoint of a run folder; where it has none that can be read, of its mirror, copied back."""
-    here = run_dir / LAST
-    try:
-        if here.is_file():
-            return read_checkpoint(here)
-        damage = None
-    except ValueError as error:
-        damage = error
-    if mirror is not None:
-        check_place(mirror)
-    if mirror is not None and (mirror / LAST).is_file():
-        state = read_checkpoint(mirror / LAST)
-        for name in (BEST, LAST):
-            if (mirror / name).is_file():
-                with written_aside(run_dir / name) as aside:
-                    shutil.copyfile(mirror / name, aside)
-        print(f"{'No checkpoint' if damage is None else damage} in {run_dir}: restored from {mirror}.")
-        return state
+def read_both(run_dir: Path, mirror: Path | None) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+    """The last checkpoint of a run folder and that of its mirror, None where there is none.
+
+    Raises:
+        ValueError, OSError: one is damaged, or cannot be read, and the other does not make up for it.
+    """
+    found, damage = [], None
+    for folder in (run_dir, mirror):
+        try:
+            is_there = folder is not None and (folder / LAST).is_file()
+            found.append(read_checkpoint(folder / LAST) if is_there else None)
+        except (ValueError, OSError) as error:
+            damage = error
+            found.append(None)
+    here, there = found
     if damage is not None:
-        raise ValueError(
-            f"{damage}. Put a good copy in its place; or delete {run_dir}, and the same call trains anew."
-        ) from damage
-    return None
+        if here is None and there is None:
+            raise ValueError(
+                f"{damage}. Put a good copy in its place; or delete {run_dir}, and the same call trains anew."
+            ) from damage
+        print(f"{damage}. The other copy is sound.")
+    elif mirror is not None and here is None and there is None:
+        check_place(mirror)
+    return here, there
+
+
+def how_far(state: dict[str, Any]) -> tuple[int, int]:
+    """How many epochs a checkpoint has behind it, and how many steps of the next."""
+    return len(state["history"]), state["epoch"]["steps"]
+
+
+def copy_back(run_dir: Path, mirror: Path) -> None:
+    """Copy the checkpoints of a mirror to the run folder. The one to go on from comes last: until then, none is."""
+    for name in (BEST, LAST):
+        if (mirror / name).is_file():
+            with written_aside(run_dir / name) as aside:
+                shutil.copyfile(mirror / name, aside)
+    print(f"The checkpoints of {shown(run_dir)} were restored from {shown(mirror)}.")
 
 
 def check_place(mirror: Path) -> None:
@@ -244,6 +275,7 @@ def mirror_run(run_dir: Path, mirror: Path) -> bool:
 
     All are copied aside before the first is renamed, so that a disk that fills up or goes away leaves the copies of
     before. Where it fails the reason is printed and nothing raised: the next checkpoint's copy makes up for it.
+    Training waits for the copy, also for one that takes its time.
     """
     names = [name for name in (CONFIG, BEST, LAST) if (run_dir / name).is_file()]
     asides = [(mirror / name).with_name(f".{Path(name).name}.part") for name in names]

@@ -28,7 +28,7 @@ class TrainConfig:
         weight_decay: of the optimizer; decoupled from the gradient in "adamw".
         optimizer: "adam", "adamw" or "sgd" (momentum 0.9).
         scheduler: None; "plateau", which multiplies the rate by `plateau_factor` when the validation loss has not
-            fallen for `plateau_patience` epochs; "cosine", down to nothing at the last epoch.
+            fallen for more than `plateau_patience` epochs; "cosine", down to nothing at the last epoch.
         seed: of the order of the images, of augmentation and of dropout.
         workers: processes that read images; None: all cores where a GPU trains, none where the CPU does.
         patience: stop when the validation loss has not fallen for so many epochs; None: never.
@@ -64,7 +64,7 @@ class TrainConfig:
     warmup_steps: int = 0
     class_weights: tuple[float, ...] | None = None
     checkpoint_minutes: float | None = 10.0
-    mirror: str | Path | None = None
+    mirror: Path | str | None = None
 
     def __post_init__(self) -> None:
         whole = (self.epochs, self.batch_size, self.seed, self.previews, self.plateau_patience, self.patience or 0)
@@ -77,6 +77,12 @@ class TrainConfig:
             raise ValueError(f"max_grad_norm is a length above 0, or None, not {self.max_grad_norm}")
         if self.checkpoint_minutes is not None and not self.checkpoint_minutes >= 0:
             raise ValueError(f"checkpoint_minutes is 0 or more, or None, not {self.checkpoint_minutes}")
+        if not 0 < self.plateau_factor < 1:
+            raise ValueError(f"plateau_factor lies between 0 and 1, not {self.plateau_factor}")
+        if self.class_weights is not None:
+            object.__setattr__(self, "class_weights", tuple(map(float, self.class_weights)))
+        if self.mirror is not None:
+            object.__setattr__(self, "mirror", Path(self.mirror).expanduser())
         for name, value, choices in (
             ("optimizer", self.optimizer, ("adam", "adamw", "sgd")),
             ("scheduler", self.scheduler, (None, "plateau", "cosine")),
@@ -163,12 +169,13 @@ def what_needs_less_memory(config: TrainConfig, image_size: tuple[int, int], dev
         used = torch.cuda.max_memory_allocated(device) / 2**30
         name = torch.cuda.get_device_name(device)
         text += f" on {name} ({whole:.1f} GiB, of which {free:.1f} are free; this process had up to {used:.1f})"
-    smaller = next((part for part in range(size // 2, 1, -1) if size % part == 0), 0)
-    if smaller:
+    if size > 3:
+        smaller = next((part for part in range(size // 2, 1, -1) if size % part == 0), size // 2)
         parts = config.accumulate * size // smaller
+        same = "so it is the same" if size % smaller == 0 else "so it is nearly the same"
         text += (
-            f". Try batch_size={smaller}, accumulate={parts}: a step still takes {smaller * parts} images, so it is "
-            f"the same optimisation (but for batch norm, which then sees {smaller} images at a time, and Dice)"
+            f". Try batch_size={smaller}, accumulate={parts}: a step then takes {smaller * parts} images, {same} "
+            f"optimisation (but for batch norm, which sees {smaller} images at a time, and Dice)"
         )
     return (
         f"{text}. Or smaller images: resize({height // 2}, {width // 2}) needs about a quarter. Or a narrower model. "

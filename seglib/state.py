@@ -17,7 +17,7 @@ from seglib import runs
 from seglib.files import shown
 from seglib.loading import set_generators
 from seglib.losses import weighted_mean
-from seglib.processes import Processes
+from seglib.processes import Interrupts, Processes
 from seglib.runs import Row, Run
 from seglib.settings import TrainConfig, is_finished, make_optimizer, make_schedule, make_warmup
 
@@ -33,34 +33,32 @@ class Tally:
 
     Attributes:
         steps: how many are done. done: (loss, weight) of each batch that was found finite.
-        unchecked: (step, loss, weight, files) of those not yet looked at, their losses still on the device.
+        unchecked: (loss, weight, where) of those not yet looked at, their losses still on the device.
         begun: when it began, were it without interruption.
     """
 
     steps: int = 0
     done: list[tuple[float, float]] = field(default_factory=list)
-    unchecked: list[tuple[int, Tensor, float, list[str]]] = field(default_factory=list)
+    unchecked: list[tuple[Tensor, float, str]] = field(default_factory=list)
     begun: float = field(default_factory=time.perf_counter)
 
     @property
     def seconds(self) -> float:
         return time.perf_counter() - self.begun
 
-    def add(self, value: Tensor, weight: float, files: list[str]) -> None:
-        """Add a batch: its loss, how much that weighs, its files."""
-        self.unchecked.append((self.steps + 1, value, weight, files))
+    def add(self, value: Tensor, weight: float, files: list[str], rate: float) -> None:
+        """Add a batch: its loss, how much that weighs, its files, and the learning rate it met."""
+        where = f"step {self.steps + 1}, on {', '.join(files)}, at learning rate {rate:g}"
+        self.unchecked.append((value, weight, where))
 
-    def check(self, epoch: int, rate: float) -> None:
+    def check(self, epoch: int) -> None:
         """Raise FloatingPointError, naming epoch, step and files, where a loss is NaN or infinite."""
         if not self.unchecked:
             return
-        values = torch.stack([value for _, value, _, _ in self.unchecked]).tolist()
-        for value, (step, _, weight, files) in zip(values, self.unchecked, strict=True):
+        values = torch.stack([value for value, _, _ in self.unchecked]).tolist()
+        for value, (_, weight, where) in zip(values, self.unchecked, strict=True):
             if not np.isfinite(value):
-                raise FloatingPointError(
-                    f"the loss became {value} in epoch {epoch}, step {step}, on {', '.join(files)}, at learning rate "
-                    f"{rate:g}: {WHAT_TO_TRY}"
-                )
+                raise FloatingPointError(f"the loss became {value} in epoch {epoch}, {where}: {WHAT_TO_TRY}")
             self.done.append((value, weight))
         self.unchecked.clear()
 
@@ -93,7 +91,7 @@ class Training:
 
     def check(self) -> None:
         """Look at the losses since the last look."""
-        self.tally.check(len(self.run.history) + 1, self.rate)
+        self.tally.check(len(self.run.history) + 1)
 
     def agree(self, weight: float, asked: bool) -> tuple[float, bool, bool]:
         """What all processes have to know of a step: its whole weight, whether to stop after it, whether to save it."""
@@ -103,12 +101,13 @@ class Training:
         total, stop, due = self.processes.sum(mine).tolist()
         return total or 1.0, stop > 0, due > 0
 
-    def set_generators(self, epoch: int) -> None:
-        """Bring the random generators to where this epoch, or its next step, needs them."""
+    def begin_epoch(self, epoch: int) -> None:
+        """Bring the random generators to where this epoch, or its next step, needs them; start the clock."""
         if self.tally.steps:
             set_states(self.generators[self.processes.index])
         else:
             set_generators(self.config.seed, epoch, self.processes.index)
+            self.tally.begun = time.perf_counter()
 
     def mean_loss(self) -> float:
         """The mean loss of the epoch so far, over all processes."""
@@ -148,7 +147,11 @@ class Training:
         self.saved = time.monotonic()
 
     def _write(self, state: dict[str, Any]) -> None:
-        """In this order a kill between any two leaves a folder from which the same call ends the same."""
+        """In this order a kill between any two leaves a folder from which the same call ends the same.
+
+        The best model comes after the checkpoint, from which it can be made up for (`restore` does), and never the
+        other way round: on a GPU an epoch that is done again is another one, and its best model would be in no history.
+        """
         runs.save_torch(self.run.dir / runs.LAST, state)
         if not self.tally.steps:
             self.keep_if_best()
@@ -228,18 +231,24 @@ def set_states(states: dict[str, Any]) -> None:
 
 def gpus() -> list[str]:
     """The kinds of GPU there are that draw random numbers of their own: "cuda", "mps" or none."""
-    return [name for name in ("cuda", "mps") if getattr(torch, name).is_available()]
+    return ["cuda"] * torch.cuda.is_available() + ["mps"] * torch.backends.mps.is_available()
 
 
 @contextmanager
-def saving_when_stopped(training: Training) -> Iterator[None]:
+def saving_when_stopped(training: Training, interrupts: Interrupts) -> Iterator[None]:
     """On Ctrl-C or a notebook's stop button save the last whole step, then let KeyboardInterrupt go on its way."""
     try:
         yield
     except KeyboardInterrupt:
-        if training.tally.steps:  # the end of an epoch is saved already
-            training.save()
-        done = f"epoch {len(training.run.history)} and {training.tally.steps} steps"
+        if interrupts.cut:  # raised by something else than the signal: half a step is nothing to save
+            raise
+        run, steps = training.run, training.tally.steps
+        if steps:  # the end of an epoch is saved already
+            with interrupts.held(then_stop=False):  # who presses once more would lose it all
+                training.save()
+        if not steps and not run.history:
+            raise KeyboardInterrupt("stopped before the first step was done: there is nothing to go on from") from None
+        done = f"epoch {len(run.history)} and {steps} steps"
         raise KeyboardInterrupt(
-            f"stopped after {done}, which is saved in {shown(training.run.dir)}: the same call goes on from there"
+            f"stopped after {done}, which is saved in {shown(run.dir)}: the same call goes on from there"
         ) from None

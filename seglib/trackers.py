@@ -1,6 +1,7 @@
 """Where each epoch's numbers go besides history.csv: TensorBoard, and Weights & Biases when asked for."""
 
 import os
+from importlib import import_module
 from typing import Any
 
 import requests
@@ -19,10 +20,11 @@ class Trackers:
     """
 
     def __init__(self, names: tuple[str, ...], run: Run, settings: dict[str, Any]) -> None:
-        openers = {"tensorboard": lambda: open_tensorboard(run), "wandb": lambda: open_wandb(run, settings)}
         self._open = []
         for name in names:
-            tracker = self._tried(name, openers[name])
+            check_installed(name)
+            opener = open_tensorboard if name == "tensorboard" else open_wandb
+            tracker = self._tried(name, lambda opener=opener: opener(run, settings))
             if tracker is not None:
                 self._open.append((name, *tracker))
         for row in run.history[-1:]:  # its process may have been killed before it could log it
@@ -47,14 +49,20 @@ class Trackers:
     def _tried(name: str, action: Any) -> Any:
         try:
             return action()
-        except ModuleNotFoundError:
-            raise ModuleNotFoundError(f"{name} is not installed: pip install {name}") from None
         except Exception as error:  # a full disk, no network, a server's refusal: none is worth a night's training
             print(f"{name} is lost ({type(error).__name__}: {error}). Training goes on; history.csv has every epoch.")
             return None
 
 
-def open_tensorboard(run: Run) -> tuple[Any, Any]:
+def check_installed(name: str) -> None:
+    """Raise ModuleNotFoundError where the packages of a tracker are missing: that is no loss, but an oversight."""
+    try:
+        import_module("torch.utils.tensorboard" if name == "tensorboard" else name)
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError(f"{name} is not installed: pip install {name}") from None
+
+
+def open_tensorboard(run: Run, _: dict[str, Any]) -> tuple[Any, Any]:
     """How to log to TensorBoard, and how to close it."""
     from torch.utils.tensorboard import SummaryWriter  # takes seconds to import
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate import Accelerator
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
@@ -71,7 +71,8 @@ def fit(
     Started by `torchrun` or accelerate's `notebook_launcher`, several processes train as one. They, and `accumulate`,
     make the step of one large batch, up to rounding, for cross-entropy and BCE: each part weighs as much as it has
     pixels that count. Not for Dice, whose ratio of sums over a batch is no sum over its parts; nor with batch norm,
-    which normalises each part by that part's own statistics (those that are kept are the main process's).
+    which normalises each part by that part's own statistics (those that are kept are the main process's). With several
+    processes, each parameter that is trained has to have a part in the loss.
 
     Args:
         model: images (B, 3, H, W) uint8 -> logits (B, C, H, W), as all of seglib.models.
@@ -96,12 +97,11 @@ def fit(
     accelerator = make_accelerator()
     processes, device = Processes(accelerator), accelerator.device
     loss = with_class_weights(loss, config.class_weights)
-    names, image_size = check_fit(model, train_data, val_data, config, augment)
+    names, image_size = check_fit(model, train_data, val_data, loss, config, augment)
     settings = run_settings(model, train_data, val_data, loss, config, augment, image_size, processes.count)
 
     with ExitStack() as ending:
-        if processes.main:
-            ending.enter_context(runs.locked(Path(run_dir)))
+        processes.from_main(lambda: ending.enter_context(runs.locked(Path(run_dir))))
         about = runs.about_this_machine()
         run, state = processes.from_main(lambda: runs.open_run(run_dir, settings, about, config.mirror))
         model.to(device, memory_format=torch.channels_last)  # faster, on the CPU too
@@ -119,13 +119,13 @@ def fit(
         val_loader = make_val_loader(val_data, len(names), device, config.batch_size, config.workers, processes)
         trackers = Trackers(config.trackers if processes.main else (), run, settings)
         interrupts = Interrupts(processes)
-        for watch in (
+        for watch in (  # the last is the first to see an error, the others see what it makes of it
             watching_workers(loader, val_loader),
             telling_what_needs_less_memory(config, image_size, device),
             trackers,
             lent(accelerator, model),
             interrupts,
-            saving_when_stopped(training),
+            saving_when_stopped(training, interrupts),
         ):
             ending.enter_context(watch)
         wrapped, optimizer = accelerator.prepare(model, training.optimizer)
@@ -134,13 +134,13 @@ def fit(
         while not run.finished:
             epoch, tally = len(run.history) + 1, training.tally
             batches.epoch, batches.first = epoch, tally.steps
-            training.set_generators(epoch)
+            training.begin_epoch(epoch)
             model.train()
-            for images, masks, files in progress(loader, f"epoch {epoch}/{config.epochs}", tally.steps):
+            for step in progress(loader, f"epoch {epoch}/{config.epochs}", tally.steps):
                 with interrupts.held():
-                    total, stop, due = training.agree(weight_of(loss, masks), interrupts.asked)
+                    total, stop, due = training.agree(weight_of(loss, step[1]), interrupts.asked)
                     optimizer.zero_grad()
-                    parts = split(images, masks, files, config.batch_size)
+                    parts = split(*step, config.batch_size)
                     for part, (images, masks, files) in enumerate(parts, 1):
                         weight = weight_of(loss, masks)
                         images = images.to(device, non_blocking=True).contiguous(memory_format=torch.channels_last)
@@ -149,7 +149,7 @@ def fit(
                             value = loss(wrapped(images), masks)
                             # Gradients are averaged over the processes; times their number, it is their sum.
                             accelerator.backward(value * (processes.count * weight / total))
-                        tally.add(value.detach(), weight, files)
+                        tally.add(value.detach(), weight, files, training.rate)
                     if config.max_grad_norm is not None:
                         accelerator.clip_grad_norm_(model.parameters(), config.max_grad_norm)
                     optimizer.step()
@@ -157,10 +157,10 @@ def fit(
                     tally.steps += 1
                     if tally.steps % CHECK_EVERY == 0:
                         training.check()
-                    if stop:
-                        raise KeyboardInterrupt
                     if due:
                         training.save()
+                if stop:
+                    raise KeyboardInterrupt
             training.check()
 
             processes.copy_from_main(model.buffers())  # the statistics of batch norm
@@ -171,11 +171,15 @@ def fit(
             row |= {"lr": training.rate, "seconds": tally.seconds}
             with interrupts.held():
                 training.end_epoch(processes.gather(row)[0])
-                processes.from_main(lambda: save_previews(run, model, val_data, names, config.previews))
-                training.save()
+                try:
+                    processes.from_main(lambda: save_previews(run, model, val_data, names, config.previews))
+                finally:  # pictures that cannot be written cost no epoch
+                    training.save()
                 trackers.log(row)
                 if processes.main:
                     print(epoch_line(run, config.epochs), flush=True)
+            if training.agree(0, interrupts.asked)[1]:  # several processes, of which one was asked while it measured
+                raise KeyboardInterrupt
 
         processes.from_main(lambda: write_summary(run))
     return run
@@ -195,12 +199,11 @@ def make_accelerator() -> Accelerator:
     """Where and how to compute. On a CPU accelerate has to be told that several processes belong together: left alone,
     each would train by itself."""
     together_on_cpu = int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.cuda.is_available()
-    alike = DistributedDataParallelKwargs(broadcast_buffers=False)  # done once an epoch, in `fit`
-    return Accelerator(mixed_precision=precision(), cpu=together_on_cpu, kwargs_handlers=[alike])
+    return Accelerator(mixed_precision=precision(), cpu=together_on_cpu)
 
 
 def check_fit(
-    model: nn.Module, train_data: Dataset, val_data: Dataset, config: TrainConfig, augment: Any
+    model: nn.Module, train_data: Dataset, val_data: Dataset, loss: Loss, config: TrainConfig, augment: Any
 ) -> tuple[list[str], tuple[int, int]]:
     """Look once at data and model before they are trained: the class names, and the (height, width) trained at.
 
@@ -217,6 +220,9 @@ def check_fit(
     first = Samples(train_data, None, augment, config.seed)[(1, 0)][0]
     with torch.no_grad():
         outputs = model.eval()(first[None].to(next(model.parameters()).device)).shape[1]
+    weights = getattr(loss, "class_weights", None)
+    if weights is not None and len(weights) != outputs:
+        raise ValueError(f"{len(weights)} class weights for {outputs} classes, background being one")
     num_classes = max(2, outputs)
     names, val_names = (list(class_names(data) or ()) for data in (train_data, val_data))
     if names != val_names:
@@ -333,7 +339,7 @@ def run_settings(
         "precision": precision(),
         "model": getattr(model, "settings", None),
         "weights": getattr(model, "weights", None),  # that it starts from; a checkpoint has its own
-        "loss": type(loss).__name__ if " at 0x" in text else text,
+        "loss": getattr(loss, "__qualname__", type(loss).__name__) if " at 0x" in text else text,
         "augment": describe(augment),
         "train_data": describe_data(train_data) | {"image_size": list(image_size)},
         "val_data": describe_data(val_data),

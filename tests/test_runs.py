@@ -132,13 +132,38 @@ def test_a_checkpoint_within_an_epoch_is_saved_when_it_is_due_and_not_before(tmp
     assert saved.count("checkpoint.pth") == 1
 
 
+def test_settings_that_led_nowhere_do_not_bind_the_folder(tmp_path):
+    """Who follows the advice of an error in the first step changes them."""
+    with pytest.raises(FloatingPointError, match=r"at learning rate 0\.01"):
+        train(tmp_path, loss=SpoiltAt(1))
+    run = train(tmp_path, lr=1e-3, batch_size=2, accumulate=2)
+    assert run.finished and runs.read_config(tmp_path)["settings"]["config"]["accumulate"] == 2
+
+
+def test_the_rate_that_is_told_is_that_of_the_bad_step(tmp_path):
+    with pytest.raises(FloatingPointError, match=r"epoch 1, step 2, .*at learning rate 0\.002:"):
+        train(tmp_path, loss=SpoiltAt(2), warmup_steps=10)
+
+
+def test_previews_that_cannot_be_written_cost_no_epoch(tmp_path):
+    (tmp_path / "predictions").mkdir(parents=True)
+    (tmp_path / "predictions" / "epoch_001").write_text("in the way")
+    with pytest.raises(OSError, match="epoch_001"):
+        train(tmp_path)
+    assert len(runs.read_checkpoint(tmp_path / runs.LAST)["history"]) == 1
+    assert train(tmp_path).finished
+
+
 def test_what_a_killed_process_left_half_written_is_cleared_away(tmp_path):
     train(tmp_path, epochs=1)
     left = [tmp_path / ".config.123.part.json", tmp_path / "last" / ".checkpoint.123.part.pth"]
-    for path in left:
+    left.append(tmp_path / "predictions" / "epoch_001" / ".disc0.123.part.png")
+    others = [tmp_path / ".data.zip.part", tmp_path / "deeper" / "last" / ".checkpoint.123.part.pth"]
+    for path in left + others:
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("half")
     train(tmp_path, epochs=2)
-    assert not any(path.exists() for path in left)
+    assert not any(path.exists() for path in left) and all(path.exists() for path in others)
 
 
 def test_the_time_left_is_told_as_a_person_would_say_it(tmp_path, capsys):

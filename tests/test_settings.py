@@ -9,6 +9,7 @@ from torch import nn
 
 from seglib.losses import BCELoss, CEDiceLoss, CrossEntropyLoss, DiceLoss, weight_of, weighted_mean
 from seglib.settings import make_optimizer, make_schedule, make_warmup, what_needs_less_memory
+from seglib.train import measure
 
 
 def test_settings_that_make_no_sense_are_refused():
@@ -27,6 +28,7 @@ def test_settings_that_make_no_sense_are_refused():
         {"max_grad_norm": 0},
         {"checkpoint_minutes": -1},
         {"trackers": ("wandbb",)},
+        {"plateau_factor": 2.0},
     ):
         with pytest.raises(ValueError):
             config(**settings)
@@ -91,6 +93,15 @@ def test_the_loss_of_parts_weighs_as_the_pixels_of_the_whole():
         parts = [(loss(logits[i : i + 1], mask[i : i + 1]).item(), weight_of(loss, mask[i : i + 1])) for i in range(4)]
         assert weighted_mean(parts) == pytest.approx(loss(logits, mask).item(), abs=1e-6)
     assert weight_of(BCELoss(), mask) == (mask != 255).sum() and weight_of(CrossEntropyLoss((1.0, 5.0)), mask[:1]) == 0
+
+
+def test_the_validation_loss_is_that_of_all_pixels_at_once_whatever_the_batches():
+    data, model = Unsure(14), Plain(2).eval()
+    images, masks = (torch.stack(parts) for parts in list(zip(*(data[i] for i in range(14)), strict=True))[:2])
+    for loss in (CrossEntropyLoss(), CrossEntropyLoss((1.0, 5.0))):
+        expected = loss(model(images), masks).item()
+        for batch_size in (1, 3, 14):
+            assert measure(model, data, loss, batch_size).loss == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.parametrize("longest", [1e-3, 1e-2])
@@ -206,13 +217,16 @@ def test_out_of_memory_names_sizes_and_settings_that_need_less(tmp_path):
         train(tmp_path, model, batch_size=6)
     told = str(error.value)
     assert "Tried to allocate 2.00 GiB" in told and "batches of 6 images of 32x32" in told
-    assert "batch_size=3, accumulate=2: a step still takes 6 images" in told and "resize(16, 16)" in told
+    assert (
+        "batch_size=3, accumulate=2: a step then takes 6 images, so it is the same" in told and "resize(16, 16)" in told
+    )
     assert model.made() is None  # who keeps the error keeps no memory with it
 
 
 @pytest.mark.parametrize(
     ("batch_size", "accumulate", "said"),
-    [(8, 1, "batch_size=4, accumulate=2"), (9, 2, "batch_size=3, accumulate=6"), (4, 3, "batch_size=2, accumulate=6")],
+    [(8, 1, "batch_size=4, accumulate=2"), (9, 2, "batch_size=3, accumulate=6"), (4, 3, "batch_size=2, accumulate=6")]
+    + [(5, 1, "batch_size=2, accumulate=2: a step then takes 4 images, so it is nearly the same")],
 )
 def test_the_settings_it_names_take_as_many_images(batch_size, accumulate, said):
     chosen = config(batch_size=batch_size, accumulate=accumulate)

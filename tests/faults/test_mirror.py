@@ -4,6 +4,7 @@ import os
 import shutil
 
 import pytest
+import torch
 from discs import check_same_end
 from victims import die_at, fail, fault, finish, start, train
 
@@ -92,8 +93,11 @@ def test_it_disappears_half_way(tmp_path, drive, whole, monkeypatch, capsys, bac
 def test_it_fails_in_the_middle_of_a_copy_and_keeps_the_copies_of_before(tmp_path, drive, monkeypatch, call):
     """Each of the two files of the second epoch's copy fails, and each of the three renamings."""
     train(tmp_path / "run", **SETTINGS | {"epochs": 1}, mirror=drive / "run")
-    before = runs.read_checkpoint(drive / "run" / runs.LAST)
-    calls = []
+    names, calls = (runs.CONFIG, runs.BEST, runs.LAST), []
+    before = {name: (drive / "run" / name).read_bytes() for name in names}
+    better = train(tmp_path / "better", **SETTINGS | {"epochs": 2, "lr": 0.02}).dir
+    for name in names:
+        shutil.copyfile(better / name, tmp_path / "run" / name)
 
     def failing(original):
         def copy(*arguments):
@@ -110,8 +114,8 @@ def test_it_fails_in_the_middle_of_a_copy_and_keeps_the_copies_of_before(tmp_pat
         patch.setattr(os, "replace", failing(os.replace))
         assert not runs.mirror_run(tmp_path / "run", drive / "run")
         runs.read_checkpoint(drive / "run" / runs.LAST)
-        if call <= 3:
-            assert runs.read_checkpoint(drive / "run" / runs.LAST)["history"] == before["history"]
+        if call <= 3:  # no copy was whole: none has taken the place of one from before
+            assert {name: (drive / "run" / name).read_bytes() for name in names} == before
         assert runs.mirror_run(tmp_path / "run", drive / "run")
         check_mirrors(drive / "run", tmp_path / "run")
 
@@ -166,6 +170,28 @@ def test_a_mirror_that_is_not_there_does_not_keep_a_run_from_going_on(tmp_path, 
         check_same_end(tmp_path / "run", whole)
 
 
+def test_a_mirror_that_is_further_on_is_not_overwritten_but_gone_on_from(tmp_path, drive, whole, capsys):
+    train(tmp_path / "run", **SETTINGS | {"epochs": 1})
+    train(tmp_path / "other", **SETTINGS | {"epochs": 2}, mirror=drive / "run")
+    with fault("mirror further on"):
+        train(tmp_path / "run", **SETTINGS, mirror=drive / "run")
+        assert "Going on after epoch 2 of 3" in capsys.readouterr().out
+        check_same_end(tmp_path / "run", whole)
+
+
+def test_a_checkpoint_that_cannot_be_read_just_now_is_not_called_damaged(tmp_path, monkeypatch):
+    train(tmp_path / "run", **SETTINGS | {"epochs": 1})
+    before = (tmp_path / "run" / runs.LAST).read_bytes()
+
+    def fails(*_, **__):
+        raise MemoryError
+
+    with fault("no memory to read a checkpoint"), monkeypatch.context() as patch, pytest.raises(MemoryError):
+        patch.setattr(torch, "load", fails)
+        train(tmp_path / "run", **SETTINGS)
+    assert (tmp_path / "run" / runs.LAST).read_bytes() == before
+
+
 @pytest.mark.parametrize("own_checkpoint", [True, False])
 def test_another_runs_mirror_is_neither_taken_nor_overwritten(tmp_path, drive, own_checkpoint):
     train(tmp_path / "other", **SETTINGS | {"epochs": 1, "lr": 0.5}, mirror=drive / "run")
@@ -176,3 +202,5 @@ def test_another_runs_mirror_is_neither_taken_nor_overwritten(tmp_path, drive, o
         with pytest.raises(ValueError, match=r"config\.lr: 0\.5 then, 0\.01 now"):
             train(tmp_path / "run", **SETTINGS, mirror=drive / "run")
         assert (drive / "run" / runs.LAST).read_bytes() == before
+        assert (tmp_path / "run" / runs.LAST).exists() == own_checkpoint
+        assert train(tmp_path / "run", **SETTINGS).finished  # without the mirror, nothing is in the way

@@ -45,8 +45,8 @@ def test_stopped_at_random_moments_it_ends_the_same(tmp_path, whole, workers):
 class StopAt:
     """A loss at whose `call`-th call in training somebody presses Ctrl-C."""
 
-    def __init__(self, call: int, again: bool = False) -> None:
-        self.call, self.again, self.calls = call, again, 0
+    def __init__(self, call: int) -> None:
+        self.call, self.calls = call, 0
 
     def __repr__(self) -> str:
         return repr(BCELoss())  # which it is
@@ -88,6 +88,24 @@ def test_a_stop_waits_for_the_step_and_saves_it(tmp_path):
 
 
 @pytest.mark.usefixtures("_interruptible")
+def test_who_presses_twice_does_not_lose_what_is_being_saved(tmp_path, monkeypatch):
+    original = runs.save_torch
+
+    def pressing(path, content):
+        if content.get("epoch", {}) and content["epoch"]["steps"]:
+            signal.raise_signal(signal.SIGINT)
+        original(path, content)
+
+    with fault("Ctrl-C while a stop is saved"):
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt, match="epoch 0 and 2 steps"):
+            patch.setattr(runs, "save_torch", pressing)
+            fit_discs(tmp_path / "run", StopAt(2))
+        assert runs.read_checkpoint(tmp_path / "run" / runs.LAST)["epoch"]["steps"] == 2
+        fit_discs(tmp_path / "run", BCELoss())
+        check_same_end(tmp_path / "run", fit_discs(tmp_path / "whole", BCELoss()).dir)
+
+
+@pytest.mark.usefixtures("_interruptible")
 def test_a_stop_while_validating_loses_no_step(tmp_path):
     class Stopping(Discs):
         def __getitem__(self, index):
@@ -116,11 +134,29 @@ def test_a_stop_before_the_first_step_saves_nothing_and_leaves_the_folder_usable
         data.armed = False
         hooked = Net()
         hooked.register_forward_hook(lambda *_: setattr(data, "armed", True))  # the look at the model before training
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt, match="before the first step was done"):
             fit(hooked, data, Discs(3), BCELoss(), config, tmp_path)
         assert not (tmp_path / runs.LAST).exists()
         data.armed = False
         assert fit(Net(), data, Discs(3), BCELoss(), config, tmp_path).finished
+
+
+def test_an_interrupt_that_is_raised_inside_a_step_saves_no_half_of_it(tmp_path):
+    """By a loss, say, without any signal: batch norm has seen the step's images, the weights have not."""
+
+    class Raising(StopAt):
+        def __call__(self, logits, mask):
+            self.calls += torch.is_grad_enabled()
+            if self.calls == self.call:
+                raise KeyboardInterrupt("from the loss")
+            return BCELoss()(logits, mask)
+
+    with fault("KeyboardInterrupt inside a step"):
+        with pytest.raises(KeyboardInterrupt, match="from the loss"):
+            fit_discs(tmp_path / "run", Raising(6))
+        assert runs.read_checkpoint(tmp_path / "run" / runs.LAST)["epoch"]["steps"] == 0
+        fit_discs(tmp_path / "run", BCELoss())
+        check_same_end(tmp_path / "run", fit_discs(tmp_path / "whole", BCELoss()).dir)
 
 
 def test_settings_that_change_nothing_may_change_between_two_calls(tmp_path):

@@ -77,7 +77,15 @@ def pair(tmp_path_factory):
     return folder
 
 
-SETTINGS = {"batch_size": 2, "accumulate": 2, "norm": True, "epochs": 3, "workers": 1, "checkpoint_minutes": 0}
+SETTINGS = {
+    "kind": "slow",
+    "batch_size": 2,
+    "accumulate": 2,
+    "norm": True,
+    "epochs": 3,
+    "workers": 1,
+    "checkpoint_minutes": None,
+}
 
 
 def test_with_the_same_weights_the_metrics_are_those_of_one_process_to_the_last_bit(pair):
@@ -107,7 +115,7 @@ def test_notebook_launcher_does_what_torchrun_does(tmp_path, pair):
 def test_two_processes_killed_at_random_moments_end_the_same(tmp_path, pair):
     moments, killed = random.Random(0), 0
     for _ in range(3):
-        process = started(tmp_path / "run", **SETTINGS)
+        process = started(tmp_path / "run", **SETTINGS | {"checkpoint_minutes": 0})
         wait_for(tmp_path / "run" / runs.LAST, process)
         time.sleep(moments.uniform(0, 0.15))
         if process.poll() is None:
