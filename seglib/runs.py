@@ -221,27 +221,31 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def read_both(run_dir: Path, mirror: Path | None) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
-    """The last checkpoint of a run folder and that of its mirror, None where there is none.
+    """The last checkpoint of a run folder and that of its mirror, None where there is none that can be read.
 
     Raises:
-        ValueError, OSError: one is damaged, or cannot be read, and the other does not make up for it.
+        ValueError: one is damaged and there is no other.
+        OSError: the run folder's cannot be read just now, and may well be the better one; there is neither, nor a place
+            for a mirror.
     """
-    found, damage = [], None
-    for folder in (run_dir, mirror):
-        try:
-            is_there = folder is not None and (folder / LAST).is_file()
-            found.append(read_checkpoint(folder / LAST) if is_there else None)
-        except (ValueError, OSError) as error:
-            damage = error
-            found.append(None)
-    here, there = found
+    here, there, damage = None, None, None
+    try:
+        if (run_dir / LAST).is_file():
+            here = read_checkpoint(run_dir / LAST)
+    except ValueError as error:
+        damage = error
+    try:
+        if mirror is not None and (mirror / LAST).is_file():
+            there = read_checkpoint(mirror / LAST)
+    except (ValueError, OSError) as error:
+        damage = error
+    if damage is not None and here is None and there is None:
+        raise ValueError(
+            f"{damage}. Put a good copy in its place; or delete {run_dir}, and the same call trains anew."
+        ) from damage
     if damage is not None:
-        if here is None and there is None:
-            raise ValueError(
-                f"{damage}. Put a good copy in its place; or delete {run_dir}, and the same call trains anew."
-            ) from damage
         print(f"{damage}. The other copy is sound.")
-    elif mirror is not None and here is None and there is None:
+    if mirror is not None and here is None and there is None:
         check_place(mirror)
     return here, there
 

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -179,17 +180,23 @@ def test_a_mirror_that_is_further_on_is_not_overwritten_but_gone_on_from(tmp_pat
         check_same_end(tmp_path / "run", whole)
 
 
-def test_a_checkpoint_that_cannot_be_read_just_now_is_not_called_damaged(tmp_path, monkeypatch):
-    train(tmp_path / "run", **SETTINGS | {"epochs": 1})
+@pytest.mark.parametrize("reason", [MemoryError(), PermissionError(13, "Permission denied")])
+def test_a_checkpoint_that_cannot_be_read_just_now_is_neither_called_damaged_nor_replaced(
+    tmp_path, drive, monkeypatch, reason
+):
+    train(tmp_path / "other", **SETTINGS | {"epochs": 1}, mirror=drive / "run")
+    train(tmp_path / "run", **SETTINGS | {"epochs": 2})
     before = (tmp_path / "run" / runs.LAST).read_bytes()
 
     def fails(*_, **__):
-        raise MemoryError
+        raise reason
 
-    with fault("no memory to read a checkpoint"), monkeypatch.context() as patch, pytest.raises(MemoryError):
-        patch.setattr(torch, "load", fails)
-        train(tmp_path / "run", **SETTINGS)
-    assert (tmp_path / "run" / runs.LAST).read_bytes() == before
+    broken = (torch, "load") if isinstance(reason, MemoryError) else (Path, "read_bytes")
+    with fault("checkpoint cannot be read just now"):
+        with monkeypatch.context() as patch, pytest.raises(type(reason)):
+            patch.setattr(*broken, fails)
+            train(tmp_path / "run", **SETTINGS, mirror=drive / "run")
+        assert (tmp_path / "run" / runs.LAST).read_bytes() == before
 
 
 @pytest.mark.parametrize("own_checkpoint", [True, False])
