@@ -1,5 +1,6 @@
 """The processes that train together, one or many: what they tell each other, and how they are asked to stop."""
 
+import atexit
 import pickle
 import signal
 import threading
@@ -24,7 +25,10 @@ class Processes:
         self.count = 1 if accelerator is None else accelerator.num_processes
         self.index = 0 if accelerator is None else accelerator.process_index
         self.main = self.index == 0
-        self._group = distributed.new_group(backend="gloo") if self.count > 1 else None
+        self._group = None
+        if self.count > 1:
+            self._group = distributed.new_group(backend="gloo")
+            atexit.register(part)
 
     def sum(self, numbers: Tensor) -> Tensor:
         """Add up each process's numbers, a tensor on the CPU."""
@@ -61,6 +65,12 @@ class Processes:
                 on_cpu = tensor.cpu()
                 distributed.broadcast(on_cpu, src=0, group=self._group)
                 tensor.copy_(on_cpu)
+
+
+def part() -> None:
+    """End the connections between processes while Python is still whole: left to its end, now and then one crashes."""
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 def can_be_sent(error: Exception) -> bool:
