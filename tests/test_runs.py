@@ -1,5 +1,7 @@
 """The run folder: gone on with under the same settings or with more epochs, by one process at a time, never spoilt."""
 
+import sys
+
 import pytest
 import torch
 from discs import Discs, check_same_end, net, train
@@ -166,9 +168,12 @@ def test_what_a_killed_process_left_half_written_is_cleared_away(tmp_path):
     assert not any(path.exists() for path in left) and all(path.exists() for path in others)
 
 
-def test_the_time_left_is_told_as_a_person_would_say_it(tmp_path, capsys):
+@pytest.mark.parametrize("in_a_notebook", [False, True])
+def test_the_time_left_is_told_as_a_person_would_say_it(tmp_path, capsys, monkeypatch, in_a_notebook):
+    if in_a_notebook:  # where there is a bar beside the lines
+        monkeypatch.setitem(sys.modules, "ipykernel", sys)
     said = [duration(seconds) for seconds in (0.4, 99, 101, 3_600, 7_260, 100_000)]
     assert said == ["0 s", "99 s", "2 min", "60 min", "2 h 1 min", "27 h 47 min"]
     train(tmp_path, epochs=2)
-    first, last = [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch")]
+    first, last = [line for line in capsys.readouterr().out.splitlines() if "train loss" in line]
     assert " s left" in first and "left" not in last
