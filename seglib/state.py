@@ -5,7 +5,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -157,7 +156,7 @@ class Training:
             self.keep_if_best()
             runs.write_history(self.run.dir / "history.csv", self.run.history)
         if self.config.mirror is not None:
-            runs.mirror_run(self.run.dir, Path(self.config.mirror))
+            runs.mirror_run(self.run.dir, self.config.mirror)
 
     def keep_if_best(self) -> None:
         """Write best_model.pth if the epoch that has just ended is the best so far."""

@@ -208,8 +208,8 @@ def check_fit(
     """Look once at data and model before they are trained: the class names, and the (height, width) trained at.
 
     Raises:
-        ValueError: no data; classes that differ between training, validation and model; a batch size of one for batch
-            norm.
+        ValueError: no data; classes that differ between training, validation, model and class weights; a batch size of
+            one for batch norm.
     """
     if not len(train_data) or not len(val_data):
         raise ValueError(f"{len(train_data)} images to train on and {len(val_data)} to validate with: both need one")
@@ -370,8 +370,8 @@ def tidy_finished(run: Run, config: TrainConfig) -> None:
     curves, last = run.dir / CURVES[-1], run.dir / runs.LAST
     if not curves.is_file() or curves.stat().st_mtime < last.stat().st_mtime:
         write_summary(run)
-    if config.mirror is not None and not runs.is_mirrored(run.dir, Path(config.mirror)):
-        runs.mirror_run(run.dir, Path(config.mirror))
+    if config.mirror is not None and not runs.is_mirrored(run.dir, config.mirror):
+        runs.mirror_run(run.dir, config.mirror)
 
 
 def progress(steps: Iterable, title: str, done: int = 0) -> Any:

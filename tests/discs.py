@@ -1,5 +1,6 @@
 """Pictures and nets small enough to train in a moment."""
 
+import random
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,24 @@ class Discs(Dataset):
         mask = (y - rng.uniform(8, height - 8)) ** 2 + (x - rng.uniform(8, width - 8)) ** 2 < 36
         image = rng.integers(0, 120, (3, height, width)) + 80 * mask
         return torch.from_numpy(image.astype(np.uint8)), torch.from_numpy(mask.astype(np.uint8)), self.filenames[index]
+
+
+class Unsure(Discs):
+    """Discs of which more and more does not count, from one image to the next; of the last, nothing."""
+
+    def __getitem__(self, index: int):
+        image, mask, name = super().__getitem__(index)
+        mask[: (index + 1) * mask.shape[0] // len(self)] = 255
+        return image, mask, name
+
+
+class Jittery(Discs):
+    """A data set that draws at random itself, with every generator there is."""
+
+    def __getitem__(self, index: int):
+        image, mask, name = super().__getitem__(index)
+        drawn = random.randrange(60) + np.random.randint(40) + torch.randint(20, (1,)).item()
+        return image // 2 + drawn, mask, name
 
 
 def net(seed: int = 0, **settings) -> UNet:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from discs import Discs, train
+from discs import Discs, Jittery, train
 from torch.utils.data import Subset
 
 from seglib.datasets import COCOSegmentationDataset, MaskFolderDataset
@@ -92,14 +92,6 @@ def test_an_epoch_can_be_begun_in_its_middle(processes):
         whole = list(batches)
         batches.first = 2
         assert list(batches) == whole[2:] and len(batches) == len(whole)
-
-
-class Jittery(Discs):
-    """A data set that draws at random itself, with every generator there is."""
-
-    def __getitem__(self, index: int):
-        image, mask, name = super().__getitem__(index)
-        return image // 2 + random.randrange(60) + np.random.randint(40) + torch.randint(20, (1,)).item(), mask, name
 
 
 def test_a_data_set_that_draws_by_itself_draws_the_same_in_any_worker_and_disturbs_nobody():

@@ -15,7 +15,7 @@ os.environ["CUDA_VISIBLE_DEVICES"] = ""
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
-from discs import Discs
+from discs import Discs, Unsure
 from torch import nn
 
 from seglib.losses import BCELoss, CrossEntropyLoss
@@ -23,15 +23,6 @@ from seglib.processes import Processes
 from seglib.train import TrainConfig, fit, make_accelerator, measure
 
 SIZES = [(32, 32), (20, 40), (32, 32), (17, 33), (20, 40), (32, 32), (24, 24)]  # of the images to measure
-
-
-class Unsure(Discs):
-    """Discs of which more and more does not count, from one image to the next."""
-
-    def __getitem__(self, index: int):
-        image, mask, name = super().__getitem__(index)
-        mask[: index * mask.shape[0] // len(self)] = 255
-        return image, mask, name
 
 
 class Plain(nn.Module):

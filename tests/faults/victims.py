@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from discs import Discs
+from discs import Discs, Jittery
 from torch import nn
 
 from seglib.losses import BCEDiceLoss
@@ -31,15 +31,6 @@ from seglib.transforms import augmentation
 TRIED, SURVIVED = Counter(), Counter()  # faults, by kind; printed at the end of the tests
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(["victims", "torch._dynamo"])  # the second, torch imports with the first optimizer
-
-
-class Jittery(Discs):
-    """A data set that draws at random itself, with every generator there is."""
-
-    def __getitem__(self, index: int):
-        image, mask, name = super().__getitem__(index)
-        drawn = random.randrange(20) + np.random.randint(20) + torch.randint(20, (1,)).item()
-        return image // 2 + drawn, mask, name
 
 
 class Net(nn.Module):
