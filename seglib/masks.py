@@ -28,6 +28,16 @@ COLOURS = (
     (240, 98, 170),
     (140, 100, 70),
     (160, 200, 60),
+    (0, 240, 210),
+    (90, 105, 0),
+    (255, 0, 255),
+    (105, 60, 120),
+    (210, 180, 255),
+    (0, 255, 0),
+    (255, 165, 165),
+    (0, 0, 255),
+    (45, 120, 180),
+    (0, 240, 120),
 )
 
 Polygon = list[float]
@@ -236,7 +246,7 @@ def polygons_to_yolo(index: int, polygons: Sequence[Sequence[float]], height: in
 def palette(count: int = 256) -> np.ndarray:
     """The colours of the classes: uint8 (count, 3), class 0 black, 255 pale.
 
-    Ten picked to be told apart on a photograph, then PASCAL VOC's.
+    Twenty picked to be told apart on a photograph, then PASCAL VOC's.
     """
     colours = voc_palette()
     colours[: len(COLOURS)] = COLOURS
@@ -273,11 +283,14 @@ def read_index_png(path: str | Path) -> np.ndarray:
     return np.array(image, dtype=np.uint8)
 
 
-def write_index_png(path: str | Path, mask: np.ndarray, classes: Sequence[str]) -> None:
+def write_index_png(
+    path: str | Path, mask: np.ndarray, classes: Sequence[str], colours: np.ndarray | None = None
+) -> None:
     """Write a class mask as a palette PNG: the values are the classes, the colours are for people.
 
     Args:
         mask: whole numbers (H, W), each below len(classes), or 255.
+        colours: uint8 (256, 3), a row a value; None: `palette()`.
 
     Raises:
         ValueError: a value that is no class.
@@ -285,7 +298,7 @@ def write_index_png(path: str | Path, mask: np.ndarray, classes: Sequence[str]) 
     check_classes(classes)
     check_values(mask, len(classes), path)
     image = Image.fromarray(np.asarray(mask).astype(np.uint8))
-    image.putpalette(palette().tobytes())
+    image.putpalette((palette() if colours is None else colours).tobytes())
     with written_aside(path) as aside:
         image.save(aside, format="PNG")
 

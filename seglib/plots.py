@@ -11,6 +11,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch, Patch, Rectangle
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
@@ -68,7 +69,7 @@ def picture_grid(
     rows: Sequence[Sequence[Any]],
     titles: Sequence[str],
     labels: Sequence[str] = (),
-    classes: Sequence[str] = (),
+    classes: Sequence[str] | Mapping[int, str] = (),
     title: str = "",
     void: bool = False,
 ) -> Figure:
@@ -76,7 +77,7 @@ def picture_grid(
 
     Args:
         rows: pictures (H, W, 3) as they are, masks (H, W) in their colours, None for an empty place.
-        titles: one a column. labels: one a row. classes: names, background first. void: explain 255 too.
+        titles: one a column. labels: one a row. classes: names, background first, or some by number. void: explain 255.
     """
     columns = len(titles)
     shapes = [as_array(next(cell for cell in row if cell is not None)).shape for row in rows]
@@ -115,9 +116,16 @@ def picture_grid(
     return _closed(figure)
 
 
-def class_patches(classes: Sequence[str], void: bool = False) -> list[Patch]:
+def occurring(masks: Sequence[Any], classes: Sequence[str]) -> dict[int, str]:
+    """The classes that occur in some masks, by number, background always: for the legend of a few of many classes."""
+    seen = {0} | {value for mask in masks for value in np.unique(as_array(mask)).tolist()}
+    return {number: name for number, name in enumerate(classes) if number in seen}
+
+
+def class_patches(classes: Sequence[str] | Mapping[int, str], void: bool = False) -> list[Patch]:
     """Legend entries for the classes' colours."""
-    entries = [*enumerate(classes), *([(IGNORE, "does not count (255)")] if void else [])]
+    named = classes.items() if isinstance(classes, Mapping) else enumerate(classes)
+    entries = [*named, *([(IGNORE, "does not count (255)")] if void else [])]
     return [Patch(facecolor=palette()[index] / 255, edgecolor="grey", label=name) for index, name in entries]
 
 
@@ -128,6 +136,7 @@ def triples(samples: Sequence[tuple], classes: Sequence[str], title: str = "Imag
         samples: (image, mask, name).
     """
     rows = [(image, mask, overlay(image, mask)) for image, mask, _ in samples]
+    classes = occurring([mask for _, mask, _ in samples], classes) if len(classes) > 12 else classes
     void = any((as_array(mask) == IGNORE).any() for _, mask, _ in samples)
     return picture_grid(rows, ("image", "mask", "overlay"), [name for *_, name in samples], classes, title, void)
 
@@ -189,6 +198,79 @@ def _curves(histories: Any, styles: Mapping[str, tuple[str, str]], title: str, y
     axis.grid(alpha=0.3)
     axis.legend()
     return _closed(figure)
+
+
+def grid_comparison(
+    cells: Sequence[Any], column: str, best: Any = None, metric: str = "val_iou", title: str = ""
+) -> Figure:
+    """One column of the history of every cell of a grid, each curve named at its end.
+
+    The first setting that varies gives the colour, the others the kind of line. The best cell's curve is thick, with
+    a star at its best epoch; a cross marks the epoch after which a cell over-fits (see `seglib.runs.overfits_after`).
+    Losses are drawn on a logarithmic scale.
+
+    Args:
+        cells: of a `seglib.grid.Grid`. column: of their histories. best: the cell to make stand out.
+        metric: the column that says which epoch of that cell was best.
+    """
+    cells = [cell for cell in cells if cell.history]
+    varies = [name for name in (cells[0].settings if cells else ()) if len({cell.settings[name] for cell in cells}) > 1]
+    looks = {cell.name: _look(cell, cells, varies) for cell in cells}
+    figure, axis = plt.subplots(figsize=(9, 5), layout="constrained")
+    ends = []
+    for cell in cells:
+        colour, line = looks[cell.name]
+        epochs, values = [row["epoch"] for row in cell.history], np.array([row[column] for row in cell.history])
+        width, point = (3.0 if cell is best else 1.5), ("." if len(values) == 1 else "")
+        axis.plot(epochs, values, line, marker=point, color=colour, linewidth=width)
+        if cell.overfits_after is not None:
+            axis.plot(cell.overfits_after, values[cell.overfits_after - 1], "X", color=colour, markersize=9, zorder=3)
+        if cell is best:
+            at = cell.best_row(metric)
+            axis.plot(at["epoch"], at[column], "*", color=colour, markeredgecolor="black", markersize=17, zorder=4)
+        ended = "" if cell.status == "finished" else f" ({cell.status})"
+        ends.append((epochs[-1], values[-1], ", ".join(f"{cell.settings[name]}" for name in varies) + ended, colour))
+    if "loss" in column:
+        axis.set_yscale("log")
+    axis.set(title=title or f"{column} of every cell", xlabel="epoch", ylabel=column)
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.grid(alpha=0.3, which="both")
+    _name_ends(axis, ends, ", ".join(varies))
+    marks = [("*", "best cell, at its best epoch"), ("X", "over-fits from here on")]
+    handles = [
+        Line2D([], [], color="grey", marker=mark, linestyle="", markersize=10, label=text) for mark, text in marks
+    ]
+    axis.legend(handles=handles, fontsize=9)
+    return _closed(figure)
+
+
+def _look(cell: Any, cells: Sequence[Any], varies: Sequence[str]) -> tuple[str, Any]:
+    """Colour and kind of line of a cell: each value of the first setting has a colour, those of the rest a line."""
+    first = list(dict.fromkeys(other.settings[name] for other in cells for name in varies[:1]))
+    rest = list(dict.fromkeys(tuple(other.settings[name] for name in varies[1:]) for other in cells))
+    colour = first.index(cell.settings[varies[0]]) if varies else 0
+    line = rest.index(tuple(cell.settings[name] for name in varies[1:]))
+    return f"C{colour % 10}", (*LINES, (0, (1, 4)), (0, (8, 2, 1, 2, 1, 2)))[line % 6]
+
+
+def _name_ends(axis: Any, ends: Sequence[tuple[float, float, str, str]], heading: str) -> None:
+    """Write names right of where curves end, moved apart where they would lie over each other, with a line to each."""
+    right, ends = max((x for x, *_ in ends), default=1), [end for end in ends if np.isfinite(end[1])]
+    axis.set_xlim(right=right + 0.02 * right)
+    to_axis = axis.transData + axis.transAxes.inverted()
+    heights = {i: to_axis.transform((x, y))[1] for i, (x, y, *_) in enumerate(ends)}
+    order, gap = sorted(heights, key=heights.get), 0.05
+    places = {}
+    for rank, i in enumerate(order):  # from below: each at least a line of text above the one before it
+        places[i] = max(heights[i], 0.0 if not rank else places[order[rank - 1]] + gap)
+    for rank, i in reversed(list(enumerate(order))):  # and from above, for those that this has pushed out
+        above = 0.97 if rank == len(order) - 1 else places[order[rank + 1]] - gap
+        places[i] = min(places[i], above)
+    for i, (x, y, name, colour) in enumerate(ends):
+        arrow = {"arrowstyle": "-", "color": colour, "linewidth": 0.6, "alpha": 0.6}
+        place = {"xytext": (1.04, places[i]), "textcoords": "axes fraction", "va": "center", "annotation_clip": False}
+        axis.annotate(name, (x, y), color=colour, fontsize=9, arrowprops=arrow, **place)
+    axis.text(1.04, 1.01, heading, transform=axis.transAxes, fontsize=9, weight="bold")
 
 
 def class_balance(pixels: Mapping[str, int], images: Mapping[str, int], total_images: int) -> Figure:

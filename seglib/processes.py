@@ -1,6 +1,7 @@
 """The processes that train together, one or many: what they tell each other, and how they are asked to stop."""
 
 import atexit
+import os
 import pickle
 import signal
 import threading
@@ -8,10 +9,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+import torch
 from accelerate import Accelerator
 from torch import Tensor, distributed
 
 Result = TypeVar("Result")
+LAUNCHED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # says a launcher
 
 
 class Processes:
@@ -71,6 +74,30 @@ def part() -> None:
     """End the connections between processes while Python is still whole: left to its end, now and then one crashes."""
     if distributed.is_initialized():
         distributed.destroy_process_group()
+
+
+@contextmanager
+def apart() -> Iterator[int]:
+    """Let processes that were started together (torchrun, notebook_launcher) each train by itself, on its own GPU.
+
+    Yields:
+        Which of them this is, counted from 0; 0 where there is one only.
+
+    Raises:
+        RuntimeError: they are connected already.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield 0
+        return
+    if distributed.is_initialized():
+        raise RuntimeError("these processes train together already: make no Accelerator, and train nothing, before")
+    kept = {name: os.environ.pop(name) for name in LAUNCHED if name in os.environ}
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(kept.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
+    try:
+        yield int(kept.get("RANK", 0))
+    finally:
+        os.environ.update(kept)
 
 
 def can_be_sent(error: Exception) -> bool:

@@ -72,10 +72,52 @@ class Run:
         return [row[name] for row in self.history]
 
 
-def best_epoch(history: list[Row]) -> int:
-    """The epoch, counted from 1, with the highest `val_iou`; NaN (nothing to find, nothing found) counts as lowest."""
-    scores = [row["val_iou"] if row["val_iou"] == row["val_iou"] else -1.0 for row in history]
+def best_epoch(history: list[Row], column: str = "val_iou") -> int:
+    """The epoch, counted from 1, with the highest score; NaN (nothing to find, nothing found) counts as lowest."""
+    scores = [row[column] if row[column] == row[column] else -1.0 for row in history]
     return scores.index(max(scores)) + 1
+
+
+def overfits_after(history: list[Row], later: int = 3, rise: float = 0.05) -> int | None:
+    """The epoch after which a run learns its training images by heart; None where it does not, or cannot be told.
+
+    The rule: take the epoch of the least validation loss. If `later` or more epochs follow, and over these the
+    validation loss is on average higher by the share `rise` or more, and not on its way down again (in the second half
+    of them no lower than in the first), and the training loss is on average lower than in that epoch, then over-fitting
+    set in after it.
+    """
+    losses = [row["val_loss"] for row in history]
+    least = losses.index(min(losses)) if losses else 0
+    after = history[least + 1 :]
+    if len(after) < max(later, 2):
+        return None
+    half = len(after) // 2
+    first, second = _mean(after[:half], "val_loss"), _mean(after[half:], "val_loss")
+    rose = _mean(after, "val_loss") >= (1 + rise) * losses[least] and second >= first
+    return least + 1 if rose and _mean(after, "train_loss") < history[least]["train_loss"] else None
+
+
+def _mean(rows: list[Row], column: str) -> float:
+    return sum(row[column] for row in rows) / len(rows)
+
+
+def read_run(run_dir: str | Path) -> Run:
+    """A run as its folder shows it: with its history, but without a word on whether it is finished."""
+    table = Path(run_dir) / "history.csv"
+    return Run(Path(run_dir), read_history(table) if table.is_file() else [])
+
+
+def branch(run_dir: str | Path, new_dir: str | Path) -> None:
+    """Let a new run begin where another stands: copy that one's checkpoints, unless the new folder has some already.
+
+    With more epochs in its settings, `fit` then goes on in the new folder, and the old run stays as it is.
+    """
+    run_dir, new_dir = Path(run_dir), Path(new_dir)
+    if (new_dir / LAST).is_file():
+        return
+    if not (run_dir / LAST).is_file():
+        raise FileNotFoundError(f"no run to go on from in {run_dir}: train it first")
+    copy_checkpoints(run_dir, new_dir)
 
 
 # ------------------------------------------------------------------------------------------------ opening a folder
@@ -125,8 +167,8 @@ def open_run(
         The run, and its last checkpoint, None if it has none yet.
 
     Raises:
-        ValueError: the folder, or its mirror, holds a run with other settings, naming what differs; or a damaged
-            checkpoint and no better copy of it.
+        OtherSettings (a ValueError): the folder, or its mirror, holds a run with other settings; names what differs.
+        ValueError: a damaged checkpoint, and no better copy of it.
         OSError: the folder cannot be written to; the place of the mirror is not there.
     """
     run_dir, mirror = Path(run_dir), None if mirror is None else Path(mirror)
@@ -138,7 +180,8 @@ def open_run(
     state = here
     if there is not None and (here is None or how_far(there) > how_far(here)):
         state = there
-        copy_back(run_dir, mirror)
+        copy_checkpoints(mirror, run_dir)
+        print(f"The checkpoints of {shown(run_dir)} were restored from {shown(mirror)}.")
     kept = {"settings": settings, "about": state["about"] if state else about}
     if read_config(run_dir) != kept:
         write_json(run_dir / CONFIG, kept)
@@ -162,8 +205,12 @@ def read_config(folder: Path) -> dict[str, Any] | None:
         return None
 
 
+class OtherSettings(ValueError):
+    """A run folder holds a run with other settings than those it is to go on with."""
+
+
 def check_settings(before: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
-    """Raise ValueError, naming what differs, where a run must not go on under these settings.
+    """Raise OtherSettings, naming what differs, where a run must not go on under these settings.
 
     More epochs than before are no other run, unless the learning rate depends on how many there are.
     """
@@ -180,7 +227,7 @@ def check_settings(before: dict[str, Any], now: dict[str, Any], folder: Path) ->
             "already done would have had another rate."
         )
     listed = "\n".join(f"  {line}" for line in differing)
-    raise ValueError(
+    raise OtherSettings(
         f"{folder} holds a run with other settings:\n{listed}{reason}\n"
         "Choose another run_dir (or mirror) for the new ones, or delete that folder to train it anew."
     )
@@ -255,13 +302,12 @@ def how_far(state: dict[str, Any]) -> tuple[int, int]:
     return len(state["history"]), state["epoch"]["steps"]
 
 
-def copy_back(run_dir: Path, mirror: Path) -> None:
-    """Copy the checkpoints of a mirror to the run folder. The one to go on from comes last: until then, none is."""
+def copy_checkpoints(source: Path, run_dir: Path) -> None:
+    """Copy checkpoints to a run folder. The one to go on from comes last: until then, none is."""
     for name in (BEST, LAST):
-        if (mirror / name).is_file():
+        if (source / name).is_file():
             with written_aside(run_dir / name) as aside:
-                shutil.copyfile(mirror / name, aside)
-    print(f"The checkpoints of {shown(run_dir)} were restored from {shown(mirror)}.")
+                shutil.copyfile(source / name, aside)
 
 
 def check_place(mirror: Path) -> None:

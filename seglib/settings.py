@@ -178,6 +178,7 @@ def what_needs_less_memory(config: TrainConfig, image_size: tuple[int, int], dev
             f"optimisation (but for batch norm, which sees {smaller} images at a time, and Dice)"
         )
     return (
-        f"{text}. Or smaller images: resize({height // 2}, {width // 2}) needs about a quarter. Or a narrower model. "
+        f"{text}. Or smaller images: resized or cropped to {height // 2}x{width // 2}, they need about a quarter. "
+        "Or a narrower model. "
         "(Validation takes images as large as its data set has them.)"
     )

@@ -63,7 +63,12 @@ class Tally:
 
 
 class Training:
-    """All that a run consists of while it trains, and that a checkpoint has to hold."""
+    """All that a run consists of while it trains, and that a checkpoint has to hold.
+
+    Args:
+        told: what the best model's file says beside its weights: "classes", their names; "image_size", the
+            (height, width) that a photograph is brought to for it, or None.
+    """
 
     def __init__(
         self,
@@ -71,11 +76,11 @@ class Training:
         settings: dict[str, Any],
         config: TrainConfig,
         model: nn.Module,
-        names: list[str],
+        told: dict[str, Any],
         accelerator: Accelerator,
         processes: Processes,
     ) -> None:
-        self.run, self.settings, self.config, self.names = run, settings, config, names
+        self.run, self.settings, self.config, self.told = run, settings, config, told
         self.model, self.accelerator, self.processes = model, accelerator, processes
         self.optimizer = make_optimizer(model, config)
         self.warmup, self.schedule = make_warmup(self.optimizer, config), make_schedule(self.optimizer, config)
@@ -162,9 +167,8 @@ class Training:
         """Write best_model.pth if the epoch that has just ended is the best so far."""
         row = self.run.history[-1]
         if self.run.best is row:
-            told = {"classes": self.names, "image_size": tuple(self.settings["train_data"]["image_size"])}
-            told |= {"settings": self.settings["model"], "epoch": row["epoch"], "val_iou": row["val_iou"]}
-            runs.save_torch(self.run.dir / runs.BEST, {"model": self.model.state_dict(), **told})
+            told = {"settings": self.settings["model"], "epoch": row["epoch"], "val_iou": row["val_iou"]}
+            runs.save_torch(self.run.dir / runs.BEST, {"model": self.model.state_dict(), **self.told, **told})
 
     def restore(self, state: dict[str, Any]) -> None:
         """Bring everything to where a checkpoint left it."""

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from seglib import plots, runs
-from seglib.datasets.common import class_names, file_names
+from seglib.datasets.common import class_names, file_names, own_transform
 from seglib.files import shown
 from seglib.loading import (
     Batches,
@@ -48,7 +48,7 @@ from seglib.settings import (
 )
 from seglib.state import WHAT_TO_TRY, Training, saving_when_stopped
 from seglib.trackers import Trackers
-from seglib.transforms import describe
+from seglib.transforms import describe, keeps_size
 
 CURVES = ("loss.png", "miou.png")
 CHECK_EVERY = 50  # steps between looks at the loss: looking makes the GPU wait
@@ -99,13 +99,14 @@ def fit(
     loss = with_class_weights(loss, config.class_weights)
     names, image_size = check_fit(model, train_data, val_data, loss, config, augment)
     settings = run_settings(model, train_data, val_data, loss, config, augment, image_size, processes.count)
+    told = {"classes": names, "image_size": photograph_size(train_data, augment, image_size)}
 
     with ExitStack() as ending:
         processes.from_main(lambda: ending.enter_context(runs.locked(Path(run_dir))))
         about = runs.about_this_machine()
         run, state = processes.from_main(lambda: runs.open_run(run_dir, settings, about, config.mirror))
         model.to(device, memory_format=torch.channels_last)  # faster, on the CPU too
-        training = Training(run, settings, config, model, names, accelerator, processes)
+        training = Training(run, settings, config, model, told, accelerator, processes)
         if state is not None:
             training.restore(state)
         run.finished = is_finished(run.history, config)
@@ -231,6 +232,19 @@ def check_fit(
     if len(names) != num_classes:
         raise ValueError(f"the model tells {num_classes} classes apart but the data set has {len(names)}: {names}")
     return names, tuple(first.shape[-2:])
+
+
+def photograph_size(train_data: Dataset, augment: Any, image_size: tuple[int, int]) -> tuple[int, int] | None:
+    """The (height, width) that a photograph is brought to before the trained model sees it; None: its own.
+
+    Where augmentation crops, the model learns from pictures at the scale that the data set gives them: their own,
+    unless it resizes them.
+    """
+    if augment is None or keeps_size(augment):
+        return image_size
+    return (
+        None if own_transform(train_data) is None else tuple(Samples(train_data, None, None, 0)[(1, 0)][0].shape[-2:])
+    )
 
 
 # ------------------------------------------------------------------------------------------------ measuring

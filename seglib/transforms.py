@@ -44,16 +44,38 @@ def augmentation(
     brightness: float = 0.0,
     contrast: float = 0.0,
     noise: float = 0.0,
+    scale: tuple[float, float] | None = None,
+    crop: tuple[int, int] | None = None,
+    saturation: float = 0.0,
+    hue: float = 0.0,
 ) -> A.Compose:
     """The random changes of a training picture, each independent of the others.
 
     Args:
+        scale: enlarge by a factor between these two, each as likely as any other, height and width alike.
+        crop: (height, width) of a window anywhere in the picture, after `scale`: pictures of many sizes become ones of
+            one size, and none is squashed. A picture too small for it gets a margin, anywhere around it, that is black
+            and 255 ("do not count").
         horizontal_flip, vertical_flip: probability of mirroring left-right, upside down.
         rotate: largest angle in degrees, either way. The corners that come in are black and 255 ("do not count").
         brightness, contrast: largest relative change, either way; applied to half of the pictures.
+        saturation: as brightness. hue: largest turn of the colour circle, either way, as a share of it (0.5 is half).
+            Both together are applied to half of the pictures.
         noise: largest standard deviation of Gaussian noise, as a share of white; applied to half of the pictures.
     """
     steps: list[A.BasicTransform] = []
+    if scale:
+        steps.append(
+            A.RandomScale(
+                (scale[0] - 1, scale[1] - 1),
+                interpolation=cv2.INTER_LINEAR,
+                mask_interpolation=cv2.INTER_NEAREST_EXACT,
+                area_for_downscale="image",
+                p=1,
+            )
+        )
+    if crop:
+        steps.append(A.RandomCrop(*crop, pad_if_needed=True, pad_position="random", fill=0, fill_mask=IGNORE, p=1))
     if horizontal_flip:
         steps.append(A.HorizontalFlip(p=horizontal_flip))
     if vertical_flip:
@@ -64,6 +86,9 @@ def augmentation(
         steps.append(
             A.RandomBrightnessContrast((-brightness, brightness), (-contrast, contrast), ensure_safe_range=True, p=0.5)
         )
+    if saturation or hue:
+        around = (1 - saturation, 1 + saturation)
+        steps.append(A.ColorJitter(brightness=(1, 1), contrast=(1, 1), saturation=around, hue=(-hue, hue), p=0.5))
     if noise:
         steps.append(A.GaussNoise(std_range=(0, noise), p=0.5))
     return A.Compose(steps)
@@ -96,6 +121,13 @@ def _walk(pipeline: Any) -> Iterator[Any]:
     yield pipeline
     for step in getattr(pipeline, "transforms", ()):
         yield from _walk(step)
+
+
+def keeps_size(pipeline: A.Compose) -> bool:
+    """Whether what a pipeline makes of a picture is as large as the picture; where it crops, say, it is not."""
+    height, width = 211, 307  # which nobody crops to
+    image, _ = augment(pipeline, np.zeros((height, width, 3), np.uint8), np.zeros((height, width), np.uint8), (0,))
+    return image.shape[:2] == (height, width)
 
 
 def describe(pipeline: Any) -> Any:

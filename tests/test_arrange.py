@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import itertools
 import json
 import multiprocessing
 import os
@@ -23,7 +24,17 @@ from server import PERFORMED, Server, cut, drip, flipped, page, status
 from tqdm import tqdm
 
 from seglib import masks
-from seglib.datasets import COCOSegmentationDataset, MaskFolderDataset, arrange, catalog, download, prepare
+from seglib.datasets import (
+    COCOSegmentationDataset,
+    MaskFolderDataset,
+    VOCSegmentationDataset,
+    arrange,
+    catalog,
+    download,
+    hold_out,
+    prepare,
+)
+from seglib.datasets.common import file_names
 from seglib.datasets.download import DownloadError
 
 NAMES = list(catalog.CARDS)
@@ -509,6 +520,21 @@ def test_sbd_shares_no_image_with_vocs_validation_part_and_keeps_vocs_own_masks(
         assert Image.open(folder / f"JPEGImages/{name}.jpg").size == (60, 40)
     data = MaskFolderDataset(folder / "JPEGImages", folder / "SegmentationClass", catalog.VOC_CLASSES)
     assert len(data) == len(trainaug) + len(miniature.VAL)
+
+
+@pytest.mark.parametrize(("name", "image_set"), [("voc2012", "train"), ("voc2012_sbd", "trainaug")])
+def test_training_validation_and_test_share_no_photograph_of_voc(served, name, image_set):
+    """As lesson 04 splits it; by name, and by what is in the files."""
+    folder = prepare(name)
+    train_data, val_data = hold_out(VOCSegmentationDataset(folder, image_set))
+    parts = [file_names(part) for part in (train_data, val_data, VOCSegmentationDataset(folder, "val"))]
+    assert sorted(parts[2]) == sorted(f"{name}.jpg" for name in miniature.VAL)
+    assert sorted(parts[0] + parts[1]) == sorted(VOCSegmentationDataset(folder, image_set).filenames)
+    digests = [
+        {hashlib.sha256((folder / "JPEGImages" / file).read_bytes()).digest() for file in part} for part in parts
+    ]
+    for one, other in itertools.combinations(range(3), 2):
+        assert not set(parts[one]) & set(parts[other]) and not digests[one] & digests[other]
 
 
 # ------------------------------------------------------------------------------------------------ buildings

@@ -25,6 +25,7 @@ LAYERS = [
     "lesson",
     "predict",
     "train",
+    "grid",
     "state",
     "settings",
     "trackers",

@@ -5,10 +5,11 @@ import pickle
 import pytest
 import segmentation_models_pytorch as smp
 import torch
+from discs import Discs, train
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from seglib.losses import CrossEntropyLoss
+from seglib.losses import CEDiceLoss, CrossEntropyLoss
 from seglib.models import MODELS, SegNet, UNet, build_model, load_model, logits_to_mask
 from seglib.models.common import pad_to_stride
 from seglib.models.smp import BatchNorm, FromSMP
@@ -268,6 +269,50 @@ def test_a_name_or_weights_that_do_not_exist_are_refused():
     assert build_model(**narrow.settings).settings["decoder_channels"] == (64, 32, 16, 8, 8)
     with pytest.raises(ValueError, match="one image goes in as image"):
         UNet(base_channels=4)(torch.zeros(3, 32, 32))
+
+
+# ------------------------------------------------------------------------------------------------ a frozen encoder
+
+
+def split_state(model):
+    """Copies of all that a model's encoder holds, and of all that is not in it."""
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    inside = {name: value for name, value in state.items() if name.startswith("net.encoder.")}
+    return inside, {name: value for name, value in state.items() if name not in inside}
+
+
+@pytest.mark.parametrize("name", ["unet", "deeplabv3plus"])
+def test_a_frozen_encoder_ends_as_it_began_and_the_rest_does_not(tmp_path, name):
+    torch.manual_seed(0)
+    model = build_model(name, classes=2, encoder="resnet18", freeze_encoder=True)
+    before, rest = split_state(model)
+    assert sum("running_mean" in key for key in before) == 20  # the batch norms of a ResNet-18
+    train(
+        tmp_path, model, data=Discs(6), loss=CEDiceLoss(), epochs=2, batch_size=2, weight_decay=0.1, optimizer="adamw"
+    )
+    after, changed = split_state(model)
+    assert all(torch.equal(before[key], after[key]) for key in before)
+    moved = [key for key in rest if rest[key].is_floating_point() and not torch.equal(rest[key], changed[key])]
+    assert any("running_mean" in key for key in moved) and any("segmentation_head" in key for key in moved)
+    again = load_model(tmp_path / "best_model.pth")
+    assert again.freeze_encoder and not next(again.net.encoder.parameters()).requires_grad
+    again.train()
+    assert not any(part.training for part in again.net.encoder.modules()) and again.net.decoder.training
+
+
+def test_an_encoder_that_is_not_frozen_is_trained(tmp_path):
+    torch.manual_seed(0)
+    model = build_model("unet", classes=2, encoder="resnet18")
+    before, _ = split_state(model)
+    train(tmp_path, model, data=Discs(6), loss=CEDiceLoss(), epochs=1, batch_size=2)
+    after, _ = split_state(model)
+    assert all(not torch.equal(before[key], after[key]) for key in before if "conv" in key or "running_mean" in key)
+
+
+def test_the_encoder_of_a_unet_is_resnet50s():
+    # torchvision publishes 25,557,032 parameters for ResNet-50, of which its last layer has 2048 * 1000 + 1000
+    encoder = build_model("unet", classes=21, encoder="resnet50").net.encoder
+    assert sum(p.numel() for p in encoder.parameters()) == 25_557_032 - (2048 * 1000 + 1000)
 
 
 def test_logits_to_mask_decides():

@@ -193,7 +193,7 @@ def test_polygons_are_true_to_what_is_seen():
 
 
 def test_mask_lies_where_the_figure_was_painted():
-    stage = scenes.make_stage(np.random.default_rng(0), 160, indoor=True, camera=1.0, aspect=0.75)
+    stage = make_stage(np.random.default_rng(0), 160, indoor=True, camera=1.0, aspect=0.75)
     stage.canvas[:] = 90.0
     red = figures.Figure([figures.Part(figures.ellipse((0, 0.5), 0.3, 0.5), (255, 0, 0), flat=True)], height=1.0)
     stage.put(red, 70, 60.0, PERSON)

@@ -206,7 +206,8 @@ def test_out_of_memory_names_sizes_and_settings_that_need_less(tmp_path):
     told = str(error.value)
     assert "Tried to allocate 2.00 GiB" in told and "batches of 6 images of 32x32" in told
     assert (
-        "batch_size=3, accumulate=2: a step then takes 6 images, so it is the same" in told and "resize(16, 16)" in told
+        "batch_size=3, accumulate=2: a step then takes 6 images, so it is the same" in told
+        and "cropped to 16x16" in told
     )
     assert model.made() is None  # who keeps the error keeps no memory with it
 
@@ -224,7 +225,7 @@ def test_the_settings_it_names_take_as_many_images(batch_size, accumulate, said)
 @pytest.mark.parametrize("batch_size", [1, 2, 3])
 def test_where_no_smaller_batch_is_the_same_smaller_images_are_named(batch_size):
     told = what_needs_less_memory(config(batch_size=batch_size), (64, 48), torch.device("cpu"))
-    assert "accumulate" not in told and "resize(32, 24)" in told
+    assert "accumulate" not in told and "cropped to 32x24" in told
 
 
 def test_the_memory_of_the_gpu_is_told(monkeypatch):

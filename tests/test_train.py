@@ -17,6 +17,7 @@ from seglib import runs
 from seglib.losses import BCEDiceLoss, BCELoss, CrossEntropyLoss
 from seglib.metrics import ConfusionMatrix
 from seglib.models import load_model
+from seglib.predict import predict
 from seglib.train import measure, precision
 from seglib.transforms import augmentation
 
@@ -52,6 +53,30 @@ def test_the_best_model_is_rebuilt_from_its_file_alone_and_scores_what_history_s
     assert measured.matrix.iou()[1].item() == pytest.approx(run.best["val_iou"], abs=1e-9)
     assert measured.loss == pytest.approx(run.best["val_loss"], abs=1e-6)
     assert run.best["val_iou"] == max(run.column("val_iou"))
+
+
+class Larger(Discs):
+    """Discs of another size than is trained at, which a transform of the data set's own has made so."""
+
+    transform = "resize, say"
+
+
+@pytest.mark.parametrize(
+    ("data", "augment", "size"),
+    [
+        (Discs(6), None, (32, 32)),
+        (Discs(6), augmentation(rotate=10), (32, 32)),
+        (Discs(6, [(40, 30), (24, 50)] * 3), augmentation(crop=(24, 24)), None),
+        (Subset(Larger(6, 40), range(5)), augmentation(crop=(24, 24)), (40, 40)),
+    ],
+    ids=["as it comes", "turned", "cropped", "resized, then cropped"],
+)
+def test_the_best_model_knows_what_size_a_photograph_is_brought_to(tmp_path, data, augment, size):
+    train(tmp_path, data=data, val=Discs(3, [(40, 30), (24, 50), (40, 30)]), augment=augment, epochs=1)
+    model = load_model(tmp_path / "best_model.pth")
+    assert model.image_size == size
+    photograph = np.random.default_rng(0).integers(0, 255, (50, 70, 3), np.uint8)
+    assert (predict(model, photograph) == predict(model, photograph, size=size or (50, 70))).all()
 
 
 class Opposite(Discs):

@@ -6,5 +6,14 @@ from seglib.datasets.common import hold_out
 from seglib.datasets.download import DownloadError
 from seglib.datasets.folder import MaskFolderDataset
 from seglib.datasets.scenes import render
+from seglib.datasets.voc import VOCSegmentationDataset
 
-__all__ = ["COCOSegmentationDataset", "DownloadError", "MaskFolderDataset", "hold_out", "prepare", "render"]
+__all__ = [
+    "COCOSegmentationDataset",
+    "DownloadError",
+    "MaskFolderDataset",
+    "VOCSegmentationDataset",
+    "hold_out",
+    "prepare",
+    "render",
+]

@@ -46,7 +46,7 @@ from seglib.datasets.download import (
 from seglib.datasets.fields import same_field
 from seglib.datasets.unpack import BLOCK, ArchiveError, unpack
 from seglib.files import open_image, read_image, written_aside
-from seglib.masks import mask_to_polygons, polygons_to_yolo, read_index_png, rle_to_mask, write_index_png
+from seglib.masks import mask_to_polygons, polygons_to_yolo, read_index_png, rle_to_mask, voc_palette, write_index_png
 
 T = TypeVar("T")
 Build = Callable[[Sequence[Path], Path], None]  # archives, the empty folder to fill
@@ -406,7 +406,8 @@ def build_sbd(archives: Sequence[Path], staging: Path, voc: Path) -> None:
     (staging / "SegmentationClass").mkdir()
     for path in steps(sorted((staging / "cls").iterdir()), "masks"):
         mask = loadmat(path)["GTcls"][0]["Segmentation"][0]
-        write_index_png(staging / "SegmentationClass" / f"{path.stem}.png", mask, card("voc2012").classes)
+        target = staging / "SegmentationClass" / f"{path.stem}.png"
+        write_index_png(target, mask, card("voc2012").classes, voc_palette())
     trainaug = sorted({*train, *(path.stem for path in (staging / "cls").iterdir())})
     expect(len(trainaug), card("voc2012_sbd").counts["trainaug"], "masks")
     shutil.rmtree(staging / "cls")

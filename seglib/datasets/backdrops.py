@@ -1,5 +1,6 @@
 """What is behind a scene: sky, hills, sea, ground; walls, floors; and what only stands around there."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,13 +72,14 @@ def paint_ground(stage: Stage, top: int, kind: str) -> None:
     stage.canvas[:, top:] = planes(colour) * (1 + light)
 
 
-def _stand_around(stage: Stage, figure: Figure) -> None:
-    """Put something that is not annotated anywhere on the ground, more often far than near."""
+def _stand_around(stage: Stage, draw: Callable[[np.random.Generator], Figure]) -> None:
+    """Put something that COCO's sample does not annotate anywhere on the ground, more often far than near."""
     rng = stage.rng
+    figure = draw(rng)
     # Low cameras look at small things: what is a man's height stays in the distance there.
     largest = 0.5 * stage.height / figure.height * min(1.0, stage.camera) + 2 * stage.nearest
     scale = stage.nearest * (largest / stage.nearest) ** rng.uniform(0.05, 0.75 if stage.cluttered else 0.5)
-    stage.put(figure, rng.uniform(-0.05, 1.05) * stage.width, scale)
+    stage.put(figure, rng.uniform(-0.05, 1.05) * stage.width, scale).kind = draw.__name__
 
 
 # ------------------------------------------------------------------------------------------------------------- outdoors
@@ -111,7 +113,7 @@ def outdoors(stage: Stage) -> None:
     if place == "street":
         _put_houses(stage)
     for _ in range(int(rng.integers(2, 6))):
-        _stand_around(stage, pick(rng, AROUND[place])(rng))
+        _stand_around(stage, pick(rng, AROUND[place]))
 
 
 def _paint_sky(stage: Stage) -> None:
@@ -182,7 +184,7 @@ def indoors(stage: Stage) -> None:
         x, y = rng.uniform(0, 0.5) * stage.width, rng.uniform(0.25, 0.6) * bottom
         _hang_book_shelf(stage, x, y, scale * 1.3, min(1.4, 0.4 * (stage.width / scale)))
     for _ in range(int(rng.integers(1, 4))):
-        _stand_around(stage, pick(rng, FURNITURE)(rng))
+        _stand_around(stage, pick(rng, FURNITURE))
 
 
 def _paint_wall(stage: Stage, bottom: int) -> None:

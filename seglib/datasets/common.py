@@ -95,6 +95,11 @@ def class_names(data: Dataset) -> list[str] | None:
     return class_names(data.dataset) if isinstance(data, Subset) else getattr(data, "classes", None)
 
 
+def own_transform(data: Dataset) -> Transform | None:
+    """The deterministic transform of a data set, or of what a Subset is one of; None where it has none."""
+    return own_transform(data.dataset) if isinstance(data, Subset) else getattr(data, "transform", None)
+
+
 def hold_out(data: Dataset, fraction: float = 0.25, at_most: int = 1000) -> tuple[Subset, Subset]:
     """Split a training part in two: (training, validation), by file name and nothing else.
 

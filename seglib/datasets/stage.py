@@ -33,6 +33,7 @@ class Thing:
     crowd: bool = False
     part_of: "Thing | None" = None  # painted later, but belongs to that thing: the fingers around a book
     holds: list["Thing"] = field(default_factory=list)
+    kind: str = ""  # of what only stands around: "car", "sofa"; some data sets have a class for it
     sprite: Sprite | None = None  # once painted, and if in the picture
 
     def place(self, point: figures.Point) -> tuple[float, float]:

@@ -62,6 +62,8 @@ class FromSMP(nn.Module):
         encoder: one of that library's encoders ("resnet50", "mit_b2", "efficientnet-b3", ...), or any of timm's with
             "tu-" before its name ("tu-convnext_tiny"). None: the one in `ENCODERS`.
         weights: of the encoder, "imagenet" say; None: from scratch.
+        freeze_encoder: leave the encoder as it is while the rest is trained: its weights, the statistics of its batch
+            norm, and no dropout in it.
         settings: arguments of the architecture itself, decoder_channels=(256, 128, 64, 32, 16) for a U-Net say; with a
             "tu-" encoder also those of timm's.
 
@@ -71,7 +73,13 @@ class FromSMP(nn.Module):
     """
 
     def __init__(
-        self, name: str, classes: int = 1, encoder: str | None = None, weights: str | None = None, **settings
+        self,
+        name: str,
+        classes: int = 1,
+        encoder: str | None = None,
+        weights: str | None = None,
+        freeze_encoder: bool = False,
+        **settings,
     ) -> None:
         import segmentation_models_pytorch as smp  # takes seconds to import
 
@@ -82,6 +90,7 @@ class FromSMP(nn.Module):
         if name == "dpt":  # else its transformer takes pictures of one size only
             settings = {"dynamic_img_size": True, **settings}
         self.settings = {"name": name, "classes": classes, "encoder": encoder, **settings}
+        self.settings |= {"freeze_encoder": True} if freeze_encoder else {}
         arguments = {"arch": name, "encoder_name": encoder, "classes": classes, **settings}
         net = smp.create_model(encoder_weights=None, **arguments)  # what is wrong with the settings is said here
         mean, std = IMAGENET_MEAN, IMAGENET_STD
@@ -91,11 +100,20 @@ class FromSMP(nn.Module):
                 net = smp.create_model(encoder_weights=encoder.startswith("tu-") or weights, **arguments)
                 trained_with = smp.encoders.get_preprocessing_params(encoder, weights)
                 mean, std = trained_with["mean"], trained_with["std"]
-        self.weights = weights
+        self.weights, self.freeze_encoder = weights, freeze_encoder
         self.net = with_own_batch_norm(net)
+        self.net.encoder.requires_grad_(not freeze_encoder)
         self.stride = net.encoder.output_stride * HALVED_BY_DECODER.get(name, 1)
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32))
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32))
+        self.train()
+
+    def train(self, mode: bool = True) -> "FromSMP":
+        """As in any module; but a frozen encoder stays in eval mode, else its batch norm would go on gathering."""
+        super().train(mode)
+        if self.freeze_encoder:
+            self.net.encoder.eval()
+        return self
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W), uint8 or float 0-255 -> logits (B, classes, H, W)."""
@@ -129,7 +147,9 @@ def check_settings(name: str, encoder: str, settings: dict) -> None:
     known = [key for key in inspect.signature(MODEL_ARCHITECTURES_MAPPING[name]).parameters if key not in fixed]
     wrong = [key for key in settings if key in fixed or not (key in known or encoder.startswith("tu-"))]
     if wrong:
-        raise ValueError(f"{name!r} has no setting {', '.join(wrong)}; there are encoder, {', '.join(known)}")
+        raise ValueError(
+            f"{name!r} has no setting {', '.join(wrong)}; there are encoder, freeze_encoder, {', '.join(known)}"
+        )
 
 
 def weight_files(encoder: str, weights: str) -> dict[Path, str]:

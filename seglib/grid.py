@@ -1,0 +1,356 @@
+"""Many runs of one experiment, side by side: a grid of settings over one training function.
+
+    def train(run_dir, lr, batch_size):
+        model = build_model("unet", classes=3)
+        return fit(model, ..., TrainConfig(epochs=50, lr=lr, batch_size=batch_size), run_dir)
+
+    result = grid(train, {"lr": [1e-3, 1e-4], "batch_size": [8, 16]}, "runs/search")
+    result.best.run.model()
+
+runs/search/ then holds a run folder for each cell, grid.json (what was searched) and grid.csv (what was found). In a
+cell's folder, cell.json says how it ended, and error.txt where it failed.
+"""
+
+import gc
+import html
+import itertools
+import json
+import os
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+
+from seglib.files import shown
+from seglib.loading import set_generators
+from seglib.processes import apart
+from seglib.runs import OtherSettings, Row, Run, best_epoch, overfits_after, read_run, write_history, write_json
+
+Plain = str | int | float | bool | None
+GRID, TABLE, CELL, ERROR, LOG, LOCK = "grid.json", "grid.csv", "cell.json", "error.txt", "log.txt", ".cell.lock"
+FINISHED, NO_MEMORY, DIVERGED, FAILED = "finished", "out of memory", "diverged", "failed"
+NOT_IN_NAMES = set('/\\:*?"<>|\n\0')
+LOOK_AGAIN = 1.0  # seconds between looks at the cells that other processes are at
+SLOW_START = 60.0  # seconds: processes that are launched together do not begin at the very same time
+
+
+@dataclass
+class Cell:
+    """One cell of a grid.
+
+    Attributes:
+        settings: the value of each setting. run: its run folder, with the history as far as it got.
+        status: "finished"; "out of memory"; "diverged": the loss became NaN or infinite; "failed"; "not finished": it
+            was interrupted, or is being trained; "not begun". reason: why it did not finish.
+    """
+
+    settings: dict[str, Plain]
+    run: Run
+    status: str
+    reason: str = ""
+
+    @property
+    def name(self) -> str:
+        """Its settings in words; also the name of its folder."""
+        return cell_name(self.settings)
+
+    @property
+    def history(self) -> list[Row]:
+        return self.run.history
+
+    @property
+    def overfits_after(self) -> int | None:
+        """The epoch after which it over-fits, by the rule of `seglib.runs.overfits_after`; None if it does not."""
+        return overfits_after(self.history)
+
+    def best_row(self, metric: str) -> Row | None:
+        """The row of its best epoch; None where no epoch was finished."""
+        return self.history[best_epoch(self.history, metric) - 1] if self.history else None
+
+
+@dataclass
+class Grid:
+    """All cells of a grid, as they stand on disk; shown as a table.
+
+    Attributes:
+        folder: where its run folders are. cells: in the order of the settings, the last of which changes fastest.
+        metric: the column of the history, measured on validation, that chooses the best epoch and the best cell.
+    """
+
+    folder: Path
+    cells: list[Cell]
+    metric: str
+
+    @property
+    def best(self) -> Cell | None:
+        """The finished cell with the highest score, the first of equals; None where none is finished."""
+        finished = [cell for cell in self.cells if cell.status == FINISHED and cell.history]
+        scores = [cell.best_row(self.metric)[self.metric] for cell in finished]
+        ranked = [score if score == score else -1.0 for score in scores]
+        return finished[ranked.index(max(ranked))] if finished else None
+
+    @property
+    def unfinished(self) -> list[Cell]:
+        """The cells that did not finish."""
+        return [cell for cell in self.cells if cell.status != FINISHED]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The table: a row a cell, its columns as those of grid.csv; None where there is nothing to say."""
+        rows = []
+        for cell in self.cells:
+            best, least = cell.best_row(self.metric), min((row["val_loss"] for row in cell.history), default=None)
+            rows.append(
+                {
+                    **cell.settings,
+                    "status": cell.status,
+                    "epochs": len(cell.history),
+                    self.metric: best and best[self.metric],
+                    "best epoch": best and best["epoch"],
+                    "least val_loss": least,
+                    "last train_loss": cell.history[-1]["train_loss"] if best else None,
+                    "over-fits after": cell.overfits_after,
+                    "seconds": cell.run.seconds if best else None,
+                    "reason": cell.reason,
+                }
+            )
+        return rows
+
+    def __str__(self) -> str:
+        """The table as text, the best cell marked by a star."""
+        head, body = self._texts()
+        lines = [head, *body]
+        widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+        return "\n".join(
+            "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in lines
+        )
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        """The table as a notebook shows it, the best cell in bold."""
+        head, body = self._texts()
+        lines = ["<tr>" + "".join(f"<th>{html.escape(text)}</th>" for text in head) + "</tr>"]
+        for line in body:
+            tag = "b" if line[0] else "span"
+            cells = "".join(f"<td><{tag}>{html.escape(text)}</{tag}></td>" for text in line)
+            lines.append(f"<tr>{cells}</tr>")
+        return "<table>\n" + "\n".join(lines) + "\n</table>"
+
+    def _texts(self) -> tuple[list[str], list[list[str]]]:
+        """The table's head and lines, as people read them; columns that say nothing are left out."""
+        rows, best = self.rows(), self.best
+        settings = self.cells[0].settings
+        columns = [name for name in rows[0] if name in settings or any(row[name] not in (None, "") for row in rows)]
+        stars = ["★" if cell is best else "" for cell in self.cells]
+        named = [
+            {**row, **{name: str(value) for name, value in cell.settings.items()}}
+            for row, cell in zip(rows, self.cells, strict=True)
+        ]
+        return ["", *columns], [
+            [star, *(_text(name, row[name]) for name in columns)] for star, row in zip(stars, named, strict=True)
+        ]
+
+
+def _text(column: str, value: Any) -> str:
+    """A value of the table as people read it."""
+    if value is None:
+        return ""
+    if column == "seconds":
+        return f"{value:.0f}"
+    if column == "reason":
+        return value if len(value) <= 60 else value[:57] + "..."
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+# ------------------------------------------------------------------------------------------------ searching
+
+
+def grid(
+    train: Callable[..., Any],
+    axes: Mapping[str, Sequence[Plain]],
+    folder: str | Path,
+    metric: str = "val_iou",
+    seed: int = 0,
+) -> Grid:
+    """Train every combination of some settings, each in a run folder of its own.
+
+    Called again after an interruption of any kind it goes on where it stopped: a finished cell is not trained again, a
+    half-trained one goes on from its last checkpoint (both are `fit`'s doing), and one that failed is tried once more.
+    A cell that fails, diverges or does not fit in memory is noted with its reason, and the others are trained.
+
+    Several processes, each with a GPU of its own, share a grid: started by torchrun, `accelerate launch` or
+    `notebook_launcher`, or as separate programs, each takes a cell that nobody is at, trains it by itself, and waits at
+    the end for those of the others. What a cell is does not depend on how many they are. All but the first write what
+    `train` prints to log.txt in the cell's folder.
+
+    Args:
+        train: train(run_dir, **settings) trains one cell, by `fit` or by anything else that leaves a history.csv in
+            run_dir. Before each cell the random generators are seeded alike.
+        axes: the values of each setting: strings, numbers, True, False or None. Cells that are in the folder from an
+            earlier search and not among these combinations are left alone.
+        folder: for the cells' run folders and the table.
+        metric: the column of history.csv that the best cell has most of.
+
+    Returns:
+        All cells. The table is in grid.csv too.
+
+    Raises:
+        ValueError: values that no folder can be named after; a cell's folder holds a run with other settings.
+        RuntimeError: no cell finished.
+    """
+    folder, combinations = Path(folder), check_axes(axes)
+    together = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    begun = time.time() - SLOW_START * together
+    write_json(folder / GRID, {"axes": {name: list(values) for name, values in axes.items()}, "metric": metric})
+    with apart() as process:
+        waiting = list(enumerate(combinations, 1))
+        while waiting:
+            for number, settings in tuple(waiting):
+                with claimed(folder / cell_name(settings)) as mine:
+                    if not mine:
+                        continue
+                    if _ended(folder / cell_name(settings)) < begun:
+                        print(f"[{number}/{len(combinations)}] {cell_name(settings)}", flush=True)
+                        train_cell(train, settings, folder / cell_name(settings), seed, quiet=process > 0)
+                        write_table(read_grid(folder))
+                waiting.remove((number, settings))
+            if waiting:
+                time.sleep(LOOK_AGAIN)
+    result = read_grid(folder)
+    write_table(result)
+    if result.best is None:
+        first = result.unfinished[0]
+        raise RuntimeError(
+            f"no cell of {shown(folder)} finished; {first.name} {first.status}: {first.reason}. "
+            f"{shown(first.run.dir / ERROR)} says where."
+        )
+    return result
+
+
+def train_cell(train: Callable[..., Any], settings: dict[str, Plain], run_dir: Path, seed: int, quiet: bool) -> None:
+    """Train one cell, and note how it ended."""
+    before = _record(run_dir)
+    (run_dir / CELL).unlink(missing_ok=True)  # what is killed from here on is not finished, whatever it was before
+    (run_dir / ERROR).unlink(missing_ok=True)
+    set_generators(seed)
+    status, reason = FINISHED, ""
+    with (
+        (run_dir / LOG).open("a", encoding="utf-8") if quiet else nullcontext() as log,
+        redirect_stdout(log) if quiet else nullcontext(),
+    ):
+        try:
+            train(run_dir, **settings)
+        except OtherSettings:  # a mistake that every cell would repeat, and that changes nothing
+            if before:
+                write_json(run_dir / CELL, before)
+            raise
+        except Exception as error:
+            status, reason = how_it_ended(error)
+            (run_dir / ERROR).write_text(traceback.format_exc(), encoding="utf-8")
+    gc.collect()  # what held the GPU's memory, so that the next cell finds it free
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    if reason:
+        print(f"{cell_name(settings)} {status}: {reason}", flush=True)
+    write_json(run_dir / CELL, {"settings": settings, "status": status, "reason": reason, "ended": time.time()})
+
+
+def how_it_ended(error: Exception) -> tuple[str, str]:
+    """The status of a cell that an error ended, and the reason in one line."""
+    lines = str(error).strip().splitlines() or [""]
+    reason = f"{type(error).__name__}: {lines[0]}"
+    if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error):
+        return NO_MEMORY, reason
+    return (DIVERGED if isinstance(error, FloatingPointError) else FAILED), reason
+
+
+@contextmanager
+def claimed(run_dir: Path) -> Iterator[bool]:
+    """Take a cell for this process, unless another has it: whether that went well."""
+    run_dir.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(run_dir / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        yield False
+        return
+    except (OSError, NotImplementedError):  # a file system without locks: then one process at a time
+        pass
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
+# ------------------------------------------------------------------------------------------------ names and files
+
+
+def check_axes(axes: Mapping[str, Sequence[Plain]]) -> list[dict[str, Plain]]:
+    """The settings of each cell, the last axis changing fastest.
+
+    Raises:
+        ValueError: no values; a value that no folder can be named after; two that would share one.
+    """
+    for name, values in axes.items():
+        if isinstance(values, str) or not len(values):
+            raise ValueError(f"{name} needs a list of values, such as [{values!r}]")
+        for value in values:
+            if not isinstance(value, str | int | float | None) or set(str(value)) & NOT_IN_NAMES:
+                raise ValueError(
+                    f"{name}={value!r} can name no folder: give the choice a short name, and look it up in your train()"
+                )
+    cells = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
+    names = [cell_name(cell) for cell in cells]
+    if not axes or len(set(names)) < len(names):
+        raise ValueError(f"the cells of a grid must differ, and there must be some: {names}")
+    return cells
+
+
+def cell_name(settings: Mapping[str, Plain]) -> str:
+    """A cell's settings in words: "lr=0.001,batch_size=16"."""
+    return ",".join(f"{name}={value}" for name, value in settings.items())
+
+
+def read_grid(folder: str | Path) -> Grid:
+    """A grid as its folder shows it, finished or not; `grid` need not be at work.
+
+    Raises:
+        FileNotFoundError: no grid was ever begun there. ValueError: its metric is no column of the histories.
+    """
+    folder = Path(folder)
+    if not (folder / GRID).is_file():
+        raise FileNotFoundError(f"no grid in {folder}: it would hold {GRID}")
+    searched = json.loads((folder / GRID).read_text(encoding="utf-8"))
+    cells = []
+    for settings in check_axes(searched["axes"]):
+        run = read_run(folder / cell_name(settings))
+        if run.history and searched["metric"] not in run.history[0]:
+            there = ", ".join(run.history[0])
+            raise ValueError(f"{run.dir / 'history.csv'} has no column {searched['metric']!r}; there are {there}")
+        said = _record(run.dir)
+        status = said.get("status", "not finished" if run.history else "not begun")
+        run.finished = status == FINISHED
+        cells.append(Cell(settings, run, status, said.get("reason", "")))
+    return Grid(folder, cells, searched["metric"])
+
+
+def write_table(result: Grid) -> None:
+    """Write grid.csv, numbers in full."""
+    write_history(result.folder / TABLE, result.rows())
+
+
+def _record(run_dir: Path) -> dict[str, Any]:
+    """What is noted of how a cell ended; empty where it has not."""
+    path = run_dir / CELL
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def _ended(run_dir: Path) -> float:
+    """When a cell ended, in seconds of the system's clock; 0 where it has not."""
+    return _record(run_dir).get("ended", 0.0)
