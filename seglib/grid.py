@@ -35,6 +35,7 @@ from seglib.runs import OtherSettings, Row, Run, best_epoch, overfits_after, rea
 Plain = str | int | float | bool | None
 GRID, TABLE, CELL, ERROR, LOG, LOCK = "grid.json", "grid.csv", "cell.json", "error.txt", "log.txt", ".cell.lock"
 FINISHED, NO_MEMORY, DIVERGED, FAILED = "finished", "out of memory", "diverged", "failed"
+UNTOUCHED, UNFINISHED = "not begun", "not finished"
 NOT_IN_NAMES = set('/\\:*?"<>|\n\0')
 LOOK_AGAIN = 1.0  # seconds between looks at the cells that other processes are at
 SLOW_START = 60.0  # seconds: processes that are launched together do not begin at the very same time
@@ -236,7 +237,7 @@ def grid(
 def train_cell(train: Callable[..., Any], settings: dict[str, Plain], run_dir: Path, seed: int, quiet: bool) -> None:
     """Train one cell, and note how it ended."""
     before = _record(run_dir)
-    (run_dir / CELL).unlink(missing_ok=True)  # what is killed from here on is not finished, whatever it was before
+    note(run_dir, settings, UNFINISHED)  # and so it stays if it is killed from here on
     (run_dir / ERROR).unlink(missing_ok=True)
     set_generators(seed)
     status, reason = FINISHED, ""
@@ -247,8 +248,7 @@ def train_cell(train: Callable[..., Any], settings: dict[str, Plain], run_dir: P
         try:
             train(run_dir, **settings)
         except OtherSettings:  # a mistake that every cell would repeat, and that changes nothing
-            if before:
-                write_json(run_dir / CELL, before)
+            write_json(run_dir / CELL, before)
             raise
         except Exception as error:
             status, reason = how_it_ended(error)
@@ -258,7 +258,12 @@ def train_cell(train: Callable[..., Any], settings: dict[str, Plain], run_dir: P
         torch.cuda.empty_cache()
     if reason:
         print(f"{cell_name(settings)} {status}: {reason}", flush=True)
-    write_json(run_dir / CELL, {"settings": settings, "status": status, "reason": reason, "ended": time.time()})
+    note(run_dir, settings, status, reason, ended=time.time())
+
+
+def note(run_dir: Path, settings: dict[str, Plain], status: str, reason: str = "", ended: float = 0.0) -> None:
+    """Note how a cell stands."""
+    write_json(run_dir / CELL, {"settings": settings, "status": status, "reason": reason, "ended": ended})
 
 
 def how_it_ended(error: Exception) -> tuple[str, str]:
@@ -334,7 +339,7 @@ def read_grid(folder: str | Path) -> Grid:
             there = ", ".join(run.history[0])
             raise ValueError(f"{run.dir / 'history.csv'} has no column {searched['metric']!r}; there are {there}")
         said = _record(run.dir)
-        status = said.get("status", "not finished" if run.history else "not begun")
+        status = said.get("status", UNTOUCHED)
         run.finished = status == FINISHED
         cells.append(Cell(settings, run, status, said.get("reason", "")))
     return Grid(folder, cells, searched["metric"])
@@ -346,7 +351,7 @@ def write_table(result: Grid) -> None:
 
 
 def _record(run_dir: Path) -> dict[str, Any]:
-    """What is noted of how a cell ended; empty where it has not."""
+    """What is noted of a cell; empty where it was not begun."""
     path = run_dir / CELL
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 

@@ -16,6 +16,7 @@ from pycocotools.coco import COCO
 
 from seglib import masks
 from seglib.datasets import figures, scenes
+from seglib.datasets.stage import make_stage
 
 PERSON, CAT, DOG, BALL, PLANT, BOOK = 1, 17, 18, 37, 64, 84
 WANTED = (PERSON, CAT, BALL, BOOK)  # in class order

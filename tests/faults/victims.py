@@ -23,6 +23,7 @@ import torch
 from discs import Discs, Jittery
 from torch import nn
 
+from seglib.grid import Grid, grid
 from seglib.losses import BCEDiceLoss
 from seglib.runs import Run
 from seglib.train import TrainConfig, fit
@@ -55,8 +56,17 @@ def train(run_dir: Path, count: int = 14, **settings) -> Run:
     return fit(Net(), Jittery(count), Discs(5), BCEDiceLoss(), config, run_dir, augment)
 
 
+def search(folder: Path, axes: dict) -> Grid:
+    """A grid of `train`; what has no batch size to train with fails."""
+    return grid(train, axes, folder)
+
+
 def train_in_child(run_dir: Path, settings: dict, fault: tuple | None = None) -> None:
-    """`train` in a child process, to which something happens first: fault is a function and its arguments."""
+    """`train`, or where there are axes `search`, in a child process, to which something happens first.
+
+    Args:
+        fault: a function and its arguments.
+    """
     torch.set_num_threads(1)
     multiprocessing.set_start_method("fork", force=True)  # for the workers: the server's is slow to begin
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background would ignore it
@@ -65,7 +75,7 @@ def train_in_child(run_dir: Path, settings: dict, fault: tuple | None = None) ->
         try:
             if fault is not None:
                 fault[0](*fault[1:])
-            train(run_dir, **settings)
+            (search if "axes" in settings else train)(run_dir, **settings)
         except BaseException:
             traceback.print_exc()
             sys.exit(1)
