@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch, Patch, Rectangle
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import LogFormatter, MaxNLocator, PercentFormatter
 
 from seglib.files import written_aside
 from seglib.masks import IGNORE, palette
@@ -232,11 +232,14 @@ def grid_comparison(
         ends.append((epochs[-1], values[-1], ", ".join(f"{cell.settings[name]}" for name in varies) + ended, colour))
     if "loss" in column:
         axis.set_yscale("log")
+        axis.yaxis.set_major_formatter("{x:g}")
+        axis.yaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(1.5, 0.5)))
     axis.set(title=title or f"{column} of every cell", xlabel="epoch", ylabel=column)
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.grid(alpha=0.3, which="both")
     _name_ends(axis, ends, ", ".join(varies))
-    marks = [("*", "best cell, at its best epoch"), ("X", "over-fits from here on")]
+    marks = [("*", "best cell, at its best epoch")] * (best is not None)
+    marks += [("X", "over-fits from here on")] * any(cell.overfits_after is not None for cell in cells)
     handles = [
         Line2D([], [], color="grey", marker=mark, linestyle="", markersize=10, label=text) for mark, text in marks
     ]
@@ -303,26 +306,30 @@ def class_scores(scores: Mapping[str, Sequence[float]], classes: Sequence[str], 
         bars = axis.bar(places + offset, np.nan_to_num(values), width, label=name)
         axis.bar_label(bars, ["n/a" if np.isnan(value) else f"{value:.2f}" for value in values], fontsize=7)
     axis.set(title="IoU of each class on the test images", ylabel="IoU", ylim=(0, 1.05))
-    axis.set_xticks(places, [f"{name}\n(noise)" if name in noise else name for name in classes])
+    turned = {"rotation": 30, "ha": "right"} if len(classes) > 8 else {}  # else long names lie over each other
+    axis.set_xticks(places, [f"{name}\n(noise)" if name in noise else name for name in classes], **turned)
     axis.grid(axis="y", alpha=0.3)
     axis.legend(fontsize=9)
     return _closed(figure)
 
 
 def confusion(matrix: Any, classes: Sequence[str], title: str = "Confusion") -> Figure:
-    """A confusion matrix, each row as shares of the true class's pixels.
+    """A confusion matrix, each row as shares of the true class's pixels; a class that never occurs has an empty row.
 
     Args:
         matrix: (C, C) counts, rows are the truth, columns the prediction.
     """
     counts = np.asarray(matrix, dtype=float)
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    side = 1.6 + 0.75 * len(classes)
+    totals = counts.sum(axis=1, keepdims=True)
+    shares = np.divide(counts, totals, out=np.full_like(counts, np.nan), where=totals > 0)
+    many = len(classes) > 8
+    side = 1.6 + (0.5 if many else 0.75) * len(classes)
     figure, axis = plt.subplots(figsize=(side + 1, side), layout="constrained")
     picture = axis.imshow(shares, vmin=0, vmax=1, cmap="Blues")
-    for row, column in np.ndindex(shares.shape):
+    for row, column in np.argwhere(~np.isnan(shares)):
         colour = "white" if shares[row, column] > 0.6 else "black"
-        axis.text(column, row, f"{shares[row, column]:.2f}", ha="center", va="center", color=colour, fontsize=9)
+        text = f"{shares[row, column]:.2f}"
+        axis.text(column, row, text, ha="center", va="center", color=colour, fontsize=7 if many else 9)
     axis.set_xticks(range(len(classes)), classes, rotation=30, ha="right")
     axis.set_yticks(range(len(classes)), classes)
     axis.set(title=title, xlabel="predicted", ylabel="true")

@@ -24,10 +24,29 @@ full_settings = lesson.settings
 
 def reduced_settings(name, choice="auto", **numbers):
     smaller = {{key: (tiny, demo, 2 if key.startswith("epochs") else tiny) for key, (tiny, demo, _) in numbers.items()}}
-    return full_settings(name, choice, **smaller | {{"photos": (0, 0, 12)}})
+    fewer = {{"photos": (0, 0, 12), "epochs_long": (0, 0, 3), "rates": ((), (), (1e-3,)), "crop": (0, 0, 32)}}
+    return full_settings(name, choice, **smaller | {{key: fewer[key] for key in fewer if key in numbers}})
 
 lesson.settings = reduced_settings
 """
+FORMS: dict[str, str] = {}  # what a test fills into the forms of a settings cell
+
+
+def run_in_full(name: str, server, known: dict, tmp_path, monkeypatch) -> tuple[str, dict]:
+    """Run a lesson in `full` on what the server has: all that it printed, and its result."""
+    settings = {"tests": str(Path(__file__).parent), "address": server.url(""), "known": json.dumps(known)}
+    notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
+    for cell in notebook.cells:
+        for before, after in FORMS.items():
+            cell.source = cell.source.replace(before, after)
+    notebook.cells.insert(0, nbformat.v4.new_code_cell(PRELUDE.format(**settings)))
+    for variable, value in (("PROFILE", "full"), ("HOME", tmp_path / "home"), ("RUNS", tmp_path / "runs")):
+        monkeypatch.setenv(f"SEGLIB_{variable}", str(value))
+    NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": NOTEBOOKS}}).execute()
+    said = "".join(
+        output.get("text", "") for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs
+    )
+    return said, json.loads((tmp_path / "runs" / name / "full" / "result.json").read_text())
 
 
 @pytest.mark.parametrize("name", ["01_coco_mask_prep", "02_unet_binary", "03_segnet_deeplabv3"])
@@ -37,17 +56,24 @@ def test_a_lesson_runs_in_full_on_what_was_downloaded(server, sample, tmp_path, 
         server.files[f"/official/{file}"] = content
     server.chaos(random.Random(name), share=0.2)
     known = miniature.facts({card: coco for card in ("coco", "coco_four")})
-    settings = {"tests": str(Path(__file__).parent), "address": server.url(""), "known": json.dumps(known)}
-    notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
-    notebook.cells.insert(0, nbformat.v4.new_code_cell(PRELUDE.format(**settings)))
-    for variable, value in (("PROFILE", "full"), ("HOME", tmp_path / "home"), ("RUNS", tmp_path / "runs")):
-        monkeypatch.setenv(f"SEGLIB_{variable}", str(value))
-    NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": NOTEBOOKS}}).execute()
-    said = "".join(
-        output.get("text", "") for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs
-    )
+    said, result = run_in_full(name, server, known, tmp_path, monkeypatch)
     folder = next((tmp_path / "home").glob("coco-*-12-*"))
     assert f"COCO 2017, four categories in {folder}" in said and "bundled sample" not in said
-    assert json.loads((tmp_path / "runs" / name / "full" / "result.json").read_text())["profile"] == "full"
+    assert result["profile"] == "full"
     photographs = {request.path for request in server.requests if request.path.endswith(".jpg")}
     assert 20 <= len(photographs) == len(list((folder / "images").rglob("*.jpg")))
+
+
+@pytest.mark.parametrize("more", [False, True], ids=["VOC", "VOC and SBD"])
+def test_lesson_04_runs_in_full_on_voc_as_it_was_downloaded(server, tmp_path, monkeypatch, more):
+    archives = {"voc2012": miniature.voc(), "voc2012_sbd": miniature.sbd()}
+    for one in archives.values():
+        for file, content in one.archives.items():
+            server.files[f"/official/{file}"] = content
+    if more:
+        monkeypatch.setitem(FORMS, "SBD = False", "SBD = True")
+    said, result = run_in_full("04_unet_voc", server, miniature.facts(archives), tmp_path, monkeypatch)
+    assert ("with SBD's masks in" in said) == more and "images in two parts: 0" in said and "bundled sample" not in said
+    trained = 14 if more else 8  # a quarter of them validates
+    assert f"{trained - round(trained / 4)} images to train on, {round(trained / 4)} to choose with, 4 to test" in said
+    assert result["profile"] == "full" and "2 of 2 cells finished" in said

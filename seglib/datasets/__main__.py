@@ -58,9 +58,9 @@ config = TrainConfig(epochs=30, batch_size=8, lr=1e-3)
 run = fit(build_model("unet", classes=3), train_data, val_data, CEDiceLoss(), config, "runs/animals")
 ```
 
-Masks beside images, as VOC's, are read by `MaskFolderDataset`: it reads a folder whole, so take the names of the part
-that you want from its image set, else the test part is trained on. Readers for VOC's image sets, for YOLO labels, for
-CamVid's and for 16-bit nuclei come with the lessons that use them.
+VOC's image sets are read by name, `VOCSegmentationDataset(prepare("voc2012"), "train")`. Masks beside images are read
+by `MaskFolderDataset`: it reads a folder whole. Readers for YOLO labels, for CamVid's and for 16-bit nuclei come with
+the lessons that use them.
 
 **Data that you have already.** The lessons use it in place of the sample and of a download if the environment variable
 `SEGLIB_DATA` names a folder that holds it, in sub-folders called and laid out as below. Nothing is ever written there.
@@ -70,7 +70,9 @@ CamVid's and for 16-bit nuclei come with the lessons that use them.
 
 Nothing to download: `seglib.datasets.render` draws scenes of people, cats, dogs, balls, books and plants, and writes
 them as JPEG and JSON exactly as COCO does, with every special case that COCO has: crowds, objects in several parts,
-holes, ids with gaps, grey photographs, EXIF rotation, images with nothing on them. It is ours and free to use.
+holes, ids with gaps, grey photographs, EXIF rotation, images with nothing on them. For VOC it draws streets and living
+rooms as well, and writes palette masks with VOC's 21 classes and colours and the border of 255 around each object;
+seven of the classes are drawn (car, cat, dining table, dog, person, potted plant, sofa). It is ours and free to use.
 """
 
 

@@ -114,7 +114,7 @@ def test_notebook_launcher_does_what_torchrun_does(tmp_path, pair):
 
 def test_two_processes_killed_at_random_moments_end_the_same(tmp_path, pair):
     moments, killed = random.Random(0), 0
-    for _ in range(3):
+    for _ in range(2):
         process = started(tmp_path / "run", **SETTINGS | {"checkpoint_minutes": 0})
         wait_for(tmp_path / "run" / runs.LAST, process)
         time.sleep(moments.uniform(0, 0.15))
