@@ -247,6 +247,8 @@ def train_cell(train: Callable[..., Any], settings: dict[str, Plain], run_dir: P
     ):
         try:
             train(run_dir, **settings)
+            if not read_run(run_dir).history:
+                raise FileNotFoundError(f"train() left no history.csv in {shown(run_dir)}: hand run_dir on to fit()")
         except OtherSettings:  # a mistake that every cell would repeat, and that changes nothing
             write_json(run_dir / CELL, before)
             raise

@@ -215,12 +215,11 @@ def grid_comparison(
     """
     cells = [cell for cell in cells if cell.history]
     varies = [name for name in (cells[0].settings if cells else ()) if len({cell.settings[name] for cell in cells}) > 1]
-    looks = {cell.name: _look(cell, cells, varies) for cell in cells}
     figure, axis = plt.subplots(figsize=(9, 5), layout="constrained")
     ends = []
     for cell in cells:
-        colour, line = looks[cell.name]
-        epochs, values = [row["epoch"] for row in cell.history], np.array([row[column] for row in cell.history])
+        colour, line = _look(cell, cells, varies)
+        epochs, values = [row["epoch"] for row in cell.history], [row[column] for row in cell.history]
         width, point = (3.0 if cell is best else 1.5), ("." if len(values) == 1 else "")
         axis.plot(epochs, values, line, marker=point, color=colour, linewidth=width)
         if cell.overfits_after is not None:
@@ -229,8 +228,9 @@ def grid_comparison(
             at = cell.best_row(metric)
             axis.plot(at["epoch"], at[column], "*", color=colour, markeredgecolor="black", markersize=17, zorder=4)
         ended = "" if cell.status == "finished" else f" ({cell.status})"
-        ends.append((epochs[-1], values[-1], ", ".join(f"{cell.settings[name]}" for name in varies) + ended, colour))
-    if "loss" in column:
+        name = ", ".join(str(cell.settings[setting]) for setting in varies) or cell.name
+        ends.append((epochs[-1], values[-1], name + ended, colour))
+    if "loss" in column and not any(row[column] <= 0 for cell in cells for row in cell.history):
         axis.set_yscale("log")
         axis.yaxis.set_major_formatter("{x:g}")
         axis.yaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(1.5, 0.5)))
@@ -240,10 +240,8 @@ def grid_comparison(
     _name_ends(axis, ends, ", ".join(varies))
     marks = [("*", "best cell, at its best epoch")] * (best is not None)
     marks += [("X", "over-fits from here on")] * any(cell.overfits_after is not None for cell in cells)
-    handles = [
-        Line2D([], [], color="grey", marker=mark, linestyle="", markersize=10, label=text) for mark, text in marks
-    ]
-    axis.legend(handles=handles, fontsize=9)
+    grey = {"color": "grey", "linestyle": "", "markersize": 10}
+    axis.legend(handles=[Line2D([], [], marker=mark, label=text, **grey) for mark, text in marks], fontsize=9)
     return _closed(figure)
 
 
@@ -257,23 +255,30 @@ def _look(cell: Any, cells: Sequence[Any], varies: Sequence[str]) -> tuple[str, 
 
 
 def _name_ends(axis: Any, ends: Sequence[tuple[float, float, str, str]], heading: str) -> None:
-    """Write names right of where curves end, moved apart where they would lie over each other, with a line to each."""
-    right, ends = max((x for x, *_ in ends), default=1), [end for end in ends if np.isfinite(end[1])]
-    axis.set_xlim(right=right + 0.02 * right)
+    """Write names right of where curves end, with a line from each to its curve.
+
+    Args:
+        ends: x, y, name and colour of each.
+    """
+    axis.set_xlim(right=1.02 * max((x for x, *_ in ends), default=1))
+    ends = [end for end in ends if np.isfinite(end[1])]
     to_axis = axis.transData + axis.transAxes.inverted()
-    heights = {i: to_axis.transform((x, y))[1] for i, (x, y, *_) in enumerate(ends)}
-    order, gap = sorted(heights, key=heights.get), 0.05
-    places = {}
-    for rank, i in enumerate(order):  # from below: each at least a line of text above the one before it
-        places[i] = max(heights[i], 0.0 if not rank else places[order[rank - 1]] + gap)
-    for rank, i in reversed(list(enumerate(order))):  # and from above, for those that this has pushed out
-        above = 0.97 if rank == len(order) - 1 else places[order[rank + 1]] - gap
-        places[i] = min(places[i], above)
-    for i, (x, y, name, colour) in enumerate(ends):
-        arrow = {"arrowstyle": "-", "color": colour, "linewidth": 0.6, "alpha": 0.6}
-        place = {"xytext": (1.04, places[i]), "textcoords": "axes fraction", "va": "center", "annotation_clip": False}
-        axis.annotate(name, (x, y), color=colour, fontsize=9, arrowprops=arrow, **place)
+    heights = [float(np.clip(to_axis.transform((x, y))[1], 0, 0.97)) for x, y, *_ in ends]
+    for (x, y, name, colour), height in zip(ends, _moved_apart(heights), strict=True):
+        line = {"arrowstyle": "-", "color": colour, "linewidth": 0.6, "alpha": 0.6}
+        place = {"xytext": (1.04, height), "textcoords": "axes fraction", "va": "center", "annotation_clip": False}
+        axis.annotate(name, (x, y), color=colour, fontsize=9, arrowprops=line, **place)
     axis.text(1.04, 1.01, heading, transform=axis.transAxes, fontsize=9, weight="bold")
+
+
+def _moved_apart(heights: Sequence[float], top: float = 0.97, gap: float = 0.05) -> list[float]:
+    """Heights in the same order, none within a line of text (`gap`) of another, none above `top`."""
+    order, places = sorted(range(len(heights)), key=lambda i: heights[i]), list(heights)
+    for below, i in zip(order, order[1:], strict=False):
+        places[i] = max(places[i], places[below] + gap)
+    for above, i in zip([None, *order[::-1]], order[::-1], strict=False):  # those that this has pushed out at the top
+        places[i] = min(places[i], top if above is None else places[above] - gap)
+    return places
 
 
 def class_balance(pixels: Mapping[str, int], images: Mapping[str, int], total_images: int) -> Figure:

@@ -23,8 +23,8 @@ download.WAIT = download.LONGEST_WAIT = 0.01
 full_settings = lesson.settings
 
 def reduced_settings(name, choice="auto", **numbers):
-    smaller = {{key: (tiny, demo, 2 if key.startswith("epochs") else tiny) for key, (tiny, demo, _) in numbers.items()}}
-    fewer = {{"photos": (0, 0, 12), "epochs_long": (0, 0, 3), "rates": ((), (), (1e-3,)), "crop": (0, 0, 32)}}
+    smaller = {{key: (tiny, demo, 1 if key.startswith("epochs") else tiny) for key, (tiny, demo, _) in numbers.items()}}
+    fewer = {{"photos": (0, 0, 12), "epochs_long": (0, 0, 2), "rates": ((), (), (1e-3,)), "crop": (0, 0, 32)}}
     return full_settings(name, choice, **smaller | {{key: fewer[key] for key in fewer if key in numbers}})
 
 lesson.settings = reduced_settings

@@ -113,6 +113,11 @@ def test_a_grid_of_which_nothing_is_left_says_why(tmp_path):
     assert read_grid(tmp_path).best is None and "failed" in str(read_grid(tmp_path))
 
 
+def test_a_train_that_leaves_no_history_is_told_so(tmp_path):
+    with pytest.raises(RuntimeError, match=r"failed: FileNotFoundError: train\(\) left no history\.csv"):
+        grid(lambda run_dir, lr: None, {"lr": [1e-2]}, tmp_path)
+
+
 def test_other_settings_than_those_of_a_run_stop_the_grid_and_spoil_nothing(tmp_path):
     before = grid(one, {"lr": [1e-2, 1e-3]}, tmp_path)
     with pytest.raises(ValueError, match=r"config\.epochs: 2 then, 1 now"):

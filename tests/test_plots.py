@@ -107,9 +107,9 @@ def test_class_scores_show_each_models_iou_and_name_noise():
     assert [text.get_text() for text in axis.get_legend().get_texts()] == ["A", "B"]
 
 
-def test_confusion_rows_are_shares_of_the_truth():
+def test_confusion_rows_are_shares_of_the_truth_and_empty_where_there_is_none():
     figure = plots.confusion(torch.tensor([[6, 2], [0, 0]]), ["sky", "cat"])
-    assert [text.get_text() for text in figure.axes[0].texts] == ["0.75", "0.25", "0.00", "0.00"]
+    assert [text.get_text() for text in figure.axes[0].texts] == ["0.75", "0.25"]
     assert figure.axes[0].get_xlabel() == "predicted" and figure.axes[0].get_ylabel() == "true"
 
 
@@ -120,3 +120,22 @@ def test_segnet_is_drawn_with_a_skip_connection_at_each_of_its_five_sizes():
     assert "skip connection, indices of the maxima" in [text.get_text() for text in axis.get_legend().get_texts()]
     assert len([patch for patch in axis.patches if type(patch).__name__ == "Rectangle"]) == 11
     assert any("5 x 64 x 64" in text.get_text() for text in axis.texts)
+
+
+def test_the_legend_of_many_classes_names_those_that_occur():
+    mask = np.array([[0, 15, 255], [15, 3, 0]], np.uint8)
+    classes = [f"class {number}" for number in range(21)]
+    assert plots.occurring([mask, torch.from_numpy(mask)], classes) == {0: "class 0", 3: "class 3", 15: "class 15"}
+    figure = plots.triples([(np.zeros((2, 3, 3), np.uint8), mask, "a.png")], classes)
+    patches = figure.legends[0].get_patches()
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert names == ["class 0", "class 3", "class 15", "does not count (255)"]
+    assert patches[2].get_facecolor()[:3] == tuple(palette()[15] / 255)
+
+
+def test_names_are_moved_apart_and_keep_their_order():
+    places = plots._moved_apart([0.5, 0.5, 0.96, 0.97, 0.1, 0.5])
+    assert places[4] == 0.1 and max(places) <= 0.97
+    ordered = sorted(places)
+    assert all(above - below > 0.0499 for below, above in zip(ordered, ordered[1:], strict=False))
+    assert places[2] < places[3] and max(places[0], places[1], places[5]) < places[2]
