@@ -30,13 +30,24 @@ from filelock import FileLock, Timeout
 from seglib.files import shown
 from seglib.loading import set_generators
 from seglib.processes import apart
-from seglib.runs import OtherSettings, Row, Run, best_epoch, overfits_after, read_run, write_history, write_json
+from seglib.runs import (
+    OtherSettings,
+    Row,
+    Run,
+    best_epoch,
+    how_good,
+    overfits_after,
+    read_run,
+    write_history,
+    write_json,
+)
 
 Plain = str | int | float | bool | None
 GRID, TABLE, CELL, ERROR, LOG, LOCK = "grid.json", "grid.csv", "cell.json", "error.txt", "log.txt", ".cell.lock"
 FINISHED, NO_MEMORY, DIVERGED, FAILED = "finished", "out of memory", "diverged", "failed"
-UNTOUCHED, UNFINISHED = "not begun", "not finished"
+UNTOUCHED, UNFINISHED, AT_WORK = "not begun", "not finished", "being trained"
 NOT_IN_NAMES = set('/\\:*?"<>|\n\0')
+TAKEN = {"run_dir", "status", "seconds", "reason"}
 LOOK_AGAIN = 1.0  # seconds between looks at the cells that other processes are at
 SLOW_START = 60.0  # seconds: processes that are launched together do not begin at the very same time
 
@@ -47,8 +58,8 @@ class Cell:
 
     Attributes:
         settings: the value of each setting. run: its run folder, with the history as far as it got.
-        status: "finished"; "out of memory"; "diverged": the loss became NaN or infinite; "failed"; "not finished": it
-            was interrupted, or is being trained; "not begun". reason: why it did not finish.
+        status: "finished"; "out of memory"; "diverged": the loss became NaN or infinite; "failed"; "being trained", by
+            another process; "not finished": it was interrupted; "not begun". reason: why it did not finish.
     """
 
     settings: dict[str, Plain]
@@ -81,7 +92,7 @@ class Grid:
 
     Attributes:
         folder: where its run folders are. cells: in the order of the settings, the last of which changes fastest.
-        metric: the column of the history, measured on validation, that chooses the best epoch and the best cell.
+        metric: the column of the history that chooses the best epoch and the best cell, see `grid`.
     """
 
     folder: Path
@@ -90,11 +101,9 @@ class Grid:
 
     @property
     def best(self) -> Cell | None:
-        """The finished cell with the highest score, the first of equals; None where none is finished."""
-        finished = [cell for cell in self.cells if cell.status == FINISHED and cell.history]
-        scores = [cell.best_row(self.metric)[self.metric] for cell in finished]
-        ranked = [score if score == score else -1.0 for score in scores]
-        return finished[ranked.index(max(ranked))] if finished else None
+        """The finished cell with the best score, the first of equals; None where none is finished."""
+        finished = [cell for cell in self.cells if cell.status == FINISHED]
+        return max(finished, key=lambda cell: how_good(cell.best_row(self.metric), self.metric), default=None)
 
     @property
     def unfinished(self) -> list[Cell]:
@@ -110,7 +119,7 @@ class Grid:
                 {
                     **cell.settings,
                     "status": cell.status,
-                    "epochs": len(cell.history),
+                    "epochs done": len(cell.history),
                     self.metric: best and best[self.metric],
                     "best epoch": best and best["epoch"],
                     "least val_loss": least,
@@ -182,7 +191,8 @@ def grid(
     """Train every combination of some settings, each in a run folder of its own.
 
     Called again after an interruption of any kind it goes on where it stopped: a finished cell is not trained again, a
-    half-trained one goes on from its last checkpoint (both are `fit`'s doing), and one that failed is tried once more.
+    half-trained one goes on from its last checkpoint (for both, `train` is called, and it is `fit` that knows), and one
+    that failed is tried once more.
     A cell that fails, diverges or does not fit in memory is noted with its reason, and the others are trained.
 
     Several processes, each with a GPU of its own, share a grid: started by torchrun, `accelerate launch` or
@@ -196,7 +206,8 @@ def grid(
         axes: the values of each setting: strings, numbers, True, False or None. Cells that are in the folder from an
             earlier search and not among these combinations are left alone.
         folder: for the cells' run folders and the table.
-        metric: the column of history.csv that the best cell has most of.
+        metric: the column of history.csv by which the best epoch and the best cell are chosen: the one with most of it,
+            or, if it is a loss, with least.
 
     Returns:
         All cells. The table is in grid.csv too.
@@ -208,9 +219,11 @@ def grid(
     folder, combinations = Path(folder), check_axes(axes)
     together = int(os.environ.get("WORLD_SIZE", "1")) > 1
     begun = time.time() - SLOW_START * together
+    check_metric(read_cells(folder, combinations), metric)
     write_json(folder / GRID, {"axes": {name: list(values) for name, values in axes.items()}, "metric": metric})
+    write_table(read_grid(folder))
     with apart() as process:
-        waiting = list(enumerate(combinations, 1))
+        waiting, told = list(enumerate(combinations, 1)), False
         while waiting:
             for number, settings in tuple(waiting):
                 with claimed(folder / cell_name(settings)) as mine:
@@ -222,6 +235,9 @@ def grid(
                         write_table(read_grid(folder))
                 waiting.remove((number, settings))
             if waiting:
+                if not told:
+                    print(f"waiting for {len(waiting)} that other processes are at", flush=True)
+                told = True
                 time.sleep(LOOK_AGAIN)
     result = read_grid(folder)
     write_table(result)
@@ -305,8 +321,10 @@ def check_axes(axes: Mapping[str, Sequence[Plain]]) -> list[dict[str, Plain]]:
         ValueError: no values; a value that no folder can be named after; two that would share one.
     """
     for name, values in axes.items():
-        if isinstance(values, str) or not len(values):
-            raise ValueError(f"{name} needs a list of values, such as [{values!r}]")
+        if name in TAKEN:
+            raise ValueError(f"a setting cannot be called {name}: that is the run folder's name, or the table's")
+        if not isinstance(values, list | tuple) or not values:
+            raise ValueError(f"{name} needs a list of values, [1e-3, 1e-4] say, not {values!r}")
         for value in values:
             if not isinstance(value, str | int | float | None) or set(str(value)) & NOT_IN_NAMES:
                 raise ValueError(
@@ -314,8 +332,10 @@ def check_axes(axes: Mapping[str, Sequence[Plain]]) -> list[dict[str, Plain]]:
                 )
     cells = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
     names = [cell_name(cell) for cell in cells]
-    if not axes or len(set(names)) < len(names):
-        raise ValueError(f"the cells of a grid must differ, and there must be some: {names}")
+    if not axes:
+        raise ValueError("a grid needs settings to search among, {'lr': [1e-3, 1e-4]} say")
+    if len(set(names)) < len(names):
+        raise ValueError(f"the cells of a grid must differ; these do not all: {'; '.join(names)}")
     return cells
 
 
@@ -334,17 +354,32 @@ def read_grid(folder: str | Path) -> Grid:
     if not (folder / GRID).is_file():
         raise FileNotFoundError(f"no grid in {folder}: it would hold {GRID}")
     searched = json.loads((folder / GRID).read_text(encoding="utf-8"))
-    cells = []
-    for settings in check_axes(searched["axes"]):
-        run = read_run(folder / cell_name(settings))
-        if run.history and searched["metric"] not in run.history[0]:
-            there = ", ".join(run.history[0])
-            raise ValueError(f"{run.dir / 'history.csv'} has no column {searched['metric']!r}; there are {there}")
-        said = _record(run.dir)
-        status = said.get("status", UNTOUCHED)
-        run.finished = status == FINISHED
-        cells.append(Cell(settings, run, status, said.get("reason", "")))
+    cells = read_cells(folder, check_axes(searched["axes"]))
+    check_metric(cells, searched["metric"])
     return Grid(folder, cells, searched["metric"])
+
+
+def read_cells(folder: Path, combinations: Sequence[dict[str, Plain]]) -> list[Cell]:
+    """Cells as their folders show them."""
+    cells = []
+    for settings in combinations:
+        run = read_run(folder / cell_name(settings))
+        noted = _record(run.dir)
+        status = noted.get("status", UNTOUCHED)
+        if status == UNFINISHED:
+            with claimed(run.dir) as nobody_is_at_it:
+                status = UNFINISHED if nobody_is_at_it else AT_WORK
+        run.finished = status == FINISHED
+        cells.append(Cell(settings, run, status, noted.get("reason", "")))
+    return cells
+
+
+def check_metric(cells: Sequence[Cell], metric: str) -> None:
+    """Raise ValueError, listing the columns there are, where a cell's history has none of that name."""
+    for cell in cells:
+        if cell.history and metric not in cell.history[0]:
+            there = ", ".join(cell.history[0])
+            raise ValueError(f"{cell.run.dir / 'history.csv'} has no column {metric!r}; there are {there}")
 
 
 def write_table(result: Grid) -> None:

@@ -166,7 +166,7 @@ def stack(samples: Sequence[tuple[Tensor, Tensor, str]]) -> tuple[Tensor, Tensor
         sizes = ", ".join(f"{name} {tuple(image.shape[1:])}" for image, name in zip(images, names, strict=True))
         raise ValueError(
             f"images of different sizes in one training batch: {sizes}. Give the data set "
-            "transform=seglib.transforms.resize(height, width)"
+            "transform=seglib.transforms.resize(height, width), or cut them: augmentation(crop=(height, width))"
         )
     return torch.stack(images), torch.stack(masks), list(names)
 

@@ -213,7 +213,10 @@ def grid_comparison(
         cells: of a `seglib.grid.Grid`. column: of their histories. best: the cell to make stand out.
         metric: the column that says which epoch of that cell was best.
     """
-    cells = [cell for cell in cells if cell.history]
+    cells, nothing = [cell for cell in cells if cell.history], [cell for cell in cells if not cell.history]
+    there = cells[0].history[0] if cells else {column: 0, metric: 0}
+    if column not in there or metric not in there:
+        raise ValueError(f"no column {column!r} and {metric!r} in the history; there are {', '.join(there)}")
     varies = [name for name in (cells[0].settings if cells else ()) if len({cell.settings[name] for cell in cells}) > 1]
     figure, axis = plt.subplots(figsize=(9, 5), layout="constrained")
     ends = []
@@ -237,8 +240,12 @@ def grid_comparison(
     axis.set(title=title or f"{column} of every cell", xlabel="epoch", ylabel=column)
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.grid(alpha=0.3, which="both")
-    _name_ends(axis, ends, ", ".join(varies))
-    marks = [("*", "best cell, at its best epoch")] * (best is not None)
+    heading = [f"colour: {name}" for name in varies[:1]] + [f"line: {', '.join(varies[1:])}"] * (len(varies) > 1)
+    _name_ends(axis, ends, "\n".join(heading))
+    if nothing:
+        listed = "; ".join(f"{cell.name} ({cell.status})" for cell in nothing)
+        figure.supxlabel(f"without a curve: {listed}", fontsize=8, wrap=True)
+    marks = [("*", f"best cell, at its best epoch by {metric}")] * (best is not None)
     marks += [("X", "over-fits from here on")] * any(cell.overfits_after is not None for cell in cells)
     grey = {"color": "grey", "linestyle": "", "markersize": 10}
     axis.legend(handles=[Line2D([], [], marker=mark, label=text, **grey) for mark, text in marks], fontsize=9)

@@ -12,6 +12,7 @@ tensorboard/
 import csv
 import io
 import json
+import math
 import os
 import platform
 import re
@@ -49,7 +50,7 @@ class Run:
     """
 
     dir: Path
-    history: list[Row] = field(default_factory=list)
+    history: list[Row] = field(default_factory=list, repr=False)
     finished: bool = False
     about: dict[str, Any] = field(default_factory=dict)
 
@@ -73,9 +74,18 @@ class Run:
 
 
 def best_epoch(history: list[Row], column: str = "val_iou") -> int:
-    """The epoch, counted from 1, with the highest score; NaN (nothing to find, nothing found) counts as lowest."""
-    scores = [row[column] if row[column] == row[column] else -1.0 for row in history]
+    """The epoch, counted from 1, that is best by a column, the earliest of equals; see `how_good`."""
+    scores = [how_good(row, column) for row in history]
     return scores.index(max(scores)) + 1
+
+
+def how_good(row: Row, column: str) -> float:
+    """A number that is higher the better a row is: of a loss less is better, of all else more; NaN (nothing to find,
+    nothing found) is worst."""
+    value = row[column]
+    if value != value:
+        return -math.inf
+    return -value if "loss" in column else value
 
 
 def overfits_after(history: list[Row], later: int = 3, rise: float = 0.05) -> int | None:

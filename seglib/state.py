@@ -208,7 +208,8 @@ class Training:
             return
         if count * config.accumulate > 1:
             images = count * config.accumulate * config.batch_size
-            print(f"{images} images a step: {count} processes x {config.accumulate} batches x {config.batch_size}.")
+            many = [f"{count} processes"] * (count > 1) + [f"{config.accumulate} batches"] * (config.accumulate > 1)
+            print(f"{images} images a step: {' x '.join(many)} x {config.batch_size} images.")
         if self.run.history or self.tally.steps:
             inside = f" and {self.tally.steps} of {steps} steps" if self.tally.steps else ""
             print(f"Going on after epoch {len(self.run.history)}{inside} of {config.epochs} in {shown(self.run.dir)}.")

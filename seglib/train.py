@@ -100,6 +100,7 @@ def fit(
     names, image_size = check_fit(model, train_data, val_data, loss, config, augment)
     settings = run_settings(model, train_data, val_data, loss, config, augment, image_size, processes.count)
     told = {"classes": names, "image_size": photograph_size(train_data, augment, image_size)}
+    model.class_names, model.image_size = told["classes"], told["image_size"]  # as `load_model` has them
 
     with ExitStack() as ending:
         processes.from_main(lambda: ending.enter_context(runs.locked(Path(run_dir))))

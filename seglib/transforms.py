@@ -63,6 +63,11 @@ def augmentation(
             Both together are applied to half of the pictures.
         noise: largest standard deviation of Gaussian noise, as a share of white; applied to half of the pictures.
     """
+    for name, pair in (("scale", scale), ("crop", crop)):
+        if pair is not None and not (isinstance(pair, tuple | list) and len(pair) == 2 and min(pair) > 0):
+            raise ValueError(f"{name} is two numbers above 0, not {pair!r}: scale=(0.5, 2), crop=(height, width)")
+    if scale and scale[0] > scale[1]:
+        raise ValueError(f"scale goes from the least factor to the most, not {scale}")
     steps: list[A.BasicTransform] = []
     if scale:
         steps.append(

@@ -41,8 +41,8 @@ def test_every_combination_is_a_run_of_its_own(result, tmp_path):
 def test_the_best_cell_is_the_one_with_the_highest_score(result):
     scores = [max(cell.run.column("val_iou")) for cell in result.cells]
     assert result.best is result.cells[scores.index(max(scores))]
-    worst = Grid(result.folder, result.cells, "val_loss")  # any column can choose; here the one with most of it
-    assert worst.best.best_row("val_loss")["val_loss"] == max(max(c.run.column("val_loss")) for c in result.cells)
+    by_loss = Grid(result.folder, result.cells, "val_loss")  # of a loss, less is better
+    assert by_loss.best.best_row("val_loss")["val_loss"] == min(min(c.run.column("val_loss")) for c in result.cells)
     assert result.best.run.model().class_names == ["background", "disc"]
 
 
@@ -137,6 +137,18 @@ def test_ctrl_c_ends_a_grid_and_the_next_call_goes_on(tmp_path):
     assert statuses == ["finished", "not finished", "not begun"]
 
 
+def test_a_cell_that_is_being_trained_is_told_from_one_that_was_interrupted(tmp_path):
+    def looks(run_dir, lr):
+        seen.append([cell.status for cell in read_grid(tmp_path).cells])
+        return train(run_dir, lr=lr, epochs=1)
+
+    seen = []
+    grid(looks, {"lr": [1e-2, 1e-3]}, tmp_path)
+    assert seen == [["being trained", "not begun"], ["finished", "being trained"]]
+    (tmp_path / "lr=0.001" / "cell.json").write_text('{"status": "not finished"}')
+    assert [cell.status for cell in read_grid(tmp_path).cells] == ["finished", "not finished"]
+
+
 def test_every_cell_begins_with_the_same_random_numbers(tmp_path):
     drawn = []
 
@@ -152,12 +164,14 @@ def test_every_cell_begins_with_the_same_random_numbers(tmp_path):
 @pytest.mark.parametrize(
     ("axes", "said"),
     [
-        ({}, "must differ"),
+        ({}, "needs settings to search"),
         ({"lr": []}, "needs a list"),
         ({"lr": "0.1"}, "needs a list"),
+        ({"lr": 0.1}, "needs a list"),
         ({"lr": [0.1, 0.1]}, "must differ"),
         ({"encoder": ["a/b"]}, "can name no folder"),
         ({"loss": [len]}, "can name no folder"),
+        ({"run_dir": ["a"]}, "cannot be called run_dir"),
     ],
 )
 def test_axes_that_name_no_folders_are_refused_before_anything_is_trained(tmp_path, axes, said):
@@ -171,6 +185,10 @@ def test_a_metric_that_does_not_exist_is_said_after_the_first_cell(tmp_path):
     with pytest.raises(ValueError, match="no column 'val_mIoU'; there are epoch, train_loss"):
         grid(functools.partial(one, trained=trained), {"lr": [1e-2, 1e-3]}, tmp_path, metric="val_mIoU")
     assert len(trained) == 1
+    again = grid(one, {"lr": [1e-2, 1e-3]}, tmp_path, metric="val_dice")
+    with pytest.raises(ValueError, match="no column 'val_mIoU'"):  # now it is seen at once, and nothing is spoilt
+        grid(functools.partial(one, trained=trained), {"lr": [1e-2, 1e-3]}, tmp_path, metric="val_mIoU")
+    assert len(trained) == 1 and read_grid(tmp_path).rows() == again.rows()
     with pytest.raises(FileNotFoundError, match="no grid in"):
         read_grid(tmp_path / "nowhere")
 
@@ -185,6 +203,13 @@ def test_how_a_cell_ended():
 
 
 # ------------------------------------------------------------------------------------------------ over-fitting
+
+
+def test_nan_is_the_worst_score_and_of_a_loss_less_is_better():
+    nan = float("nan")
+    assert runs.best_epoch(history([0.5, nan, 0.3, 0.3], [1, 1, 1, 1]), "val_loss") == 3
+    assert runs.best_epoch(history([0.5, nan, 0.3, 0.3], [1, 1, 1, 1])) == 3  # val_iou is one less it
+    assert runs.best_epoch(history([nan], [1])) == 1
 
 
 def history(val, train):
@@ -229,7 +254,7 @@ def test_the_comparison_names_nine_curves_and_marks_the_best_and_the_onset(tmp_p
     marks = {line.get_marker(): line for line in axis.get_lines() if len(line.get_xdata()) == 1}
     assert marks["X"].get_xydata().tolist() == [[2, 0.3]] and marks["*"].get_xydata().tolist() == [[2, 0.3]]
     assert [line.get_linewidth() for line in curves].index(3.0) == 4
-    names = [text for text in axis.texts if text.get_text() != "lr, batch_size"]
+    names = [text for text in axis.texts if "colour" not in text.get_text()]
     assert {text.get_text() for text in names} == {f"{lr}, {b}" for lr in (1e-3, 1e-4, 1e-5) for b in (16, 32, 64)}
     figure.canvas.draw()
     boxes = sorted((text.get_window_extent().y0, text.get_window_extent().y1) for text in names)
@@ -245,7 +270,10 @@ def test_cells_that_end_early_or_never_began_are_drawn_as_far_as_they_got(tmp_pa
     ]
     axis = plots.grid_comparison(cells, "train_loss").axes[0]
     assert [text.get_text() for text in axis.texts][:2] == ["0.1", "1.0 (diverged)"]
-    assert plots.grid_comparison(cells[2:], "train_loss").axes[0].get_lines() == []
+    nothing = plots.grid_comparison(cells[2:], "train_loss")
+    assert not nothing.axes[0].get_lines() and "lr=10.0 (out of memory)" in nothing.get_supxlabel()
+    with pytest.raises(ValueError, match="no column 'lossy'.*there are epoch, train_loss"):
+        plots.grid_comparison(cells, "lossy")
 
 
 def test_a_run_may_begin_where_another_stands(tmp_path):

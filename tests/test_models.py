@@ -300,6 +300,12 @@ def test_a_frozen_encoder_ends_as_it_began_and_the_rest_does_not(tmp_path, name)
     assert not any(part.training for part in again.net.encoder.modules()) and again.net.decoder.training
 
 
+@pytest.mark.parametrize("name", ["unet", "segnet"])
+def test_what_has_no_encoder_of_others_has_none_to_freeze(name):
+    with pytest.raises(ValueError, match="no encoder to freeze: 'unet' has one with encoder='resnet50'"):
+        build_model(name, classes=2, freeze_encoder=True)
+
+
 def test_an_encoder_that_is_not_frozen_is_trained(tmp_path):
     torch.manual_seed(0)
     model = build_model("unet", classes=2, encoder="resnet18")

@@ -72,8 +72,10 @@ class Larger(Discs):
     ids=["as it comes", "turned", "cropped", "resized, then cropped"],
 )
 def test_the_best_model_knows_what_size_a_photograph_is_brought_to(tmp_path, data, augment, size):
-    train(tmp_path, data=data, val=Discs(3, [(40, 30), (24, 50), (40, 30)]), augment=augment, epochs=1)
+    just_trained = net()
+    train(tmp_path, just_trained, data, Discs(3, [(40, 30), (24, 50), (40, 30)]), augment=augment, epochs=1)
     model = load_model(tmp_path / "best_model.pth")
+    assert just_trained.image_size == size and just_trained.class_names == model.class_names
     assert model.image_size == size
     photograph = np.random.default_rng(0).integers(0, 255, (50, 70, 3), np.uint8)
     assert (predict(model, photograph) == predict(model, photograph, size=size or (50, 70))).all()

@@ -186,3 +186,9 @@ def test_padding_enters_neither_loss_nor_metric():
 def test_a_pipeline_that_crops_is_told_from_one_that_does_not():
     assert keeps_size(augmentation(horizontal_flip=0.5, rotate=20, noise=0.1)) and keeps_size(A.Compose([]))
     assert not keeps_size(augmentation(crop=(64, 64))) and not keeps_size(augmentation(scale=(0.5, 2)))
+
+
+@pytest.mark.parametrize("wrong", [{"crop": 64}, {"crop": (0, 64)}, {"scale": 0.5}, {"scale": (2, 0.5)}])
+def test_what_is_no_scale_and_no_crop_is_refused(wrong):
+    with pytest.raises(ValueError, match="scale"):
+        augmentation(**wrong)

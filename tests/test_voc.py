@@ -91,6 +91,9 @@ def test_what_is_missing_is_named(devkit):
         assert VOCSegmentationDataset(devkit, "train", on_error="skip").filenames == ["a.jpg"]
     with pytest.raises(FileNotFoundError, match="holds JPEGImages"):
         VOCSegmentationDataset(devkit / "JPEGImages")
+    (devkit / "SegmentationClass").rename(devkit / "masks")
+    with pytest.raises(FileNotFoundError, match="no folder .*SegmentationClass"):
+        VOCSegmentationDataset(devkit)
 
 
 def test_skipping_leaves_out_what_does_not_open_or_fit(devkit):
@@ -111,6 +114,9 @@ def test_a_list_may_be_written_by_hand(devkit):
     assert VOCSegmentationDataset(devkit).filenames == ["c.jpg", "a.jpg"]
     path.write_text("a -1\nb 1\n")  # as the lists of ImageSets/Main have them
     with pytest.raises(ValueError, match="'a -1' is no name of an image"):
+        VOCSegmentationDataset(devkit)
+    path.write_text("a.jpg\n")
+    with pytest.raises(ValueError, match="without folder or ending"):
         VOCSegmentationDataset(devkit)
 
 

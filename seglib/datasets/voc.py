@@ -49,6 +49,9 @@ class VOCSegmentationDataset(Dataset):
         self.classes = list(classes)
         self.problems: list[Problem] = []
         names = read_names(self.root, image_set)
+        for folder in ("JPEGImages", "SegmentationClass"):
+            if not (self.root / folder).is_dir():
+                raise FileNotFoundError(f"no folder {self.root / folder}: VOC's layout has one beside ImageSets/")
         self._names = [name for name in dict.fromkeys(names) if self._is_whole(name, opened=on_error == "skip")]
         settle(self.problems, on_error, str(list_file(self.root, image_set)))
         if not self._names:
@@ -106,7 +109,9 @@ def read_names(root: Path, image_set: str) -> list[str]:
         hint = f"; there are {', '.join(there)}" if there else ": give the folder that holds JPEGImages/ and ImageSets/"
         raise FileNotFoundError(f"no image set {path}{f': give {below[-1]}' if below else hint}")
     names = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    wrong = [name for name in names if len(name.split()) > 1 or "/" in name or "\\" in name]
+    wrong = [
+        name for name in names if len(name.split()) > 1 or set(name) & set("/\\") or name.endswith((".jpg", ".png"))
+    ]
     if wrong:
         raise ValueError(
             f"{path}: {wrong[0]!r} is no name of an image: a line holds one name, without folder or ending"

@@ -63,7 +63,7 @@ class FromSMP(nn.Module):
             "tu-" before its name ("tu-convnext_tiny"). None: the one in `ENCODERS`.
         weights: of the encoder, "imagenet" say; None: from scratch.
         freeze_encoder: leave the encoder as it is while the rest is trained: its weights, the statistics of its batch
-            norm, and no dropout in it.
+            norm, and no dropout in it. Of use with weights only.
         settings: arguments of the architecture itself, decoder_channels=(256, 128, 64, 32, 16) for a U-Net say; with a
             "tu-" encoder also those of timm's.
 

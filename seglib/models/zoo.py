@@ -30,6 +30,8 @@ def build_model(name: str, classes: int, weights: str | None = None, **settings)
     """
     if name not in MODELS:
         raise ValueError(f"no model {name!r}; there are {', '.join(MODELS)}")
+    if "freeze_encoder" in settings and (name == "segnet" or (name == "unet" and "encoder" not in settings)):
+        raise ValueError(f"a {name} of our own has no encoder to freeze: 'unet' has one with encoder='resnet50', say")
     if name == "segnet":
         return SegNet(classes, weights, **settings)
     if name in ENCODERS and (name != "unet" or "encoder" in settings):

@@ -58,7 +58,7 @@ def test_two_processes_take_the_steps_of_one(tmp_path):
     ended(started(tmp_path / "one", processes=1, batch_size=8, **shared))
     with fault("two processes against one"):
         assert printed.count("epoch 1/2") == printed.count("epoch 2/2") == 1
-        assert "8 images a step: 2 processes x 1 batches x 4" in printed
+        assert "8 images a step: 2 processes x 4 images" in printed
         for name, value in weights(tmp_path / "one").items():
             torch.testing.assert_close(weights(tmp_path / "two")[name], value, rtol=0, atol=2e-6)
         one, (first, second) = found_by(tmp_path / "one", 1)[0], found_by(tmp_path / "two")
