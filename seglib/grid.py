@@ -18,12 +18,13 @@ import json
 import os
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from filelock import FileLock, Timeout
 
@@ -46,10 +47,12 @@ Plain = str | int | float | bool | None
 GRID, TABLE, CELL, ERROR, LOG, LOCK = "grid.json", "grid.csv", "cell.json", "error.txt", "log.txt", ".cell.lock"
 FINISHED, NO_MEMORY, DIVERGED, FAILED = "finished", "out of memory", "diverged", "failed"
 UNTOUCHED, UNFINISHED, AT_WORK = "not begun", "not finished", "being trained"
+LONGEST_NAME = 200  # bytes of a folder's name
 NOT_IN_NAMES = set('/\\:*?"<>|\n\0')
+NEEDED = {"epoch", "train_loss", "val_loss", "seconds"}  # columns of a history that the table and the figures show
 TAKEN = {"run_dir", "status", "seconds", "reason"}
 LOOK_AGAIN = 1.0  # seconds between looks at the cells that other processes are at
-SLOW_START = 60.0  # seconds: processes that are launched together do not begin at the very same time
+SLOW_START = 60.0  # seconds: of processes that were launched together, the last begins so long after the first
 
 
 @dataclass
@@ -114,7 +117,8 @@ class Grid:
         """The table: a row a cell, its columns as those of grid.csv; None where there is nothing to say."""
         rows = []
         for cell in self.cells:
-            best, least = cell.best_row(self.metric), min((row["val_loss"] for row in cell.history), default=None)
+            best = cell.best_row(self.metric)
+            least = cell.best_row("val_loss")
             rows.append(
                 {
                     **cell.settings,
@@ -122,7 +126,7 @@ class Grid:
                     "epochs done": len(cell.history),
                     self.metric: best and best[self.metric],
                     "best epoch": best and best["epoch"],
-                    "least val_loss": least,
+                    "least val_loss": least and least["val_loss"],
                     "last train_loss": cell.history[-1]["train_loss"] if best else None,
                     "over-fits after": cell.overfits_after,
                     "seconds": cell.run.seconds if best else None,
@@ -201,13 +205,14 @@ def grid(
     `train` prints to log.txt in the cell's folder.
 
     Args:
-        train: train(run_dir, **settings) trains one cell, by `fit` or by anything else that leaves a history.csv in
-            run_dir. Before each cell the random generators are seeded alike.
+        train: train(run_dir, **settings) trains one cell, by `fit` or by anything else that leaves in run_dir a
+            history.csv with epoch, train_loss, val_loss, seconds and the metric. Before each cell the random generators
+            are seeded alike.
         axes: the values of each setting: strings, numbers, True, False or None. Cells that are in the folder from an
             earlier search and not among these combinations are left alone.
         folder: for the cells' run folders and the table.
         metric: the column of history.csv by which the best epoch and the best cell are chosen: the one with most of it,
-            or, if it is a loss, with least.
+            or, if it is a loss, with least. (A run's best_model.pth is of the epoch with the best val_iou, always.)
 
     Returns:
         All cells. The table is in grid.csv too.
@@ -217,11 +222,11 @@ def grid(
         RuntimeError: no cell finished.
     """
     folder, combinations = Path(folder), check_axes(axes)
-    together = int(os.environ.get("WORLD_SIZE", "1")) > 1
-    begun = time.time() - SLOW_START * together
-    check_metric(read_cells(folder, combinations), metric)
-    write_json(folder / GRID, {"axes": {name: list(values) for name, values in axes.items()}, "metric": metric})
-    write_table(read_grid(folder))
+    begun, launch = time.time(), os.getppid() if int(os.environ.get("WORLD_SIZE", "1")) > 1 else None
+    found = read_cells(folder, combinations, metric)
+    axes = {name: list(dict.fromkeys(cell[name] for cell in combinations)) for name in axes}
+    write_json(folder / GRID, {"axes": axes, "metric": metric})
+    write_table(found)
     with apart() as process:
         waiting, told = list(enumerate(combinations, 1)), False
         while waiting:
@@ -229,17 +234,17 @@ def grid(
                 with claimed(folder / cell_name(settings)) as mine:
                     if not mine:
                         continue
-                    if _ended(folder / cell_name(settings)) < begun:
+                    if not ended_since(folder / cell_name(settings), begun, launch):
                         print(f"[{number}/{len(combinations)}] {cell_name(settings)}", flush=True)
-                        train_cell(train, settings, folder / cell_name(settings), seed, quiet=process > 0)
-                        write_table(read_grid(folder))
+                        train_cell(train, settings, folder / cell_name(settings), seed, launch, quiet=process > 0)
+                        write_table(read_cells(folder, combinations, metric))
                 waiting.remove((number, settings))
             if waiting:
                 if not told:
                     print(f"waiting for {len(waiting)} that other processes are at", flush=True)
                 told = True
                 time.sleep(LOOK_AGAIN)
-    result = read_grid(folder)
+    result = read_cells(folder, combinations, metric)
     write_table(result)
     if result.best is None:
         first = result.unfinished[0]
@@ -250,45 +255,66 @@ def grid(
     return result
 
 
-def train_cell(train: Callable[..., Any], settings: dict[str, Plain], run_dir: Path, seed: int, quiet: bool) -> None:
-    """Train one cell, and note how it ended."""
+def train_cell(
+    train: Callable[..., Any],
+    settings: dict[str, Plain],
+    run_dir: Path,
+    seed: int,
+    launch: int | None = None,
+    quiet: bool = False,
+) -> None:
+    """Train one cell, and note how it ended.
+
+    Args:
+        launch: tells processes that were started together from others. quiet: print to log.txt.
+    """
     before = _record(run_dir)
     note(run_dir, settings, UNFINISHED)  # and so it stays if it is killed from here on
-    (run_dir / ERROR).unlink(missing_ok=True)
     set_generators(seed)
-    status, reason = FINISHED, ""
+    status, reason, told = FINISHED, "", ""
     with (
         (run_dir / LOG).open("a", encoding="utf-8") if quiet else nullcontext() as log,
         redirect_stdout(log) if quiet else nullcontext(),
     ):
         try:
             train(run_dir, **settings)
-            if not read_run(run_dir).history:
-                raise FileNotFoundError(f"train() left no history.csv in {shown(run_dir)}: hand run_dir on to fit()")
+            check_history(run_dir)
         except OtherSettings:  # a mistake that every cell would repeat, and that changes nothing
             write_json(run_dir / CELL, before)
             raise
         except Exception as error:
-            status, reason = how_it_ended(error)
-            (run_dir / ERROR).write_text(traceback.format_exc(), encoding="utf-8")
+            (status, reason), told = how_it_ended(error), traceback.format_exc()
+    (run_dir / ERROR).unlink(missing_ok=True)
+    if reason:
+        (run_dir / ERROR).write_text(told, encoding="utf-8")
+        print(f"{cell_name(settings)} {status}: {reason}", flush=True)
+    note(run_dir, settings, status, reason, ended=time.time(), launch=launch)
     gc.collect()  # what held the GPU's memory, so that the next cell finds it free
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    if reason:
-        print(f"{cell_name(settings)} {status}: {reason}", flush=True)
-    note(run_dir, settings, status, reason, ended=time.time())
 
 
-def note(run_dir: Path, settings: dict[str, Plain], status: str, reason: str = "", ended: float = 0.0) -> None:
+def note(run_dir: Path, settings: dict[str, Plain], status: str, reason: str = "", **when: Any) -> None:
     """Note how a cell stands."""
-    write_json(run_dir / CELL, {"settings": settings, "status": status, "reason": reason, "ended": ended})
+    write_json(run_dir / CELL, {"settings": settings, "status": status, "reason": reason, **when})
+
+
+def check_history(run_dir: Path) -> None:
+    """Raise ValueError where a training left no history, or one without what the table needs."""
+    history = read_run(run_dir).history
+    if not history:
+        raise ValueError(f"train() left no history.csv in {shown(run_dir)}: hand run_dir on to fit()")
+    missing = NEEDED - set(history[0])
+    if missing:
+        raise ValueError(f"{shown(run_dir / 'history.csv')} has no column {', '.join(sorted(missing))}")
 
 
 def how_it_ended(error: Exception) -> tuple[str, str]:
     """The status of a cell that an error ended, and the reason in one line."""
     lines = str(error).strip().splitlines() or [""]
     reason = f"{type(error).__name__}: {lines[0]}"
-    if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error):
+    no_memory = ("out of memory", "allocate memory", "alloc_failed")  # in the words of CUDA, of the CPU, of cuDNN
+    if isinstance(error, torch.OutOfMemoryError | MemoryError) or any(text in str(error).lower() for text in no_memory):
         return NO_MEMORY, reason
     return (DIVERGED if isinstance(error, FloatingPointError) else FAILED), reason
 
@@ -320,23 +346,34 @@ def check_axes(axes: Mapping[str, Sequence[Plain]]) -> list[dict[str, Plain]]:
     Raises:
         ValueError: no values; a value that no folder can be named after; two that would share one.
     """
-    for name, values in axes.items():
-        if name in TAKEN:
-            raise ValueError(f"a setting cannot be called {name}: that is the run folder's name, or the table's")
-        if not isinstance(values, list | tuple) or not values:
-            raise ValueError(f"{name} needs a list of values, [1e-3, 1e-4] say, not {values!r}")
-        for value in values:
-            if not isinstance(value, str | int | float | None) or set(str(value)) & NOT_IN_NAMES:
-                raise ValueError(
-                    f"{name}={value!r} can name no folder: give the choice a short name, and look it up in your train()"
-                )
-    cells = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
-    names = [cell_name(cell) for cell in cells]
-    if not axes:
+    plain = {name: as_plain(name, values) for name, values in axes.items()}
+    if not plain:
         raise ValueError("a grid needs settings to search among, {'lr': [1e-3, 1e-4]} say")
-    if len(set(names)) < len(names):
+    cells = [dict(zip(plain, values, strict=True)) for values in itertools.product(*plain.values())]
+    names = [cell_name(cell) for cell in cells]
+    if len({name.casefold() for name in names}) < len(names):  # in capitals alone, some file systems see no difference
         raise ValueError(f"the cells of a grid must differ; these do not all: {'; '.join(names)}")
+    for name in names:
+        if set(name) & NOT_IN_NAMES or len(name.encode()) > LONGEST_NAME or name[-1] in " .":
+            raise ValueError(
+                f"{name!r} can name no folder: give the choice a short name, and look it up in your train()"
+            )
     return cells
+
+
+def as_plain(name: str, values: Sequence[Plain]) -> list[Plain]:
+    """The values of a setting as JSON can hold them: numpy's numbers become Python's."""
+    if name in TAKEN:
+        raise ValueError(f"a setting cannot be called {name}: that is the run folder's name, or the table's")
+    if isinstance(values, str) or not isinstance(values, Iterable) or not len(values := list(values)):
+        raise ValueError(f"{name} needs a list of values, [1e-3, 1e-4] say, not {values!r}")
+    values = [value.item() if isinstance(value, np.generic) else value for value in values]
+    for value in values:
+        if not isinstance(value, str | int | float | None):
+            raise ValueError(
+                f"{name}={value!r} can name no folder: give the choice a short name, and look it up in your train()"
+            )
+    return values
 
 
 def cell_name(settings: Mapping[str, Plain]) -> str:
@@ -354,16 +391,23 @@ def read_grid(folder: str | Path) -> Grid:
     if not (folder / GRID).is_file():
         raise FileNotFoundError(f"no grid in {folder}: it would hold {GRID}")
     searched = json.loads((folder / GRID).read_text(encoding="utf-8"))
-    cells = read_cells(folder, check_axes(searched["axes"]))
-    check_metric(cells, searched["metric"])
-    return Grid(folder, cells, searched["metric"])
+    return read_cells(folder, check_axes(searched["axes"]), searched["metric"])
 
 
-def read_cells(folder: Path, combinations: Sequence[dict[str, Plain]]) -> list[Cell]:
-    """Cells as their folders show them."""
+def read_cells(folder: Path, combinations: Sequence[dict[str, Plain]], metric: str) -> Grid:
+    """A grid of these cells, as their folders show them.
+
+    Raises:
+        ValueError: the metric is no column of a history; lists those there are.
+    """
     cells = []
     for settings in combinations:
         run = read_run(folder / cell_name(settings))
+        columns = run.history[0] if run.history else {}
+        if columns and not set(columns) >= NEEDED:  # something else wrote it, and `train_cell` has said so
+            run.history, columns = [], {}
+        if columns and metric not in columns:
+            raise ValueError(f"{run.dir / 'history.csv'} has no column {metric!r}; there are {', '.join(columns)}")
         noted = _record(run.dir)
         status = noted.get("status", UNTOUCHED)
         if status == UNFINISHED:
@@ -371,15 +415,7 @@ def read_cells(folder: Path, combinations: Sequence[dict[str, Plain]]) -> list[C
                 status = UNFINISHED if nobody_is_at_it else AT_WORK
         run.finished = status == FINISHED
         cells.append(Cell(settings, run, status, noted.get("reason", "")))
-    return cells
-
-
-def check_metric(cells: Sequence[Cell], metric: str) -> None:
-    """Raise ValueError, listing the columns there are, where a cell's history has none of that name."""
-    for cell in cells:
-        if cell.history and metric not in cell.history[0]:
-            there = ", ".join(cell.history[0])
-            raise ValueError(f"{cell.run.dir / 'history.csv'} has no column {metric!r}; there are {there}")
+    return Grid(folder, cells, metric)
 
 
 def write_table(result: Grid) -> None:
@@ -388,11 +424,15 @@ def write_table(result: Grid) -> None:
 
 
 def _record(run_dir: Path) -> dict[str, Any]:
-    """What is noted of a cell; empty where it was not begun."""
-    path = run_dir / CELL
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    """What is noted of a cell; empty where it was not begun, or where a loss of power left nothing to read."""
+    try:
+        return json.loads((run_dir / CELL).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
 
 
-def _ended(run_dir: Path) -> float:
-    """When a cell ended, in seconds of the system's clock; 0 where it has not."""
-    return _record(run_dir).get("ended", 0.0)
+def ended_since(run_dir: Path, begun: float, launch: int | None) -> bool:
+    """Whether another process has brought a cell to its end, whatever that was, since this one began."""
+    noted = _record(run_dir)
+    together = launch is not None and noted.get("launch") == launch
+    return noted.get("ended", 0.0) >= begun - SLOW_START * together

@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch, Patch, Rectangle
-from matplotlib.ticker import LogFormatter, MaxNLocator, PercentFormatter
+from matplotlib.ticker import MaxNLocator, NullFormatter, PercentFormatter
 
 from seglib.files import written_aside
 from seglib.masks import IGNORE, palette
@@ -224,7 +224,7 @@ def grid_comparison(
         colour, line = _look(cell, cells, varies)
         epochs, values = [row["epoch"] for row in cell.history], [row[column] for row in cell.history]
         width, point = (3.0 if cell is best else 1.5), ("." if len(values) == 1 else "")
-        axis.plot(epochs, values, line, marker=point, color=colour, linewidth=width)
+        axis.plot(epochs, values, linestyle=line, marker=point, color=colour, linewidth=width)
         if cell.overfits_after is not None:
             axis.plot(cell.overfits_after, values[cell.overfits_after - 1], "X", color=colour, markersize=9, zorder=3)
         if cell is best:
@@ -233,10 +233,11 @@ def grid_comparison(
         ended = "" if cell.status == "finished" else f" ({cell.status})"
         name = ", ".join(str(cell.settings[setting]) for setting in varies) or cell.name
         ends.append((epochs[-1], values[-1], name + ended, colour))
-    if "loss" in column and not any(row[column] <= 0 for cell in cells for row in cell.history):
+    drawn = [row[column] for cell in cells for row in cell.history]
+    if "loss" in column and drawn and not min(drawn) <= 0:
         axis.set_yscale("log")
         axis.yaxis.set_major_formatter("{x:g}")
-        axis.yaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(1.5, 0.5)))
+        axis.yaxis.set_minor_formatter("{x:g}" if max(drawn) < 10 * min(drawn) else NullFormatter())
     axis.set(title=title or f"{column} of every cell", xlabel="epoch", ylabel=column)
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.grid(alpha=0.3, which="both")
@@ -248,7 +249,8 @@ def grid_comparison(
     marks = [("*", f"best cell, at its best epoch by {metric}")] * (best is not None)
     marks += [("X", "over-fits from here on")] * any(cell.overfits_after is not None for cell in cells)
     grey = {"color": "grey", "linestyle": "", "markersize": 10}
-    axis.legend(handles=[Line2D([], [], marker=mark, label=text, **grey) for mark, text in marks], fontsize=9)
+    if marks:
+        axis.legend(handles=[Line2D([], [], marker=mark, label=text, **grey) for mark, text in marks], fontsize=9)
     return _closed(figure)
 
 
@@ -272,7 +274,7 @@ def _name_ends(axis: Any, ends: Sequence[tuple[float, float, str, str]], heading
     to_axis = axis.transData + axis.transAxes.inverted()
     heights = [float(np.clip(to_axis.transform((x, y))[1], 0, 0.97)) for x, y, *_ in ends]
     for (x, y, name, colour), height in zip(ends, _moved_apart(heights), strict=True):
-        line = {"arrowstyle": "-", "color": colour, "linewidth": 0.6, "alpha": 0.6}
+        line = {"arrowstyle": "-", "color": colour, "linewidth": 0.6, "alpha": 0.6, "relpos": (0, 0.5)}
         place = {"xytext": (1.04, height), "textcoords": "axes fraction", "va": "center", "annotation_clip": False}
         axis.annotate(name, (x, y), color=colour, fontsize=9, arrowprops=line, **place)
     axis.text(1.04, 1.01, heading, transform=axis.transAxes, fontsize=9, weight="bold")

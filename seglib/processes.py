@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from torch import Tensor, distributed
 
 Result = TypeVar("Result")
@@ -98,6 +99,7 @@ def apart() -> Iterator[int]:
         yield int(kept.get("RANK", 0))
     finally:
         os.environ.update(kept)
+        AcceleratorState._reset_state(reset_partial_state=True)  # else accelerate would go on to see one process
 
 
 def can_be_sent(error: Exception) -> bool:

@@ -103,7 +103,8 @@ def overfits_after(history: list[Row], later: int = 3, rise: float = 0.05) -> in
         return None
     half = len(after) // 2
     first, second = _mean(after[:half], "val_loss"), _mean(after[half:], "val_loss")
-    rose = _mean(after, "val_loss") >= (1 + rise) * losses[least] and second >= first
+    higher = _mean(after, "val_loss") - losses[least]
+    rose = higher > 0 and higher >= rise * abs(losses[least]) and second >= first
     return least + 1 if rose and _mean(after, "train_loss") < history[least]["train_loss"] else None
 
 
@@ -120,14 +121,18 @@ def read_run(run_dir: str | Path) -> Run:
 def branch(run_dir: str | Path, new_dir: str | Path) -> None:
     """Let a new run begin where another stands: copy that one's checkpoints, unless the new folder has some already.
 
-    With more epochs in its settings, `fit` then goes on in the new folder, and the old run stays as it is.
+    With more epochs in its settings, `fit` then goes on in the new folder, as a run with an id of its own, and the old
+    one stays as it is.
     """
     run_dir, new_dir = Path(run_dir), Path(new_dir)
     if (new_dir / LAST).is_file():
         return
     if not (run_dir / LAST).is_file():
         raise FileNotFoundError(f"no run to go on from in {run_dir}: train it first")
-    copy_checkpoints(run_dir, new_dir)
+    state = read_checkpoint(run_dir / LAST) | {"about": about_this_machine()}
+    with written_aside(new_dir / BEST) as aside:
+        shutil.copyfile(run_dir / BEST, aside)
+    save_torch(new_dir / LAST, state)  # last: until then there is nothing to go on from
 
 
 # ------------------------------------------------------------------------------------------------ opening a folder

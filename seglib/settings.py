@@ -79,6 +79,8 @@ class TrainConfig:
             raise ValueError(f"checkpoint_minutes is 0 or more, or None, not {self.checkpoint_minutes}")
         if not 0 < self.plateau_factor < 1:
             raise ValueError(f"plateau_factor lies between 0 and 1, not {self.plateau_factor}")
+        for name in ("lr", "weight_decay"):  # numpy's numbers are none that a checkpoint may hold
+            object.__setattr__(self, name, float(getattr(self, name)))
         if self.class_weights is not None:
             object.__setattr__(self, "class_weights", tuple(map(float, self.class_weights)))
         if self.mirror is not None:

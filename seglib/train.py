@@ -239,13 +239,15 @@ def photograph_size(train_data: Dataset, augment: Any, image_size: tuple[int, in
     """The (height, width) that a photograph is brought to before the trained model sees it; None: its own.
 
     Where augmentation crops, the model learns from pictures at the scale that the data set gives them: their own,
-    unless it resizes them.
+    unless a transform of the data set brings them all to one size.
     """
-    if augment is None or keeps_size(augment):
+    if augment is None:
         return image_size
-    return (
-        None if own_transform(train_data) is None else tuple(Samples(train_data, None, None, 0)[(1, 0)][0].shape[-2:])
-    )
+    as_they_are = Samples(train_data, None, None, 0)
+    sizes = {tuple(as_they_are[(1, index)][0].shape[-2:]) for index in range(min(len(as_they_are), 4))}
+    if keeps_size(augment, *next(iter(sizes))):
+        return image_size
+    return sizes.pop() if len(sizes) == 1 and own_transform(train_data) is not None else None
 
 
 # ------------------------------------------------------------------------------------------------ measuring

@@ -128,11 +128,14 @@ def _walk(pipeline: Any) -> Iterator[Any]:
         yield from _walk(step)
 
 
-def keeps_size(pipeline: A.Compose) -> bool:
-    """Whether what a pipeline makes of a picture is as large as the picture; where it crops, say, it is not."""
-    height, width = 211, 307  # which nobody crops to
-    image, _ = augment(pipeline, np.zeros((height, width, 3), np.uint8), np.zeros((height, width), np.uint8), (0,))
-    return image.shape[:2] == (height, width)
+def keeps_size(pipeline: A.Compose, height: int, width: int) -> bool:
+    """Whether a pipeline leaves pictures of (height, width), and larger ones, as large as they are: one that crops does
+    not, even if it crops to that very size."""
+    for draw, shape in enumerate(((height, width), (height + 7, width + 11), (height + 70, width + 110))):
+        image, _ = augment(pipeline, np.zeros((*shape, 3), np.uint8), np.zeros(shape, np.uint8), (draw,))
+        if image.shape[:2] != shape:
+            return False
+    return True
 
 
 def describe(pipeline: Any) -> Any:

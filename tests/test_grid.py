@@ -3,13 +3,18 @@
 import csv
 import functools
 import json
+import os
+import time
 
+import numpy as np
 import pytest
 import torch
 from discs import Discs, check_same_end, net, train
+from matplotlib.text import Text
 
 from seglib import plots, runs
-from seglib.grid import Cell, Grid, cell_name, grid, how_it_ended, read_grid
+from seglib.grid import Cell, Grid, cell_name, ended_since, grid, how_it_ended, note, read_grid
+from seglib.processes import apart
 
 AXES = {"lr": [1e-2, 1e-3], "batch_size": [2, 4]}
 
@@ -114,8 +119,66 @@ def test_a_grid_of_which_nothing_is_left_says_why(tmp_path):
 
 
 def test_a_train_that_leaves_no_history_is_told_so(tmp_path):
-    with pytest.raises(RuntimeError, match=r"failed: FileNotFoundError: train\(\) left no history\.csv"):
+    with pytest.raises(RuntimeError, match=r"failed: ValueError: train\(\) left no history\.csv"):
         grid(lambda run_dir, lr: None, {"lr": [1e-2]}, tmp_path)
+
+
+def test_a_history_without_what_the_table_needs_is_told_so(tmp_path):
+    def strange(run_dir, lr):
+        runs.write_history(run_dir / "history.csv", [{"epoch": 1, "val_iou": 0.5}])
+
+    with pytest.raises(RuntimeError, match=r"has no column seconds, train_loss, val_loss"):
+        grid(strange, {"lr": [1e-2]}, tmp_path)
+
+
+def test_numpys_numbers_are_taken_as_pythons(tmp_path):
+    axes = {"lr": np.geomspace(1e-2, 1e-3, 2), "batch_size": list(np.array([2, 4]))}
+    for _ in range(2):  # the second call reads the checkpoints of the first
+        result = grid(one, axes, tmp_path)
+        assert {type(value) for cell in result.cells for value in cell.settings.values()} == {float, int}
+    assert read_grid(tmp_path).rows() == result.rows()
+
+
+def test_the_table_is_written_after_each_cell_and_what_another_process_has_ended_is_left_alone(tmp_path):
+    trained, tables = [], []
+
+    def helped(run_dir, lr):
+        trained.append(lr)
+        with (tmp_path / "grid.csv").open(newline="") as file:
+            tables.append([row["status"] for row in csv.DictReader(file)])
+        if lr == 1e-2:  # meanwhile another process fails in the next cell, and trains the last
+            note(tmp_path / "lr=0.001", {"lr": 1e-3}, "failed", "RuntimeError: boom", ended=time.time())
+            train(tmp_path / "lr=0.1", lr=0.1, epochs=1)
+            note(tmp_path / "lr=0.1", {"lr": 0.1}, "finished", ended=time.time())
+        return train(run_dir, lr=lr, epochs=1)
+
+    result = grid(helped, {"lr": [1e-2, 1e-3, 1e-4, 0.1]}, tmp_path)
+    assert trained == [1e-2, 1e-4]
+    assert [cell.status for cell in result.cells] == ["finished", "failed", "finished", "finished"]
+    assert tables == [["not begun"] * 4, ["finished", "failed", "not begun", "finished"]]
+
+
+def test_processes_that_were_launched_together_know_each_other_and_no_earlier_launch(tmp_path):
+    tmp_path.mkdir(exist_ok=True)
+    note(tmp_path, {}, "failed", "boom", ended=time.time() - 5, launch=17)
+    now = time.time()
+    assert ended_since(tmp_path, now, 17)  # this one was slower to start
+    assert not ended_since(tmp_path, now, 18) and not ended_since(tmp_path, now, None)
+    assert ended_since(tmp_path, now - 9, None)
+    (tmp_path / "cell.json").write_text("")
+    assert not ended_since(tmp_path, 1.0, None)
+
+
+def test_processes_are_apart_for_a_while_only(monkeypatch):
+    for name, value in {"RANK": "3", "LOCAL_RANK": "1", "WORLD_SIZE": "4", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(name, value)
+    before = dict(os.environ)
+    with apart() as process:
+        assert process == 3 and not {"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_PORT"} & set(os.environ)
+    assert dict(os.environ) == before
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    with apart() as process:
+        assert process == 0
 
 
 def test_other_settings_than_those_of_a_run_stop_the_grid_and_spoil_nothing(tmp_path):
@@ -123,6 +186,21 @@ def test_other_settings_than_those_of_a_run_stop_the_grid_and_spoil_nothing(tmp_
     with pytest.raises(ValueError, match=r"config\.epochs: 2 then, 1 now"):
         grid(lambda run_dir, lr: train(run_dir, data=Discs(6), lr=lr, epochs=1), {"lr": [1e-2, 1e-3]}, tmp_path)
     assert read_grid(tmp_path).rows() == before.rows()
+
+
+def test_other_settings_leave_the_reason_of_an_earlier_failure_where_it_was(tmp_path):
+    axes = {"lr": [0.01]}
+
+    def broken(run_dir, lr):
+        one(run_dir, lr=lr)
+        raise RuntimeError("boom")
+
+    with pytest.raises(RuntimeError, match="boom"):
+        grid(broken, axes, tmp_path)
+    with pytest.raises(ValueError, match="other settings"):
+        grid(lambda run_dir, lr: train(run_dir, data=Discs(6), lr=lr, epochs=1), axes, tmp_path)
+    assert "boom" in (tmp_path / "lr=0.01" / "error.txt").read_text()
+    assert read_grid(tmp_path).cells[0].status == "failed"
 
 
 def test_ctrl_c_ends_a_grid_and_the_next_call_goes_on(tmp_path):
@@ -172,6 +250,9 @@ def test_every_cell_begins_with_the_same_random_numbers(tmp_path):
         ({"encoder": ["a/b"]}, "can name no folder"),
         ({"loss": [len]}, "can name no folder"),
         ({"run_dir": ["a"]}, "cannot be called run_dir"),
+        ({"encoder": ["A", "a"]}, "must differ"),
+        ({"encoder": ["a" * 300]}, "can name no folder"),
+        ({"a/b": [1]}, "can name no folder"),
     ],
 )
 def test_axes_that_name_no_folders_are_refused_before_anything_is_trained(tmp_path, axes, said):
@@ -199,6 +280,9 @@ def test_how_a_cell_ended():
         "diverged",
         "FloatingPointError: the loss became nan",
     )
+    for words in ("CUDA error: out of memory", "MPS backend out of memory", "CUDNN_STATUS_ALLOC_FAILED"):
+        assert how_it_ended(RuntimeError(words))[0] == "out of memory"
+    assert how_it_ended(OSError(12, "Cannot allocate memory"))[0] == "out of memory"
     assert how_it_ended(KeyError("lr")) == ("failed", "KeyError: 'lr'")
 
 
@@ -227,12 +311,21 @@ def history(val, train):
         ([0.9, 0.6, 0.5, 0.6, 0.7], [0.9, 0.6, 0.4, 0.3, 0.2], None),  # two epochs are too few
         ([0.9, 0.8, 0.7, 0.6], [0.9, 0.8, 0.7, 0.6], None),  # it still learns
         ([0.5, 0.9, 0.8, 0.7, 0.6], [0.9, 0.8, 0.7, 0.6, 0.5], None),  # on its way down again
+        ([0.9, 0.5, 0.53, 0.53, 0.53], [0.9, 0.5, 0.4, 0.3, 0.2], 2),  # 6 % are enough
+        ([0.9, 0.0, 0.0, 0.0, 0.0], [0.9, 0.5, 0.4, 0.3, 0.2], None),  # no higher than nothing
         ([0.5, 0.6, 0.7, 0.8], [0.5, 0.6, 0.7, 0.8], None),  # both rise: it does not learn at all
         ([], [], None),
     ],
 )
 def test_over_fitting_sets_in_by_the_stated_rule(val, train_loss, epoch):
     assert runs.overfits_after(history(val, train_loss)) == epoch
+
+
+def test_a_score_that_is_no_number_is_never_the_best(tmp_path):
+    nan = float("nan")
+    cells = [cell(tmp_path, [nan], [1.0], lr=1.0), cell(tmp_path, [3.0], [1.0], lr=2.0)]
+    assert Grid(tmp_path, cells, "val_iou").best is cells[1]  # of -2
+    assert Grid(tmp_path, cells[:1], "val_iou").best is cells[0]
 
 
 def cell(tmp_path, val, train_loss, status="finished", **settings):
@@ -242,7 +335,7 @@ def cell(tmp_path, val, train_loss, status="finished", **settings):
 def test_the_comparison_names_nine_curves_and_marks_the_best_and_the_onset(tmp_path):
     falling = [0.9, 0.8, 0.7, 0.6, 0.5]
     cells = [
-        cell(tmp_path, [value / (i + 1) for value in falling], falling, lr=lr, batch_size=batch)
+        cell(tmp_path, [value / (1 + i / 1000) for value in falling], falling, lr=lr, batch_size=batch)  # all end alike
         for i, (lr, batch) in enumerate((lr, batch) for lr in (1e-3, 1e-4, 1e-5) for batch in (16, 32, 64))
     ]
     cells[4] = cell(tmp_path, [0.9, 0.3, 0.5, 0.6, 0.7], falling, lr=1e-4, batch_size=32)
@@ -250,16 +343,23 @@ def test_the_comparison_names_nine_curves_and_marks_the_best_and_the_onset(tmp_p
     axis = figure.axes[0]
     curves = [line for line in axis.get_lines() if len(line.get_xdata()) == 5]
     assert len({(line.get_color(), line.get_linestyle()) for line in curves}) == 9
-    assert curves[1].get_ydata().tolist() == [value / 2 for value in falling]
+    assert curves[1].get_ydata().tolist() == [value / 1.001 for value in falling]
     marks = {line.get_marker(): line for line in axis.get_lines() if len(line.get_xdata()) == 1}
     assert marks["X"].get_xydata().tolist() == [[2, 0.3]] and marks["*"].get_xydata().tolist() == [[2, 0.3]]
     assert [line.get_linewidth() for line in curves].index(3.0) == 4
     names = [text for text in axis.texts if "colour" not in text.get_text()]
     assert {text.get_text() for text in names} == {f"{lr}, {b}" for lr in (1e-3, 1e-4, 1e-5) for b in (16, 32, 64)}
-    figure.canvas.draw()
-    boxes = sorted((text.get_window_extent().y0, text.get_window_extent().y1) for text in names)
+    plots.save(figure, tmp_path / "figure.png")  # only then everything has its place
+    extents = [Text.get_window_extent(text) for text in names]  # without the line to the curve
+    boxes = sorted((extent.y0, extent.y1) for extent in extents)
     assert all(above[0] >= below[1] - 1 for below, above in zip(boxes, boxes[1:], strict=False))  # none over another
     assert {text.get_color() for text in names} == {line.get_color() for line in curves}
+
+
+def test_a_grid_of_many_values_is_drawn_too(tmp_path):
+    cells = [cell(tmp_path, [0.9, 0.5], [0.9, 0.5], lr=lr, batch=batch) for lr in (1, 2) for batch in range(6)]
+    lines = plots.grid_comparison(cells, "val_loss").axes[0].get_lines()
+    assert len({(line.get_color(), str(line._unscaled_dash_pattern)) for line in lines}) == 12
 
 
 def test_cells_that_end_early_or_never_began_are_drawn_as_far_as_they_got(tmp_path):
@@ -283,6 +383,8 @@ def test_a_run_may_begin_where_another_stands(tmp_path):
     train(tmp_path / "whole", epochs=5)
     long, whole = (torch.load(tmp_path / name / runs.LAST, weights_only=True) for name in ("long", "whole"))
     assert all(torch.equal(long["model"][key], whole["model"][key]) for key in whole["model"])
+    ids = [torch.load(tmp_path / name / runs.LAST, weights_only=True)["about"]["id"] for name in ("short", "long")]
+    assert ids[0] != ids[1] and (tmp_path / "short" / runs.BEST).is_file()
     assert len(runs.read_run(tmp_path / "short").history) == 2 and len(runs.read_run(tmp_path / "long").history) == 5
     runs.branch(short.dir, tmp_path / "long")  # which has gone on: it stays as it is
     assert len(torch.load(tmp_path / "long" / runs.LAST, weights_only=True)["history"]) == 5

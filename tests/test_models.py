@@ -285,6 +285,7 @@ def split_state(model):
 def test_a_frozen_encoder_ends_as_it_began_and_the_rest_does_not(tmp_path, name):
     torch.manual_seed(0)
     model = build_model(name, classes=2, encoder="resnet18", freeze_encoder=True)
+    assert not any(part.training for part in model.net.encoder.modules())  # before anybody calls train()
     before, rest = split_state(model)
     assert sum("running_mean" in key for key in before) == 20  # the batch norms of a ResNet-18
     train(

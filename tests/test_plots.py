@@ -126,6 +126,7 @@ def test_the_legend_of_many_classes_names_those_that_occur():
     mask = np.array([[0, 15, 255], [15, 3, 0]], np.uint8)
     classes = [f"class {number}" for number in range(21)]
     assert plots.occurring([mask, torch.from_numpy(mask)], classes) == {0: "class 0", 3: "class 3", 15: "class 15"}
+    assert plots.occurring([mask[:1, 1:2]], classes) == {0: "class 0", 15: "class 15"}  # background is always named
     figure = plots.triples([(np.zeros((2, 3, 3), np.uint8), mask, "a.png")], classes)
     patches = figure.legends[0].get_patches()
     names = [text.get_text() for text in figure.legends[0].get_texts()]

@@ -68,8 +68,9 @@ class Larger(Discs):
         (Discs(6), augmentation(rotate=10), (32, 32)),
         (Discs(6, [(40, 30), (24, 50)] * 3), augmentation(crop=(24, 24)), None),
         (Subset(Larger(6, 40), range(5)), augmentation(crop=(24, 24)), (40, 40)),
+        (Larger(6, [(40, 30), (24, 50)] * 3), augmentation(crop=(24, 24)), None),
     ],
-    ids=["as it comes", "turned", "cropped", "resized, then cropped"],
+    ids=["as it comes", "turned", "cropped", "resized, then cropped", "of no one size"],
 )
 def test_the_best_model_knows_what_size_a_photograph_is_brought_to(tmp_path, data, augment, size):
     just_trained = net()

@@ -184,8 +184,20 @@ def test_padding_enters_neither_loss_nor_metric():
 
 
 def test_a_pipeline_that_crops_is_told_from_one_that_does_not():
-    assert keeps_size(augmentation(horizontal_flip=0.5, rotate=20, noise=0.1)) and keeps_size(A.Compose([]))
-    assert not keeps_size(augmentation(crop=(64, 64))) and not keeps_size(augmentation(scale=(0.5, 2)))
+    assert keeps_size(augmentation(horizontal_flip=0.5, rotate=20, noise=0.1), 40, 60) and keeps_size(
+        A.Compose([]), 9, 9
+    )
+    for height, width in ((64, 64), (40, 90), (100, 100)):
+        assert not keeps_size(augmentation(crop=(64, 64)), height, width)
+    assert not keeps_size(augmentation(scale=(0.5, 2)), 40, 60) and not keeps_size(
+        A.Compose([A.RandomCrop(9, 9)]), 9, 9
+    )
+
+
+def test_a_picture_that_shrinks_is_averaged():
+    image = np.tile(np.array([200, 0, 0, 0], np.uint8)[None, :, None], (8, 4, 3))  # interpolating would miss the 200s
+    smaller, _ = augment(augmentation(scale=(0.25, 0.25)), image, np.zeros((8, 16), np.uint8), (0, 1, 0))
+    assert smaller.shape == (2, 4, 3) and (smaller == 50).all()
 
 
 @pytest.mark.parametrize("wrong", [{"crop": 64}, {"crop": (0, 64)}, {"scale": 0.5}, {"scale": (2, 0.5)}])

@@ -10,6 +10,9 @@ from torchvision.datasets import VOCSegmentation
 
 from seglib.datasets import VOCSegmentationDataset, render
 from seglib.datasets.catalog import VOC_CLASSES, check_layout
+from seglib.datasets.figures import Figure, Part, ellipse
+from seglib.datasets.stage import PERSON, make_stage, paint_stage
+from seglib.datasets.voc_scenes import label
 from seglib.losses import CrossEntropyLoss
 from seglib.masks import voc_palette
 from seglib.models import UNet
@@ -108,12 +111,25 @@ def test_skipping_leaves_out_what_does_not_open_or_fit(devkit):
         VOCSegmentationDataset(devkit, on_error="skip")
 
 
+def test_a_photograph_that_its_file_turns_is_read_as_its_mask_lies(devkit):
+    stored = np.zeros((4, 6, 3), np.uint8)
+    stored[:, :3] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a viewer turns it, to 6x4; the mask is 4x6
+    Image.fromarray(stored).save(devkit / "JPEGImages" / "b.jpg", exif=exif, quality=100)
+    image, mask, _ = VOCSegmentationDataset(devkit, "val")[0]
+    assert image.shape[1:] == mask.shape == (4, 6) and image[0, :, 0].min() > 200 and image[0, :, 5].max() < 50
+
+
 def test_a_list_may_be_written_by_hand(devkit):
     path = devkit / "ImageSets/Segmentation/train.txt"
     path.write_bytes(b"\xef\xbb\xbfc\r\n\r\na\r\nc\r\n")
     assert VOCSegmentationDataset(devkit).filenames == ["c.jpg", "a.jpg"]
     path.write_text("a -1\nb 1\n")  # as the lists of ImageSets/Main have them
     with pytest.raises(ValueError, match="'a -1' is no name of an image"):
+        VOCSegmentationDataset(devkit)
+    path.write_text("a\n", encoding="utf-16")
+    with pytest.raises(ValueError, match=r"train\.txt is no text in UTF-8"):
         VOCSegmentationDataset(devkit)
     path.write_text("a.jpg\n")
     with pytest.raises(ValueError, match="without folder or ending"):
@@ -175,6 +191,16 @@ def test_between_two_labels_there_is_a_border_that_does_not_count(voc):
             for one, other in ((labels[1:], labels[:-1]), (labels[:, 1:], labels[:, :-1])):
                 assert not ((one != other) & (one != 255) & (other != 255)).any(), data.filenames[index]
         assert ((mask == 255) == (objects == 255)).all() and ((mask == 0) == (objects == 0)).all()
+
+
+def test_a_crowd_does_not_count():
+    figure = Figure([Part(ellipse((0, 0.5), 0.3, 0.5), (255, 0, 0), flat=True)], height=1.0)
+    for crowd, value in ((True, 255), (False, 15)):
+        stage = make_stage(np.random.default_rng(0), 160, indoor=True, camera=1.0, aspect=0.75)
+        stage.put(figure, 80, 60, PERSON, crowd=crowd)
+        paint_stage(stage)
+        classes, _ = label(stage)
+        assert (classes == value).sum() > 1000 and (classes == 15).any() != crowd
 
 
 def test_the_border_is_as_wide_for_the_picture_as_vocs(tmp_path):

@@ -108,7 +108,11 @@ def read_names(root: Path, image_set: str) -> list[str]:
         below = [folder for folder in sorted(root.glob("VOCdevkit/VOC*")) if list_file(folder, image_set).is_file()]
         hint = f"; there are {', '.join(there)}" if there else ": give the folder that holds JPEGImages/ and ImageSets/"
         raise FileNotFoundError(f"no image set {path}{f': give {below[-1]}' if below else hint}")
-    names = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is no text in UTF-8: save it as such") from None
+    names = [line.strip() for line in text.splitlines() if line.strip()]
     wrong = [
         name for name in names if len(name.split()) > 1 or set(name) & set("/\\") or name.endswith((".jpg", ".png"))
     ]

@@ -109,13 +109,13 @@ def write_voc(folder: Path, images: int, size: int, seed: int) -> None:
     for name in ("JPEGImages", "ImageSets/Segmentation"):
         (folder / name).mkdir(parents=True)
     names: dict[str, list[str]] = {"train": [], "val": []}
+    colours = voc_palette()
     for index in range(images):
         stage = compose(np.random.default_rng([seed, index, 2012]), size, ordinary=ORDINARY)
         picture, name = paint_stage(stage), f"2012_{index + 1:06d}"
         names[part_of(index, images)].append(name)
         Image.fromarray(picture).save(folder / "JPEGImages" / f"{name}.jpg", quality=90)
         classes, objects = label(stage)
-        colours = voc_palette()
         write_index_png(folder / "SegmentationClass" / f"{name}.png", classes, VOC_CLASSES, colours)
         write_index_png(folder / "SegmentationObject" / f"{name}.png", objects, range(IGNORE), colours)
     for part, listed in (*names.items(), ("trainval", sorted(sum(names.values(), [])))):
