@@ -162,13 +162,8 @@ class Grid:
         settings = self.cells[0].settings
         columns = [name for name in rows[0] if name in settings or any(row[name] not in (None, "") for row in rows)]
         stars = ["★" if cell is best else "" for cell in self.cells]
-        named = [
-            {**row, **{name: str(value) for name, value in cell.settings.items()}}
-            for row, cell in zip(rows, self.cells, strict=True)
-        ]
-        return ["", *columns], [
-            [star, *(_text(name, row[name]) for name in columns)] for star, row in zip(stars, named, strict=True)
-        ]
+        texts = [[str(row[name]) if name in settings else _text(name, row[name]) for name in columns] for row in rows]
+        return ["", *columns], [[star, *text] for star, text in zip(stars, texts, strict=True)]
 
 
 def _text(column: str, value: Any) -> str:
@@ -196,8 +191,8 @@ def grid(
 
     Called again after an interruption of any kind it goes on where it stopped: a finished cell is not trained again, a
     half-trained one goes on from its last checkpoint (for both, `train` is called, and it is `fit` that knows), and one
-    that failed is tried once more.
-    A cell that fails, diverges or does not fit in memory is noted with its reason, and the others are trained.
+    that failed is tried once more. A cell that fails, diverges or does not fit in memory is noted with its reason, and
+    the others are trained.
 
     Several processes, each with a GPU of its own, share a grid: started by torchrun, `accelerate launch` or
     `notebook_launcher`, or as separate programs, each takes a cell that nobody is at, trains it by itself, and waits at
@@ -224,19 +219,19 @@ def grid(
     folder, combinations = Path(folder), check_axes(axes)
     begun, launch = time.time(), os.getppid() if int(os.environ.get("WORLD_SIZE", "1")) > 1 else None
     found = read_cells(folder, combinations, metric)
-    axes = {name: list(dict.fromkeys(cell[name] for cell in combinations)) for name in axes}
-    write_json(folder / GRID, {"axes": axes, "metric": metric})
+    write_json(folder / GRID, {"cells": combinations, "metric": metric})
     write_table(found)
     with apart() as process:
         waiting, told = list(enumerate(combinations, 1)), False
         while waiting:
             for number, settings in tuple(waiting):
-                with claimed(folder / cell_name(settings)) as mine:
+                run_dir = folder / cell_name(settings)
+                with claimed(run_dir) as mine:
                     if not mine:
                         continue
-                    if not ended_since(folder / cell_name(settings), begun, launch):
+                    if not ended_since(run_dir, begun, launch):
                         print(f"[{number}/{len(combinations)}] {cell_name(settings)}", flush=True)
-                        train_cell(train, settings, folder / cell_name(settings), seed, launch, quiet=process > 0)
+                        train_cell(train, settings, run_dir, seed, launch, quiet=process > 0)
                         write_table(read_cells(folder, combinations, metric))
                 waiting.remove((number, settings))
             if waiting:
@@ -391,7 +386,7 @@ def read_grid(folder: str | Path) -> Grid:
     if not (folder / GRID).is_file():
         raise FileNotFoundError(f"no grid in {folder}: it would hold {GRID}")
     searched = json.loads((folder / GRID).read_text(encoding="utf-8"))
-    return read_cells(folder, check_axes(searched["axes"]), searched["metric"])
+    return read_cells(folder, searched["cells"], searched["metric"])
 
 
 def read_cells(folder: Path, combinations: Sequence[dict[str, Plain]], metric: str) -> Grid:

@@ -52,7 +52,7 @@ def augmentation(
     """The random changes of a training picture, each independent of the others.
 
     Args:
-        scale: enlarge by a factor between these two, each as likely as any other, height and width alike.
+        scale: resize by a factor between these two, each as likely as any other, height and width alike.
         crop: (height, width) of a window anywhere in the picture, after `scale`: pictures of many sizes become ones of
             one size, and none is squashed. A picture too small for it gets a margin, anywhere around it, that is black
             and 255 ("do not count").
