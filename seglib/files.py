@@ -1,6 +1,7 @@
 """Files: written aside and renamed, so that nobody meets half of one; photographs read as a viewer shows them."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -43,6 +44,14 @@ def shown(path: str | Path) -> str:
     return str(path)
 
 
+def link(source: Path, target: Path) -> None:
+    """Give a file a second name, which takes no room where the disk can do that."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
 def image_files(folder: str | Path) -> dict[str, Path]:
     """The image files of a folder by name, sorted; hidden files and other kinds are left out."""
     folder = Path(folder)
@@ -65,6 +74,18 @@ def open_image(path: str | Path) -> Image.Image:
     except Exception as error:  # a damaged file can make a decoder raise anything
         raise ValueError(f"{path} cannot be read as an image ({error}): replace the file or leave it out") from error
     return image
+
+
+def image_size(path: str | Path) -> tuple[int, int]:
+    """(height, width) of a photograph as a viewer shows it, without decoding it."""
+    try:
+        with Image.open(path) as image:
+            (width, height), turn = image.size, image.getexif().get(EXIF_ORIENTATION, 1)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"no image {path}: put the file there, or leave it out of the data set") from None
+    except Exception as error:  # as in open_image
+        raise ValueError(f"{path} cannot be read as an image ({error}): replace the file or leave it out") from error
+    return (width, height) if turn in (5, 6, 7, 8) else (height, width)
 
 
 def read_image(path: str | Path, size: tuple[int, int] | None = None) -> np.ndarray:

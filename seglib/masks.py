@@ -152,6 +152,34 @@ def _corners(loop: list[tuple[int, int]]) -> list[tuple[int, int]]:
     return [tuple(point) for point in points[turns].tolist()]
 
 
+def mask_to_outlines(mask: np.ndarray) -> list[tuple[Polygon, list[Polygon]]]:
+    """Each 4-connected part of a bitmap, traced along pixel edges: its outer polygon and those of its holes."""
+    outlines = []
+    for outer in mask_to_polygons(mask):
+        inside = polygons_to_mask([outer], *mask.shape) & ~mask
+        outlines.append((outer, mask_to_polygons(inside)))
+    return outlines
+
+
+def join_polygons(polygons: Sequence[Sequence[float]]) -> Polygon:
+    """Make one polygon of several, by slits of no width between the points where they are nearest to each other.
+
+    Where a slit leads to a polygon inside another, the inner one is cut out of it: a point lies inside where a line
+    from it to the far distance crosses the outline an odd number of times, and so pycocotools, Pillow and OpenCV fill.
+    Polygons side by side become the parts of one outline. They must not overlap.
+    """
+    rings = [np.asarray(polygon, dtype=float).reshape(-1, 2) for polygon in polygons]
+    whole = rings.pop(0)
+    while rings:
+        gaps = [((whole[:, None] - ring) ** 2).sum(-1) for ring in rings]
+        number = int(np.argmin([gap.min() for gap in gaps]))
+        ring, gap = rings.pop(number), gaps[number]
+        here, there = np.unravel_index(np.argmin(gap), gap.shape)
+        around = np.roll(ring, -there, axis=0)
+        whole = np.concatenate([whole[: here + 1], around, around[:1], whole[here:]])
+    return whole.ravel().tolist()
+
+
 def mask_to_rle(mask: np.ndarray) -> dict:
     """Encode a bool (H, W) bitmap as COCO's compressed RLE: {"size": [H, W], "counts": str}, ready for JSON."""
     rle = coco_mask.encode(np.asfortranarray(np.asarray(mask, dtype=bool), dtype=np.uint8))
@@ -223,24 +251,51 @@ def yolo_to_polygons(line: str, height: int, width: int) -> tuple[int, list[Poly
         raise ValueError(f"YOLO line holds something that is no number: {line[:60]!r}") from None
     if len(values) == 4:
         raise ValueError("YOLO line holds a box (four numbers), not a polygon")
-    polygon = values * np.resize([width, height], len(values))
-    check_polygon(polygon, height, width)
-    if values.min() < 0 or values.max() > 1:
+    if values.size and (values.min() < 0 or values.max() > 1):
         raise ValueError(f"YOLO coordinates are fractions from 0 to 1, found {values.min():g} to {values.max():g}")
+    # Rounded, so that what was 10.5 pixels before it was made a fraction is not 10.4999999, on another side of a pixel.
+    polygon = np.round(values * np.resize([width, height], len(values)), 4)
+    check_polygon(polygon, height, width)
     return int(name), [polygon.tolist()]
 
 
 def polygons_to_yolo(index: int, polygons: Sequence[Sequence[float]], height: int, width: int) -> list[str]:
-    """Write polygons in pixels as YOLO-seg lines of class `index`, clipped to the image.
+    """Write polygons in pixels as YOLO-seg lines of class `index`, cut off at the image's border.
 
     A YOLO line holds one polygon: an object in several parts becomes several lines, and reads as several objects.
+
+    Raises:
+        ValueError: a polygon that cannot be drawn, or that covers nothing of the image.
     """
     lines = []
     for polygon in polygons:
         check_polygon(polygon, height, width)
-        fractions = np.clip(np.asarray(polygon, dtype=float) / np.resize([width, height], len(polygon)), 0, 1)
-        lines.append(" ".join([str(index), *(f"{value:.6f}".rstrip("0").rstrip(".") for value in fractions)]))
+        points = clip_polygon(polygon, height, width)
+        if len(points) < 6:
+            raise ValueError(f"polygon covers nothing of the image of {height}x{width} (height x width)")
+        fractions = np.clip(np.asarray(points) / np.resize([width, height], len(points)), 0, 1)
+        lines.append(" ".join([str(index), *(f"{value:.8f}".rstrip("0").rstrip(".") for value in fractions)]))
     return lines
+
+
+def clip_polygon(polygon: Sequence[float], height: int, width: int) -> Polygon:
+    """Cut a polygon off at the image's border, side by side (Sutherland and Hodgman, 1974).
+
+    Moving the points that lie outside onto the border instead would bend the edges that lead to them, inside too.
+    """
+    points = [(float(x), float(y)) for x, y in zip(polygon[0::2], polygon[1::2], strict=True)]
+    for axis, sign, bound in ((0, 1, 0.0), (0, -1, -float(width)), (1, 1, 0.0), (1, -1, -float(height))):
+        inside = [sign * point[axis] >= bound for point in points]
+        kept = []
+        for i, (point, here) in enumerate(zip(points, inside, strict=True)):
+            before = points[i - 1]
+            if here != inside[i - 1]:
+                share = (sign * bound - before[axis]) / (point[axis] - before[axis])
+                kept.append(tuple(a + share * (b - a) for a, b in zip(before, point, strict=True)))
+            if here:
+                kept.append(point)
+        points = kept
+    return [value for point in points for value in point]
 
 
 def palette(count: int = 256) -> np.ndarray:

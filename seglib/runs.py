@@ -46,6 +46,7 @@ class Run:
     Attributes:
         dir: the run folder. history: a row an epoch, keys as the columns of history.csv.
         finished: whether training ended, by its last epoch or by early stopping.
+        metric: the column that says which epoch is best.
         about: its id; versions, device and time of its first call.
     """
 
@@ -53,11 +54,12 @@ class Run:
     history: list[Row] = field(default_factory=list, repr=False)
     finished: bool = False
     about: dict[str, Any] = field(default_factory=dict)
+    metric: str = "val_iou"
 
     @property
     def best(self) -> Row:
-        """The row of the best epoch: the highest `val_iou`, the earliest of equals."""
-        return self.history[best_epoch(self.history) - 1]
+        """The row of the best epoch: the highest of `metric`, the earliest of equals."""
+        return self.history[best_epoch(self.history, self.metric) - 1]
 
     @property
     def seconds(self) -> float:
@@ -233,7 +235,7 @@ def check_settings(before: dict[str, Any], now: dict[str, Any], folder: Path) ->
     if not differing:
         return
     reason = ""
-    more = now["config"]["epochs"] > before.get("config", {}).get("epochs", 0)
+    more = now.get("config", {}).get("epochs", 0) > before.get("config", {}).get("epochs", 0)
     if more and len(differing) == 1 and differing[0].startswith("config.epochs:"):
         if now["config"]["scheduler"] != "cosine":
             return
@@ -272,7 +274,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     content = io.BytesIO(path.read_bytes())  # first of all: a disk that cannot be read is no damaged checkpoint
     try:
         state = torch.load(content, map_location="cpu", weights_only=True)
-        missing = {"settings", "about", "model", "optimizer", "history", "epoch"} - set(state)
+        missing = {"settings", "about", "history", "epoch"} - set(state)
     except MemoryError:
         raise
     except Exception as error:  # zip, pickle and tensor errors: whatever it is, it cannot be gone on from
@@ -414,6 +416,7 @@ def about_this_machine() -> dict[str, Any]:
         "albumentations",
         "numpy",
         "accelerate",
+        "ultralytics-opencv-headless",
     ):
         try:
             packages[name] = version(name)

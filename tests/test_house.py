@@ -24,6 +24,8 @@ ADDRESS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"
 LAYERS = [
     "lesson",
     "predict",
+    "evaluate",
+    "yolo",
     "train",
     "grid",
     "state",
@@ -36,7 +38,7 @@ LAYERS = [
     "datasets",
     "models",
 ]
-LAYERS += ["losses", "metrics", "transforms", "masks", "files"]
+LAYERS += ["losses", "metrics", "transforms", "instances", "masks", "files"]
 
 
 def cells(path: Path, kind: str) -> list:

@@ -134,7 +134,10 @@ def test_yolo_line_both_ways():
 
 def test_yolo_writes_a_line_for_each_part_and_clips_to_the_image():
     parts = [[-2, 0, 5, 0, 5, 4], [6, 4, 10, 4, 10, 8]]
-    assert masks.polygons_to_yolo(0, parts, 8, 10) == ["0 0 0 0.5 0 0.5 0.5", "0 0.6 0.5 1 0.5 1 1"]
+    assert masks.polygons_to_yolo(0, parts, 8, 10) == [
+        "0 0 0.14285714 0 0 0.5 0 0.5 0.5",  # from (5, 4) to (-2, 0) the border is crossed at 8/7 of 8 pixels
+        "0 0.6 0.5 1 0.5 1 1",
+    ]
 
 
 @pytest.mark.parametrize(

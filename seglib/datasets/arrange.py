@@ -45,7 +45,7 @@ from seglib.datasets.download import (
 )
 from seglib.datasets.fields import same_field
 from seglib.datasets.unpack import BLOCK, ArchiveError, unpack
-from seglib.files import open_image, read_image, written_aside
+from seglib.files import link, open_image, read_image, written_aside
 from seglib.masks import mask_to_polygons, polygons_to_yolo, read_index_png, rle_to_mask, voc_palette, write_index_png
 
 T = TypeVar("T")
@@ -169,14 +169,6 @@ def expect(found: int, wanted: int, what: str, archive: Path | None = None) -> N
     """Raise ArchiveError unless an archive held as many things as its publisher says."""
     if found != wanted:
         raise ArchiveError(f"{found:,} {what} in place of {wanted:,}", archive)
-
-
-def link(source: Path, target: Path) -> None:
-    """Give a file a second name, which takes no room where the disk can do that."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
 
 
 def steps(things: Sequence[T], title: str) -> Iterator[T]:

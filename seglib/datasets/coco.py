@@ -18,6 +18,7 @@ from torch.utils.data import Dataset
 
 from seglib.datasets.common import Problem, as_sample, check_choice, settle
 from seglib.files import read_image, written_aside
+from seglib.instances import Instances
 from seglib.masks import IGNORE, check_classes, check_polygon, polygons_to_mask, rle_to_mask, write_index_png
 from seglib.transforms import Transform
 
@@ -39,7 +40,7 @@ class COCOSegmentationDataset(Dataset):
 
     Attributes:
         classes: ["background", ...]. filenames: `file_name` of each sample. problems: what was skipped or repaired.
-        images: the file's entry of each sample.
+        images: the file's entry of each sample. class_of: the class of each category, by COCO's id.
 
     Raises:
         FileNotFoundError, ValueError: naming file, annotation id and what to do.
@@ -70,7 +71,7 @@ class COCOSegmentationDataset(Dataset):
         self.categories = [category["name"] for category in wanted]
         self.classes = ["background", *(self.categories if mode == "multiclass" or len(wanted) == 1 else ["object"])]
         check_classes(self.classes)
-        self._class_of = {c["id"]: position if mode == "multiclass" else 1 for position, c in enumerate(wanted, 1)}
+        self.class_of = {c["id"]: position if mode == "multiclass" else 1 for position, c in enumerate(wanted, 1)}
         known = {category["id"] for category in content["categories"]}
         self.images = self._check_images(content["images"])
         self._annotations = self._check_annotations(content, known)
@@ -105,6 +106,13 @@ class COCOSegmentationDataset(Dataset):
         entry = self.images[index]
         return [annotation_bitmap(item, entry["height"], entry["width"]) for item in self.annotations(index)]
 
+    def instances(self, index: int) -> Instances:
+        """The objects and crowds of sample `index`, at the size the annotations were made at."""
+        entry, found = self.images[index], self.annotations(index)
+        labels = [self.class_of[item["category_id"]] for item in found]
+        crowd = [bool(item.get("iscrowd", 0)) for item in found]
+        return Instances.of(self.bitmaps(index), labels, crowd=crowd, size=(entry["height"], entry["width"]))
+
     def mask(self, index: int, bitmaps: list[np.ndarray] | None = None) -> np.ndarray:
         """The class mask of sample `index`, uint8 (H, W), at the size the annotations were made at.
 
@@ -117,7 +125,7 @@ class COCOSegmentationDataset(Dataset):
             if annotation.get("iscrowd", 0):
                 crowds.append(bitmap)
             else:
-                objects.append((self._class_of[annotation["category_id"]], bitmap))
+                objects.append((self.class_of[annotation["category_id"]], bitmap))
         return paint(objects, crowds, entry["height"], entry["width"], overlap=self.overlap)
 
     def _check_images(self, entries: list[dict]) -> list[dict]:
@@ -167,7 +175,7 @@ class COCOSegmentationDataset(Dataset):
                 self.problems.append(Problem(where, f"its category {annotation['category_id']} is not in the file"))
             elif annotation["image_id"] not in listed:
                 self.problems.append(Problem(where, f"its image {annotation['image_id']} is not in the file"))
-            elif annotation["category_id"] in self._class_of and annotation["image_id"] in sizes:
+            elif annotation["category_id"] in self.class_of and annotation["image_id"] in sizes:
                 drawable = self._drawable(annotation, where, *sizes[annotation["image_id"]])
                 if drawable is not None:
                     kept[annotation["image_id"]].append(drawable)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
+from seglib.instances import Instances
 from seglib.masks import check_values
 from seglib.transforms import Transform
 
@@ -93,6 +94,12 @@ def file_names(data: Dataset) -> list[str] | None:
 def class_names(data: Dataset) -> list[str] | None:
     """The class names of a data set, or of a Subset of one, where it keeps them."""
     return class_names(data.dataset) if isinstance(data, Subset) else getattr(data, "classes", None)
+
+
+def all_instances(data: Dataset) -> list[Instances]:
+    """The objects of each sample of a data set with `instances`, or of a Subset of one."""
+    source, indices = (data.dataset, data.indices) if isinstance(data, Subset) else (data, range(len(data)))
+    return [source.instances(index) for index in indices]
 
 
 def own_transform(data: Dataset) -> Transform | None:

@@ -8,8 +8,9 @@ from torch import nn
 from seglib.models.segnet import SegNet
 from seglib.models.smp import ENCODERS, FromSMP
 from seglib.models.unet import UNet
+from seglib.models.yolo import YOLO, YOLOSegmenter
 
-MODELS = tuple(dict.fromkeys(["unet", "segnet", *ENCODERS]))
+MODELS = tuple(dict.fromkeys(["unet", "segnet", *ENCODERS, *YOLO]))
 
 
 def build_model(name: str, classes: int, weights: str | None = None, **settings) -> nn.Module:
@@ -32,6 +33,8 @@ def build_model(name: str, classes: int, weights: str | None = None, **settings)
         raise ValueError(f"no model {name!r}; there are {', '.join(MODELS)}")
     if "freeze_encoder" in settings and (name == "segnet" or (name == "unet" and "encoder" not in settings)):
         raise ValueError(f"a {name} of our own has no encoder to freeze: 'unet' has one with encoder='resnet50', say")
+    if name in YOLO:
+        return YOLOSegmenter(name, classes, weights, **settings)
     if name == "segnet":
         return SegNet(classes, weights, **settings)
     if name in ENCODERS and (name != "unet" or "encoder" in settings):
