@@ -21,8 +21,9 @@ from torch import Tensor, nn
 
 from seglib import plots
 from seglib.files import as_rgb, read_image, written_aside
+from seglib.instances import Instances
 from seglib.masks import palette, write_index_png
-from seglib.models import load_model, logits_to_mask
+from seglib.models import INSTANCES, load_model, logits_to_mask
 from seglib.train import progress
 from seglib.transforms import resize
 
@@ -96,6 +97,28 @@ def predict_logits(
     return next(_all_logits(_ready(model), [_pixels(image)], How(size, **how)))
 
 
+def predict_instances(model: nn.Module | str | Path, image: Photograph, score: float = 0.25) -> Instances:
+    """The objects of one photograph, at its own size.
+
+    Args:
+        model: a model that finds objects (`seglib.models.INSTANCES`), or the path of its `best_model.pth`.
+        image: as of `predict`.
+        score: leave out objects that the model is less sure of; 0 for those that AP is measured on.
+    """
+    model = _ready(model)
+    if not finds_objects(model):
+        raise TypeError(f"{type(model).__name__} finds no objects, but classes of pixels: predict(model, image)")
+    pixels = torch.from_numpy(_pixels(image).transpose(2, 0, 1).copy())
+    with torch.no_grad():
+        found = model(pixels[None].to(next(model.parameters()).device))
+    return found[0].above(score)
+
+
+def finds_objects(model: nn.Module) -> bool:
+    """Whether a model answers with objects, not with logits."""
+    return (getattr(model, "settings", None) or {}).get("name") in INSTANCES
+
+
 def _ready(model: nn.Module | str | Path) -> nn.Module:
     """A model in eval mode, loaded if need be, and then on a GPU where there is one."""
     if isinstance(model, str | Path):
@@ -109,6 +132,8 @@ def _pixels(image: Photograph) -> np.ndarray:
 
 def _all_logits(model: nn.Module, images: Sequence[np.ndarray], how: How) -> Iterator[Tensor]:
     """Logits (1, C, H, W) of each image; pictures of one size go through the model together."""
+    if finds_objects(model):
+        raise TypeError(f"{type(model).__name__} finds objects, which have no logits: predict_instances(model, image)")
     size = how.size or (None if how.tile else getattr(model, "image_size", None))
     pictures = [resize(*size)(image=image)["image"] if size else image for image in images]
     whole = [number for number, picture in enumerate(pictures) if max(picture.shape[:2]) <= (how.tile or WHOLE)]

@@ -9,11 +9,11 @@ import csv
 import hashlib
 import io
 import json
-import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from seglib import plots, runs
 from seglib.datasets.common import class_names
 from seglib.datasets.yolo import YOLOSegmentationDataset, write_data_yaml, write_text
 from seglib.files import shown
-from seglib.models.yolo import YOLO, check_side, fetch_weights, quiet_ultralytics
+from seglib.models.yolo import YOLO, YOLOSegmenter, check_side, fetch_weights, hushed, quiet_ultralytics
 from seglib.runs import Row, Run, best_epoch
 from seglib.settings import precision
 from seglib.state import WHAT_TO_TRY
@@ -172,7 +172,7 @@ def fit_yolo(train_data: Dataset, val_data: Dataset, config: YOLOConfig, run_dir
         if state is not None:
             overrides["resume"] = restore(run, state)
             print(f"Going on after epoch {len(run.history)}.")
-        with quiet(), without_download():
+        with hushed(), threads_kept(), without_download():
             make_trainer(overrides, Keeper(run, settings, config, names, state)).train()
         write_summary(run)
     return run
@@ -311,6 +311,53 @@ def write_summary(run: Run) -> None:
     plots.save(plots.metric_curves(run.history, ["val_ap50", "val_ap"]), run.dir / CURVES[1])
 
 
+# ------------------------------------------------------------------------------------------------ their own measure
+
+
+def measure_as_ultralytics(model: YOLOSegmenter, data: Dataset, folder: str | Path) -> dict[str, float]:
+    """What Ultralytics' own validation says of a model: "AP50-95" and "AP50" of masks, "box AP50-95", "box AP50".
+
+    It compares masks at a quarter of the side that the network sees, not at the image's own size; of true objects that
+    overlap it takes the smaller to cover the larger. `seglib.evaluate.mask_ap` does neither.
+
+    Args:
+        data: a `YOLOSegmentationDataset` or a Subset. folder: to write links to the images and labels to.
+    """
+    folder, names = Path(folder), class_names(data)
+    yaml = write_data(folder, data, data, names)
+    settings = {"task": "segment", "mode": "val", "data": str(yaml), "imgsz": model.settings["image_size"]}
+    settings |= {"plots": False, "verbose": False, "save_dir": str(folder), "workers": 0, "batch": 8}
+    settings["device"] = "cpu" if next(model.parameters()).device.type == "cpu" else torch.cuda.current_device()
+    network = deepcopy(model.network)  # it joins layers for speed
+    network.names = dict(enumerate(names[1:]))
+    with hushed(), threads_kept():
+        figures = make_validator(settings)(model=network)
+    named = {"AP50-95": "val_ap", "AP50": "val_ap50", "box AP50-95": "val_box_ap", "box AP50": "val_box_ap50"}
+    return {name: float(figures[COLUMNS[column]]) for name, column in named.items()}
+
+
+def make_validator(settings: dict[str, Any]) -> Any:
+    """Ultralytics' own validator, with nobody listening."""
+    quiet_ultralytics()
+    from ultralytics.models.yolo.segment import SegmentationValidator
+
+    class Validator(SegmentationValidator):
+        def run_callbacks(self, event: str) -> None:
+            """Call none of those who would send something."""
+
+    return Validator(args=settings)
+
+
+@contextmanager
+def threads_kept() -> Iterator[None]:
+    """Put the number of threads back, which Ultralytics sets to one less than there are cores."""
+    threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 # ------------------------------------------------------------------------------------------------ around Ultralytics
 
 
@@ -409,20 +456,6 @@ def make_trainer(overrides: dict[str, Any], keeper: Any) -> Any:
             """Nothing: it would measure the best epoch once more, as it was measured before."""
 
     return Trainer(overrides=overrides)
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Let Ultralytics say only what went wrong."""
-    quiet_ultralytics()
-    from ultralytics.utils import LOGGER
-
-    before = LOGGER.level
-    LOGGER.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        LOGGER.setLevel(before)
 
 
 @contextmanager

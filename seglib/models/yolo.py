@@ -4,6 +4,7 @@ Its licence is AGPL-3.0: who ships a program that contains it, or lets others us
 program's whole source under the same licence, or buys another licence. Nothing else in seglib depends on it.
 """
 
+import logging
 import os
 import shutil
 import sys
@@ -58,9 +59,10 @@ class YOLOSegmenter(nn.Module):
 
         self.settings = {"name": name, "classes": classes, "image_size": image_size}
         self.class_names, self.image_size = None, (image_size, image_size)
-        self.network = SegmentationModel(f"{name}.yaml", nc=classes - 1, verbose=False)
-        if weights:
-            self.network.load(torch_load(fetch_weights(name)), verbose=False)
+        with hushed():
+            self.network = SegmentationModel(f"{name}.yaml", nc=classes - 1, verbose=False)
+            if weights:
+                self.network.load(torch_load(fetch_weights(name)), verbose=False)
 
     @torch.no_grad()
     def forward(self, images: Tensor, score: float = 0.001, iou: float = 0.7, most: int = 300) -> list[Instances]:
@@ -200,17 +202,32 @@ def config_home() -> Path:
 
 
 @contextmanager
+def hushed() -> Iterator[None]:
+    """Let Ultralytics say only what went wrong."""
+    quiet_ultralytics()
+    from ultralytics.utils import LOGGER
+
+    before = LOGGER.level
+    LOGGER.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        LOGGER.setLevel(before)
+
+
+@contextmanager
 def left_alone() -> Iterator[None]:
     """Put back what the import of Ultralytics changes."""
     launched: dict[str, Any] = {name: os.environ.pop(name) for name in LAUNCHED if name in os.environ}
-    threads, printing = os.environ.get("OMP_NUM_THREADS"), np.get_printoptions()
-    save = torch.save
+    before = {name: os.environ.get(name) for name in ("OMP_NUM_THREADS", "YOLO_VERBOSE")}
+    os.environ["YOLO_VERBOSE"] = "false"
+    printing, save = np.get_printoptions(), torch.save
     try:
         yield
     finally:
         os.environ.update(launched)
-        if threads is None:
-            os.environ.pop("OMP_NUM_THREADS", None)
+        for name, value in before.items():
+            os.environ.pop(name, None) if value is None else os.environ.update({name: value})
         np.set_printoptions(**printing)
         torch.set_printoptions(profile="default")
         torch.save = save

@@ -5,25 +5,28 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from seglib.models.maskrcnn import MaskRCNN
 from seglib.models.segnet import SegNet
 from seglib.models.smp import ENCODERS, FromSMP
 from seglib.models.unet import UNet
 from seglib.models.yolo import YOLO, YOLOSegmenter
 
-MODELS = tuple(dict.fromkeys(["unet", "segnet", *ENCODERS, *YOLO]))
+INSTANCES = ("maskrcnn", *YOLO)  # of these, what comes out are objects, not logits
+MODELS = tuple(dict.fromkeys(["unet", "segnet", *ENCODERS, *INSTANCES]))
 
 
 def build_model(name: str, classes: int, weights: str | None = None, **settings) -> nn.Module:
     """Build a model by name.
 
     Args:
-        name: one of `MODELS`. "unet" and "segnet" are our own; all others come from segmentation_models_pytorch, and so
-            does a "unet" for which an encoder is named.
-        classes: channels of the logits; 1 for a binary mask.
-        weights: "imagenet" for an encoder with experience, fetched once; None: from scratch. (A U-Net of our own has no
-            published weights.)
-        settings: arguments of the model itself: see `UNet`, `SegNet` and `seglib.models.smp.FromSMP`, the last with its
-            many values of encoder=.
+        name: one of `MODELS`. "unet" and "segnet" are our own; those of `INSTANCES` find objects: "maskrcnn" is
+            torchvision's, "yolov8n-seg" and its sisters are Ultralytics' (AGPL-3.0); all others come from
+            segmentation_models_pytorch, and so does a "unet" for which an encoder is named.
+        classes: channels of the logits; 1 for a binary mask. Of a model that finds objects, background included.
+        weights: "imagenet" for an encoder with experience, "coco" for a whole model that finds objects, fetched once;
+            None: from scratch. (A U-Net of our own has no published weights.)
+        settings: arguments of the model itself: see `UNet`, `SegNet`, `MaskRCNN`, `YOLOSegmenter` and
+            `seglib.models.smp.FromSMP`, the last with its many values of encoder=.
 
     Raises:
         ValueError: no such model, listing those there are; weights that do not exist.
@@ -33,6 +36,8 @@ def build_model(name: str, classes: int, weights: str | None = None, **settings)
         raise ValueError(f"no model {name!r}; there are {', '.join(MODELS)}")
     if "freeze_encoder" in settings and (name == "segnet" or (name == "unet" and "encoder" not in settings)):
         raise ValueError(f"a {name} of our own has no encoder to freeze: 'unet' has one with encoder='resnet50', say")
+    if name == "maskrcnn":
+        return MaskRCNN(classes, weights, **settings)
     if name in YOLO:
         return YOLOSegmenter(name, classes, weights, **settings)
     if name == "segnet":
