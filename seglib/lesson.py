@@ -108,6 +108,13 @@ def data(name: str, **choice) -> Path:
     return folder
 
 
+def sample(name: str) -> Path:
+    """A data set to look at, never downloaded: the reader's own where SEGLIB_DATA has it, else the bundled sample."""
+    if os.environ.get("SEGLIB_DATA") and (_own_data() / card(name).folder).is_dir():
+        return data(name)
+    return render(card(name).folder, **SAMPLES["tiny"])
+
+
 def _own_data() -> Path:
     """The folder that SEGLIB_DATA names: from here or, where that is not there, from the course's own folder.
 

@@ -16,6 +16,7 @@ from matplotlib.patches import FancyArrowPatch, Patch, Rectangle
 from matplotlib.ticker import MaxNLocator, NullFormatter, PercentFormatter
 
 from seglib.files import written_aside
+from seglib.instances import Instances
 from seglib.masks import IGNORE, palette
 
 LINES = ("-", "--", "-.", ":")
@@ -348,6 +349,115 @@ def confusion(matrix: Any, classes: Sequence[str], title: str = "Confusion") -> 
     axis.set_yticks(range(len(classes)), classes)
     axis.set(title=title, xlabel="predicted", ylabel="true")
     figure.colorbar(picture, label="share of the true class's pixels", shrink=0.8)
+    return _closed(figure)
+
+
+# ------------------------------------------------------------------------------------------------ objects
+
+
+def objects(image: Any, found: Instances, alpha: float = 0.45) -> np.ndarray:
+    """The objects of an image laid over it, each in a colour of its own: uint8 (H, W, 3).
+
+    Neighbours in the list differ in colour; of twenty colours the first comes again.
+    """
+    numbers = found.numbered()
+    return overlay(image, np.where(numbers > 0, (numbers - 1) % 20 + 1, 0), alpha)
+
+
+def object_sizes(areas: Mapping[str, Sequence[float]], ranges: Mapping[str, tuple[float, float]]) -> Figure:
+    """How large objects are: the share of each part's objects by the side of a square of their area.
+
+    Args:
+        areas: pixels of each object, by part. ranges: from ... to, in pixels, by name; their limits are drawn.
+    """
+    figure, axis = plt.subplots(figsize=(8, 3.4), layout="constrained")
+    sides = {name: np.sqrt(np.maximum(values, 1)) for name, values in areas.items()}
+    bins = np.geomspace(1, max(1.1, *(float(side.max()) for side in sides.values() if len(side))) * 1.05, 25)
+    for number, (name, side) in enumerate(sides.items()):
+        weights = np.full(len(side), 1 / max(len(side), 1))
+        label = f"{name}: {len(side)} objects"
+        axis.hist(side, bins, weights=weights, histtype="step", linestyle=LINES[number % 4], linewidth=1.8, label=label)
+    for name, (low, high) in ranges.items():
+        left, right = max(np.sqrt(low), bins[0]), min(np.sqrt(high), bins[-1])
+        if low > 0:
+            axis.axvline(np.sqrt(low), color="grey", linewidth=1)
+        if left < right:
+            top = {"transform": axis.get_xaxis_transform(), "ha": "center", "color": "grey"}
+            axis.text(np.sqrt(left * right), 1.01, name, **top)
+    axis.set(xscale="log", xlabel="side of a square of the same area, in pixels", ylabel="share of the objects")
+    axis.xaxis.set_major_formatter("{x:g}")
+    axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axis.set_title("How large objects are", pad=18)
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=9)
+    return _closed(figure)
+
+
+def precision_recall(measured: Mapping[str, Any], ious: Sequence[float] = (0.5, 0.75, 0.9)) -> Figure:
+    """Precision by recall, a colour a model, a line a threshold of IoU.
+
+    Args:
+        measured: a `seglib.evaluate.MaskAP` by name.
+    """
+    figure, axis = plt.subplots(figsize=(6, 4.2), layout="constrained")
+    for number, (name, one) in enumerate(measured.items()):
+        for line, iou in zip(LINES, ious, strict=False):
+            label = f"{name} IoU {iou:.2f}: AP {np.nanmean(one.curve(iou)):.3f}".strip()
+            axis.plot(one.recall, one.curve(iou), line, color=f"C{number}" if len(measured) > 1 else None, label=label)
+    axis.set(title="Precision and recall of masks", xlabel="recall: objects found", xlim=(0, 1), ylim=(0, 1.02))
+    axis.set_ylabel("precision: detections that are right")
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=9)
+    return _closed(figure)
+
+
+def thresholds(counts: Sequence[Any], chosen: float | None = None, title: str = "How sure is sure enough?") -> Figure:
+    """Precision, recall and F1 by the score from which a detection is taken for an object.
+
+    Args:
+        counts: a `seglib.evaluate.Counts` for each score. chosen: a score to mark.
+    """
+    figure, axis = plt.subplots(figsize=(6.5, 3.8), layout="constrained")
+    scores = [one.score for one in counts]
+    for name, line in (("precision", "--"), ("recall", "-."), ("f1", "-")):
+        label = {"f1": "F1, their harmonic mean"}.get(name, name)
+        axis.plot(scores, [getattr(one, name) for one in counts], line, marker=".", label=label)
+    if chosen is not None:
+        axis.axvline(chosen, color="grey", linewidth=1, label=f"chosen: {chosen:.2f}")
+    axis.set(title=title, xlabel="lowest score that counts", ylabel="share", xlim=(0, 1), ylim=(0, 1.02))
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=9)
+    return _closed(figure)
+
+
+def counted(true: Sequence[int], found: Sequence[int], what: str = "objects") -> Figure:
+    """How many objects were found on each image by how many there are; images alike share a larger point."""
+    figure, axis = plt.subplots(figsize=(4.6, 4.4), layout="constrained")
+    points, sizes = np.unique(np.stack([true, found], axis=1), axis=0, return_counts=True)
+    most = 1.05 * max(points.max(), 1)
+    axis.plot([0, most], [0, most], "--", color="grey", label="as many as there are")
+    axis.scatter(*points.T, s=25 * sizes, alpha=0.7, label=f"{len(true)} images")
+    axis.set(title=f"Counting {what}", xlabel=f"{what} there are", ylabel=f"{what} found", aspect="equal")
+    axis.set(xlim=(-0.03 * most, most), ylim=(-0.03 * most, most))
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.yaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=9, loc="upper left")
+    return _closed(figure)
+
+
+def kept_shares(ious: Mapping[str, Sequence[float]], title: str) -> Figure:
+    """How much of each mask is left: for every IoU, the share of the masks that keep less than that."""
+    figure, axis = plt.subplots(figsize=(7, 3.6), layout="constrained")
+    for number, (name, values) in enumerate(ious.items()):
+        values = np.sort(values)
+        label = f"{name}: mean {values.mean():.3f}, {np.mean(values < 0.99):.1%} below 0.99"
+        heights = np.arange(1, len(values) + 1) / len(values)
+        axis.step(values, heights, where="post", linestyle=LINES[number % 4], linewidth=2, label=label)
+    axis.set(title=title, xlabel="IoU of a mask before and after", ylabel="share of masks up to there", xlim=(0, 1.01))
+    axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=9, loc="upper left")
     return _closed(figure)
 
 

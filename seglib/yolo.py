@@ -20,10 +20,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset, Subset
+from torch.utils.data import Dataset
 
 from seglib import plots, runs
-from seglib.datasets.common import class_names
+from seglib.datasets.common import class_names, unwrapped
 from seglib.datasets.yolo import YOLOSegmentationDataset, write_data_yaml, write_text
 from seglib.files import shown
 from seglib.models.yolo import YOLO, YOLOSegmenter, check_side, fetch_weights, hushed, quiet_ultralytics
@@ -186,7 +186,7 @@ def check_data(train_data: Dataset, val_data: Dataset) -> list[str]:
         TypeError: no YOLO-seg folder.
     """
     for data in (train_data, val_data):
-        if not isinstance(source_of(data), YOLOSegmentationDataset):
+        if not isinstance(unwrapped(data)[0], YOLOSegmentationDataset):
             raise TypeError(
                 f"Ultralytics reads YOLO-seg folders: give YOLOSegmentationDataset, not {type(data).__name__}"
             )
@@ -198,17 +198,9 @@ def check_data(train_data: Dataset, val_data: Dataset) -> list[str]:
     return names
 
 
-def source_of(data: Dataset) -> Dataset:
-    """The data set that a Subset is one of; itself where it is none."""
-    return source_of(data.dataset) if isinstance(data, Subset) else data
-
-
 def members(data: Dataset) -> Iterator[tuple[str, Path, list[str]]]:
     """The name, image file and label lines of each sample."""
-    if isinstance(data, Subset):
-        source, indices = data.dataset, data.indices
-    else:
-        source, indices = data, range(len(data))
+    source, indices = unwrapped(data)
     for index in indices:
         yield source.filenames[index], source.image_path(index), source.lines(index)
 

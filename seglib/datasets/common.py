@@ -96,9 +96,17 @@ def class_names(data: Dataset) -> list[str] | None:
     return class_names(data.dataset) if isinstance(data, Subset) else getattr(data, "classes", None)
 
 
+def unwrapped(data: Dataset) -> tuple[Dataset, list[int]]:
+    """The data set that a Subset, or a Subset of one, is of, and the samples of it that it has."""
+    if not isinstance(data, Subset):
+        return data, list(range(len(data)))
+    source, indices = unwrapped(data.dataset)
+    return source, [indices[index] for index in data.indices]
+
+
 def all_instances(data: Dataset) -> list[Instances]:
     """The objects of each sample of a data set with `instances`, or of a Subset of one."""
-    source, indices = (data.dataset, data.indices) if isinstance(data, Subset) else (data, range(len(data)))
+    source, indices = unwrapped(data)
     return [source.instances(index) for index in indices]
 
 

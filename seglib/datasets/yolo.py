@@ -161,6 +161,11 @@ def read_data_yaml(root: str | Path) -> tuple[list[str], dict[str, Path]]:
     return [str(name) for name in names], parts
 
 
+def yolo_parts(root: str | Path) -> dict[str, Path]:
+    """The images folder of each part that a YOLO-seg folder has: of "train", "val" and "test", those that there are."""
+    return read_data_yaml(root)[1]
+
+
 def find_part(home: Path, root: Path, value: Any, where: Path) -> Path:
     """The folder of a part: from data.yaml's `path`, or else from its own folder.
 

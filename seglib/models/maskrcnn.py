@@ -30,6 +30,8 @@ class MaskRCNN(nn.Module):
         encoder: one of `ENCODERS`.
         image_size: the shorter side that images are brought to inside; its double bounds the longer one.
         most: objects in an image.
+        proposals: boxes that its second stage looks at in an image, and learns from; fewer are faster. None: 1000
+            and 512.
 
     Attributes:
         settings: name and arguments, enough to build it again. class_names, image_size: what training knew.
@@ -42,6 +44,7 @@ class MaskRCNN(nn.Module):
         encoder: str = "resnet50",
         image_size: int = 800,
         most: int = 100,
+        proposals: int | None = None,
     ) -> None:
         super().__init__()
         if encoder not in ENCODERS:
@@ -53,10 +56,12 @@ class MaskRCNN(nn.Module):
         if classes < 2:
             raise ValueError(f"{classes} classes: background is one of them, so that there are two or more")
         self.settings = {"name": "maskrcnn", "classes": classes, "encoder": encoder}
-        self.settings |= {"image_size": image_size, "most": most}
+        self.settings |= {"image_size": image_size, "most": most, "proposals": proposals}
         self.class_names, self.image_size = None, None
         outputs = len(COCO.meta["categories"]) if weights == "coco" else classes
         sides = {"min_size": image_size, "max_size": 2 * image_size, "box_detections_per_img": most}
+        if proposals is not None:
+            sides |= {"rpn_post_nms_top_n_test": proposals, "box_batch_size_per_image": proposals}
         backbone = make_backbone(encoder, weights)
         self.network = TorchvisionMaskRCNN(backbone, outputs, **sides)
         if weights == "coco":
