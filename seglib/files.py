@@ -11,6 +11,8 @@ from PIL import Image, ImageOps
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
 EXIF_ORIENTATION = 0x0112
+# How a raster is turned before it is stored, so that a viewer that obeys the EXIF orientation shows it upright.
+STORED_AS = {6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}
 
 
 @contextmanager
@@ -62,6 +64,17 @@ def image_files(folder: str | Path) -> dict[str, Path]:
         for path in sorted(folder.iterdir())
         if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
     }
+
+
+def write_jpeg(path: str | Path, picture: np.ndarray, grey: bool = False, exif: int | None = None) -> None:
+    """Write uint8 (H, W, 3) as a JPEG; exif: the EXIF orientation it is stored in, 6 or 8, None: upright."""
+    image, tags = Image.fromarray(picture), Image.Exif()
+    if grey:
+        image = image.convert("L")
+    if exif:
+        image = image.transpose(STORED_AS[exif])
+        tags[EXIF_ORIENTATION] = exif
+    image.save(path, quality=90, exif=tags)
 
 
 def open_image(path: str | Path) -> Image.Image:
