@@ -3,7 +3,8 @@
 Nothing here is downloaded and nobody's photograph is used. Each picture depends on (seed, image index) alone. What
 every real data set hides (crowds, holes, turned photographs, grey ones, empty ones ...) is in the sample as well, at
 fixed places: see `SPECIALS`. Figures are drawn in `figures`, cast in `casting` and painted on a `stage` before one of
-the `backdrops`; here is what COCO's annotators would say of a picture, and how it is written. `voc_scenes` has VOC's.
+the `backdrops`; here is what COCO's annotators would say of a picture, and how it is written. `voc_scenes` has VOC's,
+`aerial_scenes` those of buildings from above.
 """
 
 import json
@@ -14,10 +15,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image
 
 from seglib import masks
 from seglib.datasets import figures
+from seglib.datasets.aerial_scenes import write_buildings
 from seglib.datasets.casting import (
     Special,
     add_person,
@@ -34,7 +35,7 @@ from seglib.datasets.catalog import data_home
 from seglib.datasets.figures import Figure, pick, surroundings
 from seglib.datasets.stage import BALL, BOOK, CAT, DOG, PERSON, PLANT, Stage, Thing, paint_stage
 from seglib.datasets.voc_scenes import write_voc
-from seglib.files import EXIF_ORIENTATION
+from seglib.files import write_jpeg
 
 VERSION = 2  # part of the folder's name: raise it whenever the pictures change, so that nobody keeps the old ones
 
@@ -247,9 +248,11 @@ def render(name: str, images: int, size: int, seed: int = 0, root: Path | None =
 
     Args:
         name: which data set; "coco" is images/train, images/val and annotations/instances_{train,val}.json; "voc2012"
-            is JPEGImages, SegmentationClass, SegmentationObject and ImageSets/Segmentation/{train,val,trainval}.txt.
-        images: how many pictures, at least 2; a fifth of them is val.
-        size: the longer side of a picture in pixels, at least 64.
+            is JPEGImages, SegmentationClass, SegmentationObject and ImageSets/Segmentation/{train,val,trainval}.txt;
+            "buildings_yolo" is {train,valid,test}/images, /labels and /_annotations.coco.json, and data.yaml.
+        images: how many pictures, at least 2; a fifth of them is val. Of "buildings_yolo" three fifths train, a fifth
+            validates, a fifth tests; of two pictures none tests.
+        size: the longer side of a picture in pixels, at least 64. Those of "buildings_yolo" are square.
         seed: other seeds give other pictures; a picture depends on seed and index alone.
         root: the folder that the sample's own folder is put in; None: `catalog.data_home()`.
 
@@ -294,7 +297,8 @@ def _write_coco(folder: Path, images: int, size: int, seed: int) -> None:
             height, width = width, height
             objects = [(category, crowd, np.rot90(mask, -1)) for category, crowd, mask in objects]
         name = f"{image_id:012d}.jpg"
-        _write_jpeg(folder / "images" / part / name, picture, special)
+        exif, grey = (special.exif, special.grey) if special else (None, False)
+        write_jpeg(folder / "images" / part / name, picture, grey, exif)
         files[part]["images"].append(
             {"id": image_id, "file_name": name, "width": width, "height": height, "license": 1}
         )
@@ -317,18 +321,4 @@ def _empty_coco(part: str) -> dict:
     }
 
 
-# How a raster is turned before it is stored, so that a viewer that obeys the EXIF orientation shows it upright.
-STORED_AS = {6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}
-
-
-def _write_jpeg(path: Path, picture: np.ndarray, special: Special | None) -> None:
-    image, exif = Image.fromarray(picture), Image.Exif()
-    if special and special.grey:
-        image = image.convert("L")
-    if special and special.exif:
-        image = image.transpose(STORED_AS[special.exif])
-        exif[EXIF_ORIENTATION] = special.exif
-    image.save(path, quality=90, exif=exif)
-
-
-WRITERS = {"coco": _write_coco, "voc2012": write_voc}
+WRITERS = {"coco": _write_coco, "voc2012": write_voc, "buildings_yolo": write_buildings}
