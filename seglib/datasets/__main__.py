@@ -59,8 +59,8 @@ run = fit(build_model("unet", classes=3), train_data, val_data, CEDiceLoss(), co
 ```
 
 VOC's image sets are read by name, `VOCSegmentationDataset(prepare("voc2012"), "train")`. Masks beside images are read
-by `MaskFolderDataset`: it reads a folder whole. Readers for YOLO labels, for CamVid's and for 16-bit nuclei come with
-the lessons that use them.
+by `MaskFolderDataset`: it reads a folder whole. `YOLOSegmentationDataset(prepare("buildings_yolo"), "train")` reads
+YOLO's labels, as masks and as objects. Readers for CamVid and for 16-bit nuclei come with the lessons that use them.
 
 **Data that you have already.** The lessons use it in place of the sample and of a download if the environment variable
 `SEGLIB_DATA` names a folder that holds it, in sub-folders called and laid out as below. Nothing is ever written there.
@@ -72,7 +72,10 @@ Nothing to download: `seglib.datasets.render` draws scenes of people, cats, dogs
 them as JPEG and JSON exactly as COCO does, with every special case that COCO has: crowds, objects in several parts,
 holes, ids with gaps, grey photographs, EXIF rotation, images with nothing on them. For VOC it draws streets and living
 rooms as well, and writes palette masks with VOC's 21 classes and colours and the border of 255 around each object;
-seven of the classes are drawn (car, cat, dining table, dog, person, potted plant, sofa). It is ours and free to use.
+seven of the classes are drawn (car, cat, dining table, dog, person, potted plant, sofa). For the buildings it draws
+land as seen from straight above: roofs of many plans and turns with their shadows, streets, trees, cars, gardens and
+fields; courtyards, a hall under a bridge, dense terraces and tiny sheds, and places without a building. It is ours and
+free to use.
 """
 
 
