@@ -250,7 +250,7 @@ def yolo_to_polygons(line: str, height: int, width: int) -> tuple[int, list[Poly
     except ValueError:
         raise ValueError(f"YOLO line holds something that is no number: {line[:60]!r}") from None
     if len(values) == 4:
-        raise ValueError("YOLO line holds a box (four numbers), not a polygon")
+        raise ValueError("YOLO line holds four numbers: a box, or two points, where a polygon has three or more")
     if values.size and (values.min() < 0 or values.max() > 1):
         raise ValueError(f"YOLO coordinates are fractions from 0 to 1, found {values.min():g} to {values.max():g}")
     # Rounded, so that what was 10.5 pixels before it was made a fraction is not 10.4999999, on another side of a pixel.

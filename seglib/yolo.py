@@ -399,10 +399,8 @@ class Keeper:
     def as_checkpoint(self, network: torch.nn.Module) -> dict[str, Any]:
         """What `seglib.models.load_model` reads: the network's weights under the names that our model has for them."""
         config = self.config
-        weights = {
-            f"network.{key}": value.detach().cpu().float() if value.is_floating_point() else value.cpu()
-            for key, value in network.state_dict().items()
-        }
+        # Copies: the network is averaged on, and the best epoch's weights must stay what they were.
+        weights = {f"network.{key}": value.detach().cpu().clone() for key, value in network.state_dict().items()}
         settings = {"name": config.model, "classes": len(self.names), "image_size": config.image_size}
         side = (config.image_size, config.image_size)
         return {"settings": settings, "model": weights, "classes": self.names, "image_size": side}
