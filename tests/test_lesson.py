@@ -191,3 +191,16 @@ def test_a_mirror_lies_where_the_run_does_and_its_drive_is_never_made(tmp_path, 
     place = lesson.mirror(str(tmp_path / "drive"), "run")
     assert place.relative_to(tmp_path / "drive") == lesson.run_dir("run").relative_to(tmp_path / "runs")
     assert place.parent.is_dir() and not place.exists()
+
+
+def test_a_sample_to_look_at_is_the_readers_own_or_drawn_and_never_downloaded(tmp_path, monkeypatch, sample):
+    monkeypatch.setitem(lesson.SAMPLES, "tiny", {"images": 4, "size": 64})
+    monkeypatch.setenv("SEGLIB_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("SEGLIB_PROFILE", "full")
+    assert lesson.sample("coco").name.startswith("sample_coco_4x64")
+    own = tmp_path / "own"
+    own.mkdir()
+    monkeypatch.setenv("SEGLIB_DATA", str(own))
+    assert lesson.sample("coco").name.startswith("sample_coco_4x64")  # there is no coco/ in it
+    (own / "coco").symlink_to(sample)
+    assert lesson.sample("coco") == sample.resolve() or lesson.sample("coco").samefile(sample)

@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from seglib import plots
+from seglib.evaluate import Counts, mask_ap
+from seglib.instances import Instances
 from seglib.masks import palette
 from seglib.models import SegNet, UNet
 
@@ -140,3 +142,61 @@ def test_names_are_moved_apart_and_keep_their_order():
     ordered = sorted(places)
     assert all(above - below > 0.0499 for below, above in zip(ordered, ordered[1:], strict=False))
     assert places[2] < places[3] and max(places[0], places[1], places[5]) < places[2]
+
+
+# ------------------------------------------------------------------------------------------------ objects
+
+
+def two_objects() -> Instances:
+    masks = np.zeros((2, 12, 12), bool)
+    masks[0, 1:6, 1:11] = True
+    masks[1, 7:11, 1:5] = True
+    return Instances.of(masks, scores=[0.9, 0.4])
+
+
+def test_each_object_has_a_colour_of_its_own():
+    laid = plots.objects(np.zeros((12, 12, 3), np.uint8), two_objects(), alpha=1.0)
+    assert (laid[3, 5] == palette()[1]).all() and (laid[9, 3] == palette()[2]).all() and (laid[0, 0] == 0).all()
+
+
+def test_more_objects_than_colours_begin_again():
+    masks = np.zeros((41, 41, 2), bool)
+    masks[np.arange(41), np.arange(41)] = True
+    laid = plots.objects(np.zeros((41, 2, 3), np.uint8), Instances.of(masks), alpha=1.0)
+    assert (
+        (laid[0, 0] == laid[20, 0]).all() and (laid[19, 0] == palette()[20]).all() and (laid[1, 0] != laid[0, 0]).any()
+    )
+
+
+def test_precision_by_recall_is_what_was_measured():
+    measured = mask_ap([two_objects()], [two_objects()])
+    axis = plots.precision_recall({"": measured}, ious=(0.5,)).axes[0]
+    assert np.allclose(axis.lines[0].get_ydata(), 1) and "AP 1.000" in axis.get_legend().get_texts()[0].get_text()
+
+
+def test_thresholds_mark_the_one_that_was_chosen():
+    counts = [Counts(0.2, 3, 1, 1), Counts(0.6, 2, 0, 2)]
+    axis = plots.thresholds(counts, 0.6).axes[0]
+    precision, recall, f1, chosen = axis.lines
+    assert precision.get_ydata().tolist() == [0.75, 1.0] and recall.get_ydata().tolist() == [0.75, 0.5]
+    assert np.allclose(f1.get_ydata(), [0.75, 2 / 3]) and chosen.get_xdata()[0] == 0.6
+
+
+def test_counted_draws_a_point_for_each_pair_and_larger_where_they_meet():
+    axis = plots.counted([3, 3, 0], [3, 3, 1], "roofs").axes[0]
+    points = axis.collections[0]
+    assert sorted(map(tuple, points.get_offsets().tolist())) == [(0, 1), (3, 3)]
+    assert sorted(points.get_sizes().tolist()) == [25, 50] and axis.get_xlabel() == "roofs there are"
+
+
+def test_kept_shares_say_mean_and_losses():
+    axis = plots.kept_shares({"split": [1.0, 1.0, 0.5, 1.0]}, "There and back").axes[0]
+    assert axis.get_legend().get_texts()[0].get_text() == "split: mean 0.875, 25.0% below 0.99"
+    assert axis.lines[0].get_xdata().tolist() == [0.5, 1, 1, 1] and axis.lines[0].get_ydata()[0] == 0.25
+
+
+def test_object_sizes_hold_an_empty_part_and_a_single_object():
+    axis = plots.object_sizes({"train": [400], "val": []}, {"small": (0, 100), "large": (100, 1e10)}).axes[0]
+    texts = [text.get_text() for text in axis.get_legend().get_texts()]
+    assert sorted(texts) == ["train: 1 objects", "val: 0 objects"]
+    assert {text.get_text() for text in axis.texts} == {"small", "large"}

@@ -177,7 +177,12 @@ def quiet_ultralytics() -> ModuleType:
     if "ultralytics" not in sys.modules:
         os.environ["YOLO_OFFLINE"], os.environ["YOLO_CONFIG_DIR"] = "true", str(config_home())
         with left_alone():
-            import ultralytics
+            try:
+                import ultralytics
+            except ImportError as error:
+                raise ImportError(
+                    f"{error}: a YOLO needs pip install ultralytics-opencv-headless (AGPL-3.0)"
+                ) from error
     import ultralytics
     from matplotlib import get_data_path
     from ultralytics.utils import SETTINGS, USER_CONFIG_DIR
