@@ -26,6 +26,25 @@ def _no_settings_from_outside(monkeypatch):
         monkeypatch.delenv(name)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _sketched_curves():
+    """Let fit only sketch its curves: see `drawn_curves`."""
+    with pytest.MonkeyPatch.context() as patch:
+        if "seglib.train" in sys.modules:  # no test will train otherwise
+            from discs import Sketches
+
+            patch.setattr("seglib.train.plots", Sketches)
+        yield
+
+
+@pytest.fixture
+def drawn_curves(monkeypatch):
+    """Let fit draw its curves, as it does outside of tests."""
+    from seglib import plots
+
+    monkeypatch.setattr("seglib.train.plots", plots)
+
+
 @pytest.fixture(scope="session")
 def sample(tmp_path_factory) -> Path:
     """The bundled COCO sample, as the tiny profile renders it."""

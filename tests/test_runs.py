@@ -14,6 +14,7 @@ from seglib.train import duration
 # ------------------------------------------------------------------------------------------------ more epochs
 
 
+@pytest.mark.usefixtures("drawn_curves")
 @pytest.mark.parametrize("chosen", [{}, {"scheduler": "plateau", "plateau_patience": 0}, {"warmup_steps": 8}])
 def test_a_run_asked_for_more_epochs_goes_on_as_if_it_had_been_from_the_start(tmp_path, capsys, chosen):
     train(tmp_path / "grown", epochs=2, **chosen)
@@ -47,6 +48,7 @@ def test_a_run_that_stopped_early_stays_so_when_asked_for_more(tmp_path):
     assert run.finished and len(run.history) == stopped
 
 
+@pytest.mark.usefixtures("drawn_curves")
 def test_killed_at_the_very_end_of_more_epochs_the_curves_are_drawn_anew(tmp_path, monkeypatch):
     train(tmp_path / "grown", epochs=1)
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 from discs import Discs, net, train
+from PIL import Image
 from torch import nn
 from torch.utils.data import Subset
 
@@ -30,6 +31,7 @@ def test_one_batch_can_be_learnt_by_heart(tmp_path):
     assert run.best["val_iou"] > 0.95
 
 
+@pytest.mark.usefixtures("drawn_curves")
 def test_a_run_folder_holds_all_it_should(tmp_path):
     run = train(tmp_path, trackers=("tensorboard",))
     found = {path.name for path in tmp_path.iterdir()}
@@ -37,6 +39,7 @@ def test_a_run_folder_holds_all_it_should(tmp_path):
         *("config.json", "history.csv", "best_model.pth", "last", "loss.png", "miou.png", "predictions", "tensorboard")
     }
     assert (tmp_path / "predictions" / "epoch_003" / "disc0.png").is_file()
+    assert all(Image.open(tmp_path / name).width > 500 for name in ("loss.png", "miou.png"))
     with (tmp_path / "history.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["epoch"] for row in rows] == ["1", "2", "3"]
