@@ -16,6 +16,7 @@ from seglib import runs
 from seglib.grid import cell_name, check_axes, read_grid
 
 AXES = {"lr": [1e-2, 1e-3], "batch_size": [0, 3]}  # a batch size of 0 is refused: two of the four cells fail
+ENDS = ["failed", "finished"] * 2
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +38,7 @@ def check_same_grid(folder: Path, expected: Path) -> None:
 
 def test_a_cell_that_fails_is_noted_and_the_others_are_trained(whole):
     result = read_grid(whole)
-    assert [cell.status for cell in result.cells] == ["failed", "finished"] * 2
+    assert [cell.status for cell in result.cells] == ENDS
     assert all("batch_size" in cell.reason and cell.reason.startswith("ValueError") for cell in result.unfinished)
     assert "TrainConfig" in (result.cells[0].run.dir / "error.txt").read_text()
 
@@ -76,34 +77,41 @@ def test_a_grid_that_is_killed_in_its_second_cell_trains_the_first_no_more(tmp_p
             check_same_end(cell, whole / cell.name)
 
 
-@pytest.mark.parametrize("launched", [True, False], ids=["by torchrun", "one by one"])
-def test_two_processes_share_a_grid(tmp_path, whole, launched):
-    """Together under torchrun, and as two programs that know nothing of each other."""
-    script = tmp_path / "search.py"
+def check_trained_once(folder: Path, whole: Path, said: list[str]) -> None:
+    """The same grid as ever, each cell by one process, as the settings have it."""
+    check_same_grid(folder, whole)
+    for cell in read_grid(folder).cells:
+        if cell.history:
+            assert json.loads((cell.run.dir / runs.CONFIG).read_text())["settings"]["processes"] == 1
+    assert sum(text.count("epoch 3/3") for text in said) == 2
+
+
+def test_two_processes_share_a_grid_under_torchrun(tmp_path, whole):
+    script, folder = tmp_path / "search.py", tmp_path / "grid"
     script.write_text(
         f"import sys, json\nsys.path[:0] = {[str(ROOT / 'tests'), str(ROOT / 'tests/faults')]!r}\n"
         "import torch, victims\ntorch.set_num_threads(1)\n"
-        f"result = victims.search(sys.argv[1], {AXES!r})\n"
-        "assert [cell.status for cell in result.cells] == ['failed', 'finished'] * 2\n"
-        f"if {launched}: victims.train(victims.Path(sys.argv[1] + '-together'), batch_size=2)\n"  # afterwards as ever
+        f"victims.search(sys.argv[1], {AXES!r})\n"
+        "victims.train(victims.Path(sys.argv[1] + '-together'), batch_size=2, epochs=2)\n"  # afterwards as ever
     )
-    folder = tmp_path / "grid"
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command = (command if launched else [sys.executable]) + [str(script), str(folder)]
     env = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-    programs = [
-        subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        for _ in range(1 if launched else 2)
-    ]
-    said = [program.communicate(timeout=90)[0] for program in programs]
-    assert [program.returncode for program in programs] == [0] * len(programs), "\n".join(said)
-    check_same_grid(folder, whole)
-    for cell in read_grid(folder).cells:
-        if cell.history:  # trained once, and by one process: as the settings have it
-            state = json.loads((cell.run.dir / "config.json").read_text())
-            assert state["settings"]["processes"] == 1
+    done = subprocess.run([*command, str(script), str(folder)], env=env, capture_output=True, text=True, timeout=90)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count(str(ENDS)) == 2
     logs = [path.read_text() for path in folder.rglob("log.txt")]
-    if launched:
-        together = json.loads((tmp_path / "grid-together" / "config.json").read_text())
-        assert logs and together["settings"]["processes"] == 2
-    assert sum(text.count("epoch 3/3") for text in logs + said) == 2 + launched
+    assert logs
+    check_trained_once(folder, whole, [*logs, done.stdout])
+    together = json.loads((tmp_path / "grid-together" / runs.CONFIG).read_text())
+    assert together["settings"]["processes"] == 2 and done.stdout.count("epoch 2/2") == 1
+
+
+def test_two_programs_that_know_nothing_of_each_other_share_a_grid(tmp_path, whole):
+    logs = [tmp_path / "one.log", tmp_path / "other.log"]
+    programs = [start(tmp_path / "grid", {"axes": AXES}, log=log) for log in logs]
+    for program in programs:
+        program.join(90)
+    said = [log.read_text() for log in logs]
+    assert [program.exitcode for program in programs] == [0, 0], "\n".join(said)
+    assert [text.count(str(ENDS)) for text in said] == [1, 1]
+    check_trained_once(tmp_path / "grid", whole, said)

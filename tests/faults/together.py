@@ -1,9 +1,11 @@
 """What several processes run at once: python -m torch.distributed.run --nproc_per_node 2 together.py RUN_DIR SETTINGS.
 
-With "launcher": true in the settings, one process starts the others by accelerate's notebook_launcher.
+With "launcher": true in the settings, one process starts the others by accelerate's notebook_launcher. Started by
+`join`, each is a child of the server in victims.py, which has imported everything, and no launcher watches over them.
 """
 
 import json
+import multiprocessing
 import os
 import signal
 import socket
@@ -15,9 +17,10 @@ os.environ["CUDA_VISIBLE_DEVICES"] = ""
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
-from discs import Discs, Unsure
+from discs import Discs, Sketches, Unsure
 from torch import nn
 
+from seglib import train as train_module
 from seglib.losses import BCELoss, CrossEntropyLoss
 from seglib.processes import Processes
 from seglib.train import TrainConfig, fit, make_accelerator, measure
@@ -65,14 +68,37 @@ def main(run_dir: str, settings: dict) -> None:
     Path(f"{run_dir}.{processes.index}.json").write_text(json.dumps(found))
 
 
-if __name__ == "__main__":
-    given = json.loads(sys.argv[2])
-    if given.pop("launcher", False):
+def free_port() -> str:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return str(free.getsockname()[1])
+
+
+def start(run_dir: str, settings: dict) -> None:
+    """`main`, by notebook_launcher where the settings say so."""
+    if settings.pop("launcher", False):
         from accelerate import notebook_launcher
 
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = str(free.getsockname()[1])
-        notebook_launcher(main, (sys.argv[1], given), num_processes=2, use_port=port)
+        notebook_launcher(main, (run_dir, settings), num_processes=2, use_port=free_port())
     else:
-        main(sys.argv[1], given)
+        main(run_dir, settings)
+
+
+def join(log: Path, variables: dict[str, str], run_dir: str, settings: dict) -> None:
+    """Be one of the processes: with the variables that a launcher sets, and workers that can be killed with it.
+
+    Args:
+        log: where it and the others print.
+    """
+    os.setpgrp()
+    train_module.plots = Sketches
+    multiprocessing.set_start_method("fork", force=True)  # for the workers: the server's is slow to begin
+    os.environ.update(variables)
+    with log.open("a") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    start(run_dir, settings)
+
+
+if __name__ == "__main__":
+    start(sys.argv[1], json.loads(sys.argv[2]))

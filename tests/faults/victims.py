@@ -12,17 +12,20 @@ import signal
 import sys
 import traceback
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from multiprocessing import forkserver
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from discs import Discs, Jittery
+from discs import Discs, Jittery, Sketches
 from torch import nn
 
+from seglib import train as train_module
 from seglib.grid import Grid, grid
 from seglib.losses import BCEDiceLoss
 from seglib.runs import Run
@@ -31,7 +34,7 @@ from seglib.transforms import augmentation
 
 TRIED, SURVIVED = Counter(), Counter()  # faults, by kind; printed at the end of the tests
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["victims", "torch._dynamo"])  # the second, torch imports with the first optimizer
+SERVER.set_forkserver_preload(["victims", "together", "torch._dynamo"])  # the last, torch imports with an optimizer
 
 
 class Net(nn.Module):
@@ -58,20 +61,28 @@ def train(run_dir: Path, count: int = 14, **settings) -> Run:
 
 def search(folder: Path, axes: dict) -> Grid:
     """A grid of `train`; what has no batch size to train with fails."""
-    return grid(train, axes, folder)
+    found = grid(train, axes, folder)
+    print([cell.status for cell in found.cells])
+    return found
 
 
-def train_in_child(run_dir: Path, settings: dict, fault: tuple | None = None) -> None:
+def be_quick() -> None:
+    """Do without what takes long in a child process, as conftest.py has it for the tests themselves."""
+    torch.set_num_threads(1)
+    train_module.plots = Sketches
+
+
+def train_in_child(run_dir: Path, settings: dict, fault: tuple | None, log: Path) -> None:
     """`train`, or where there are axes `search`, in a child process, to which something happens first.
 
     Args:
-        fault: a function and its arguments.
+        fault: a function and its arguments. log: for what is printed, the error included.
     """
-    torch.set_num_threads(1)
+    be_quick()
     multiprocessing.set_start_method("fork", force=True)  # for the workers: the server's is slow to begin
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background would ignore it
     printed = io.StringIO()
-    with log_of(run_dir).open("w") as log, redirect_stdout(printed), redirect_stderr(printed):
+    with log.open("w") as file, redirect_stdout(printed), redirect_stderr(printed):
         try:
             if fault is not None:
                 fault[0](*fault[1:])
@@ -81,7 +92,7 @@ def train_in_child(run_dir: Path, settings: dict, fault: tuple | None = None) ->
             sys.exit(1)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-            log.write(printed.getvalue())
+            file.write(printed.getvalue())
 
 
 def log_of(run_dir: Path) -> Path:
@@ -113,15 +124,20 @@ def die_at(moment: str, call: int) -> None:
     torch.save, os.replace = dying_save, dying_rename
 
 
-def start(run_dir: Path, settings: dict, fault: tuple | None = None):
-    """Start `train` in a child process; see `train_in_child`."""
-    run_dir.parent.mkdir(parents=True, exist_ok=True)
+def fork(function: Callable, *arguments: Any) -> BaseProcess:
+    """Call a function in a child process, which begins with everything imported."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # from which the server imports
         forkserver.ensure_running()
-    child = SERVER.Process(target=train_in_child, args=(run_dir, settings, fault))
+    child = SERVER.Process(target=function, args=arguments)
     child.start()
     return child
+
+
+def start(run_dir: Path, settings: dict, fault: tuple | None = None, log: Path | None = None) -> BaseProcess:
+    """Start `train` in a child process; see `train_in_child`."""
+    run_dir.parent.mkdir(parents=True, exist_ok=True)
+    return fork(train_in_child, run_dir, settings, fault, log or log_of(run_dir))
 
 
 def finish(run_dir: Path, settings: dict) -> None:
