@@ -47,7 +47,7 @@ def test_killed_at_random_moments_a_grid_goes_on_where_it_stopped(tmp_path, whol
     moments, killed = random.Random(0), 0
     for _ in range(12):
         child = start(tmp_path / "grid", {"axes": AXES})
-        child.join(moments.uniform(0.05, 0.8))
+        child.join(moments.uniform(0.05, 0.3))
         if child.exitcode is not None:
             break
         child.kill()

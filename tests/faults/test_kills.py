@@ -4,7 +4,9 @@ import random
 
 import pytest
 from discs import check_same_end
-from victims import die_at, fault, finish, start
+from victims import die_at, fault, finish, start, wait_for
+
+from seglib import runs
 
 CASES = [  # every optimizer with every scheduler, and each of them both without workers and with some
     {"optimizer": optimizer, "scheduler": scheduler, "workers": 2 * ((row + column) % 2)}
@@ -39,14 +41,16 @@ def test_killed_at_random_moments_it_ends_the_same(tmp_path, whole, case):
     killed = 0
     while killed < KILLS:
         child = start(tmp_path / "run", settings)
-        child.join(moments.uniform(0.05, 0.4))  # seconds; a whole run takes longer
+        if killed % 2:  # while it trains; else perhaps before it has begun to, or while it reads where it was
+            wait_for(tmp_path / "run" / runs.LAST, child.is_alive)
+        child.join(moments.uniform(0, 0.2))  # seconds; a whole run takes longer
         if child.exitcode is not None:
             assert child.exitcode == 0
             break
         child.kill()
         child.join()
         killed += 1
-    assert killed
+    assert killed > 1
     with fault("SIGKILL at a random moment", killed):
         finish(tmp_path / "run", settings)
         check_same_end(tmp_path / "run", expected)

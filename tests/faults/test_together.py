@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import pytest
 import torch
 from discs import check_same_end
 from together import SIZES, Discs, Plain, free_port, join
-from victims import fault, fork, log_of
+from victims import fault, fork, log_of, wait_for
 
 from seglib import runs
 from seglib.losses import BCELoss
@@ -144,16 +143,6 @@ def test_two_processes_killed_at_random_moments_end_the_same(tmp_path, pair):
     with fault("SIGKILL of two processes", killed):
         ended(started(tmp_path / "run", **SETTINGS), tmp_path / "run")
         check_same_end(tmp_path / "run", pair)
-
-
-def wait_for(path: Path, alive: Callable[[], bool]) -> None:
-    """Wait until a file is written anew: the processes have begun to train."""
-    before = path.stat().st_mtime_ns if path.exists() else None
-    until = time.monotonic() + 60
-    while alive() and time.monotonic() < until:
-        if path.exists() and path.stat().st_mtime_ns != before:
-            return
-        time.sleep(0.01)
 
 
 def test_two_processes_that_are_stopped_save_the_same_step(tmp_path):

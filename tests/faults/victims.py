@@ -10,6 +10,7 @@ import random
 import resource
 import signal
 import sys
+import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -154,6 +155,16 @@ def fail(run_dir: Path, settings: dict, fault: tuple | None = None) -> str:
     child.join(120)
     assert child.exitcode == 1, log_of(run_dir).read_text()
     return log_of(run_dir).read_text()
+
+
+def wait_for(path: Path, alive: Callable[[], bool]) -> None:
+    """Wait until a file is written anew: training has begun, or gone on."""
+    before = path.stat().st_mtime_ns if path.exists() else None
+    until = time.monotonic() + 60
+    while alive() and time.monotonic() < until:
+        if path.exists() and path.stat().st_mtime_ns != before:
+            return
+        time.sleep(0.005)
 
 
 @contextmanager
