@@ -26,6 +26,8 @@ def reduced_settings(name, choice="auto", **numbers):
     smaller = {{key: (tiny, demo, 1 if key.startswith("epochs") else tiny) for key, (tiny, demo, _) in numbers.items()}}
     fewer = {{"photos": (0, 0, 12), "train_images": (0, 0, 10), "crop": (0, 0, 32)}}
     fewer |= {{"epochs_long": (0, 0, 2), "rates": ((), (), (1e-3,))}}
+    if "epochs_weighted" in numbers:  # three trainings, two of them of DeepLabV3
+        fewer |= {{"train_images": (0, 0, 8), "image_size": (0, 0, 32)}}
     return full_settings(name, choice, **smaller | {{key: fewer[key] for key in fewer if key in numbers}})
 
 lesson.settings = reduced_settings
@@ -41,6 +43,7 @@ def run_in_full(name: str, server, known: dict, tmp_path, monkeypatch) -> tuple[
         for before, after in FORMS.items():
             cell.source = cell.source.replace(before, after)
     notebook.cells.insert(0, nbformat.v4.new_code_cell(PRELUDE.format(**settings)))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # for the kernel, as conftest.py has it for the tests
     for variable, value in (("PROFILE", "full"), ("HOME", tmp_path / "home"), ("RUNS", tmp_path / "runs")):
         monkeypatch.setenv(f"SEGLIB_{variable}", str(value))
     NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": NOTEBOOKS}}).execute()
