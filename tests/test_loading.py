@@ -1,21 +1,19 @@
 """Reading: the same batches whatever the workers, no two draws alike, and a worker that dies says of what."""
 
-import json
 import multiprocessing
 import os
 import pickle
 import random
 import re
 import signal
-import subprocess
-import sys
-from pathlib import Path
+from multiprocessing.context import SpawnProcess
 
 import numpy as np
 import pytest
 import torch
 from discs import Discs, Jittery, train
 from torch.utils.data import Subset
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from seglib.datasets import COCOSegmentationDataset, MaskFolderDataset
 from seglib.datasets.coco import write_masks
@@ -129,7 +127,8 @@ class Leaving(Deadly):
 
 @pytest.mark.parametrize("kind", [Deadly, Leaving])
 @pytest.mark.parametrize("part", ["data", "val"])
-def test_a_worker_that_dies_says_which_file_it_was_reading(tmp_path, part, kind):
+def test_a_worker_that_dies_says_which_file_it_was_reading(tmp_path, monkeypatch, part, kind):
+    monkeypatch.setattr(_MultiProcessingDataLoaderIter._try_get_data, "__defaults__", (0.2,))  # seconds; torch waits 5
     sets = {"data": Discs(30), "val": Discs(30)} | {part: kind(30)}
     for attempt in range(2):
         with pytest.raises(RuntimeError) as error:
@@ -177,25 +176,20 @@ def test_readers_and_pipelines_can_be_sent_to_other_processes(tiny, tmp_path):
     assert isinstance(outlines, COCOSegmentationDataset)
 
 
-SPAWNED = """
-import json, multiprocessing, sys
-sys.path.insert(0, {tests!r})
-from discs import Discs, train
-from seglib.transforms import augmentation
-if __name__ == "__main__":
-    multiprocessing.set_start_method("spawn")
-    run = train({run!r}, data=Discs(6), epochs=2, workers=1, augment=augmentation(horizontal_flip=0.5, rotate=9))
-    print(json.dumps([row["val_loss"] for row in run.history]))
-"""
+@pytest.fixture
+def _spawning():
+    before = multiprocessing.get_start_method()
+    multiprocessing.set_start_method("spawn", force=True)
+    yield
+    multiprocessing.set_start_method(before, force=True)
 
 
-def test_workers_that_are_started_afresh_read_the_same(tmp_path):
+@pytest.mark.usefixtures("_spawning")
+def test_workers_that_are_started_afresh_read_the_same(tmp_path, monkeypatch):
     """As on macOS and Windows."""
-    script = tmp_path / "script.py"
-    script.write_text(SPAWNED.format(tests=str(Path(__file__).parent), run=str(tmp_path / "spawned")))
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    forked = train(
-        tmp_path / "forked", data=Discs(6), epochs=2, workers=1, augment=augmentation(horizontal_flip=0.5, rotate=9)
-    )
-    assert json.loads(done.stdout.splitlines()[-1]) == pytest.approx(forked.column("val_loss"), abs=1e-6)
+    settings = {"data": Discs(6), "epochs": 2, "augment": augmentation(horizontal_flip=0.5, rotate=9)}
+    start, started = SpawnProcess._Popen, []
+    monkeypatch.setattr(SpawnProcess, "_Popen", lambda worker: started.append(worker) or start(worker))
+    spawned = train(tmp_path / "spawned", workers=1, **settings)
+    assert len(started) == 2  # one to train with, one to validate
+    assert spawned.column("val_loss") == train(tmp_path / "alone", workers=0, **settings).column("val_loss")
