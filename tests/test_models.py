@@ -128,9 +128,9 @@ def test_every_model_of_the_zoo_keeps_the_contract(name):
 
 
 @pytest.mark.parametrize("name", ["segnet", "deeplabv3"])
-def test_a_large_photograph_goes_through_the_lessons_models(name):
+def test_a_photograph_many_times_the_stride_goes_through_the_lessons_models(name):
     with torch.no_grad():
-        assert build_model(name, classes=5).eval()(torch.zeros(1, 3, 600, 900)).shape == (1, 5, 600, 900)
+        assert build_model(name, classes=5).eval()(torch.zeros(1, 3, 300, 450)).shape == (1, 5, 300, 450)
 
 
 @pytest.mark.parametrize("name", ["unet", "fpn"])
