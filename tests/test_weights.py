@@ -197,18 +197,20 @@ def test_an_encoders_weights_are_fetched_from_the_hub(server, tmp_path):
         server.always(path, headed(X_Repo_Commit=repository["revision"]))
     program = (
         "from seglib.models import build_model\n"
-        "model = build_model('deeplabv3', classes=5, encoder='resnet18', weights='imagenet')\n"
-        "print(model.net.encoder.conv1.weight.sum().item(), model.mean.tolist())"
+        "for _ in range(2):\n"
+        "    model = build_model('deeplabv3', classes=5, encoder='resnet18', weights='imagenet')\n"
+        "    print(model.net.encoder.conv1.weight.sum().item(), model.mean.tolist())"
     )
     env = {**os.environ, "HF_ENDPOINT": server.url("")}
     env |= {"HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_XET": "1"}
-    for _ in range(2):
-        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=env, timeout=120)
-        assert done.returncode == 0, done.stderr[-2000:]
-        weight, mean = done.stdout.split(" ", 1)
-        assert float(weight) == pytest.approx(
-            filled(smp.encoders.get_encoder("resnet18", weights=None)).conv1.weight.sum().item(), rel=1e-4
-        )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=env, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
+    expected = filled(smp.encoders.get_encoder("resnet18", weights=None)).conv1.weight.sum().item()
+    lines = done.stdout.splitlines()
+    assert len(lines) == 2
+    for line in lines:
+        weight, mean = line.split(" ", 1)
+        assert float(weight) == pytest.approx(expected, rel=1e-4)
         assert json.loads(mean) == pytest.approx(CONFIG["mean"])
     gets = [request.path for request in server.requests if request.method == "GET" and "/resolve/" in request.path]
     assert sorted(path.rsplit("/", 1)[1] for path in gets) == ["config.json", "model.safetensors"]
