@@ -29,8 +29,8 @@ def test_stopped_at_random_moments_it_ends_the_same(tmp_path, whole, workers):
     folder = tmp_path / "run"
     for _ in range(4):
         child = start(folder, SETTINGS | {"workers": workers})
-        if stopped % 2:  # while it trains; else perhaps before it has begun to
-            wait_for(folder / runs.LAST, child.is_alive)
+        # Every second time while it trains; else perhaps before, but no sooner than it listens to Ctrl-C.
+        wait_for(folder / runs.LAST if stopped % 2 else log_of(folder), child.is_alive)
         child.join(moments.uniform(0.05, 0.2))
         if child.exitcode is not None:
             break
