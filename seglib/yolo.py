@@ -309,8 +309,8 @@ def write_summary(run: Run) -> None:
 def measure_as_ultralytics(model: YOLOSegmenter, data: Dataset, folder: str | Path) -> dict[str, float]:
     """What Ultralytics' own validation says of a model: "AP50-95" and "AP50" of masks, "box AP50-95", "box AP50".
 
-    It compares masks at a quarter of the side that the network sees, not at the image's own size; of true objects that
-    overlap it takes the smaller to cover the larger. `seglib.evaluate.mask_ap` does neither.
+    It lays a margin round each picture, compares masks at a quarter of the side that the network sees, not at the
+    image's own size, and of true objects that overlap takes the smaller to cover the larger.
 
     Args:
         data: a `YOLOSegmentationDataset` or a Subset. folder: to write links to the images and labels to.
@@ -318,7 +318,8 @@ def measure_as_ultralytics(model: YOLOSegmenter, data: Dataset, folder: str | Pa
     folder, names = Path(folder), class_names(data)
     yaml = write_data(folder, data, data, names)
     settings = {"task": "segment", "mode": "val", "data": str(yaml), "imgsz": model.settings["image_size"]}
-    settings |= {"plots": False, "verbose": False, "save_dir": str(folder), "workers": 0, "batch": 8}
+    settings |= {"rect": True, "plots": False, "verbose": False}
+    settings |= {"save_dir": str(folder), "workers": 0, "batch": 8}
     settings["device"] = "cpu" if next(model.parameters()).device.type == "cpu" else torch.cuda.current_device()
     network = deepcopy(model.network)  # it joins layers for speed
     network.names = dict(enumerate(names[1:]))
