@@ -372,7 +372,7 @@ def object_sizes(areas: Mapping[str, Sequence[float]], ranges: Mapping[str, tupl
     """
     figure, axis = plt.subplots(figsize=(8, 3.4), layout="constrained")
     sides = {name: np.sqrt(np.maximum(values, 1)) for name, values in areas.items()}
-    bins = np.geomspace(1, max(1.1, *(float(side.max()) for side in sides.values() if len(side))) * 1.05, 25)
+    bins = np.geomspace(1, max((1.1, *(float(side.max()) for side in sides.values() if len(side)))) * 1.05, 25)
     for number, (name, side) in enumerate(sides.items()):
         weights = np.full(len(side), 1 / max(len(side), 1))
         label = f"{name}: {len(side)} objects"

@@ -24,6 +24,7 @@ from seglib.files import as_rgb, read_image, written_aside
 from seglib.instances import Instances
 from seglib.masks import palette, write_index_png
 from seglib.models import INSTANCES, load_model, logits_to_mask
+from seglib.models.yolo import YOLOSegmenter
 from seglib.train import progress
 from seglib.transforms import resize
 
@@ -109,8 +110,9 @@ def predict_instances(model: nn.Module | str | Path, image: Photograph, score: f
     if not finds_objects(model):
         raise TypeError(f"{type(model).__name__} finds no objects, but classes of pixels: predict(model, image)")
     pixels = torch.from_numpy(_pixels(image).transpose(2, 0, 1).copy())
+    pixels = pixels[None].to(next(model.parameters()).device)
     with torch.no_grad():
-        found = model(pixels[None].to(next(model.parameters()).device))
+        found = model(pixels, score=score) if isinstance(model, YOLOSegmenter) else model(pixels)
     return found[0].above(score)
 
 

@@ -10,12 +10,13 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -24,9 +25,9 @@ from torch.utils.data import Dataset
 
 from seglib import plots, runs
 from seglib.datasets.common import class_names, unwrapped
-from seglib.datasets.yolo import YOLOSegmentationDataset, write_data_yaml, write_text
-from seglib.files import shown
-from seglib.models.yolo import YOLO, YOLOSegmenter, check_side, fetch_weights, hushed, quiet_ultralytics
+from seglib.datasets.yolo import FOLDERS, YOLOSegmentationDataset, write_data_yaml, write_text
+from seglib.files import link, shown
+from seglib.models.yolo import YOLO, YOLOSegmenter, at_work, check_side, fetch_weights, quiet_ultralytics
 from seglib.runs import Row, Run, best_epoch
 from seglib.settings import precision
 from seglib.state import WHAT_TO_TRY
@@ -35,6 +36,8 @@ METRIC = "val_ap"
 THEIRS = "ultralytics"  # the sub-folder that Ultralytics writes to
 RESULTS, LAST = f"{THEIRS}/results.csv", f"{THEIRS}/weights/last.pt"
 CURVES = ("loss.png", "ap.png")
+NOT_OTHERS = {"save", "val", "time", "resume", "device", "amp", "workers", "data", "model", "pretrained", "save_dir"}
+NOT_OTHERS |= {"task", "mode", "project", "name", "cache", "rect", "fraction", "split", "compile", "deterministic"}
 OPTIMIZERS = {"adamw": "AdamW", "adam": "Adam", "sgd": "SGD"}
 # Columns of results.csv; (B) is of boxes, (M) of masks. All of them are Ultralytics' own measure: see lesson 05.
 COLUMNS = {
@@ -58,12 +61,13 @@ class YOLOConfig:
         model: "yolov8n-seg" ... "yolov8x-seg". weights: "coco" or None, see `YOLOSegmenter`.
         image_size: the longer side that images are brought to.
         optimizer: "adamw", "adam" or "sgd".
-        scheduler: "cosine" down to a hundredth of `lr` at the last epoch; None for a constant rate.
+        scheduler: "cosine" towards a hundredth of `lr`, which one epoch more would have; None for a constant rate.
         warmup_epochs: over which the rate rises from 0, and that of the biases falls from 0.1.
         mosaic: how often four images are put together to one. close_mosaic: not in so many of the last epochs.
         flip_up_down: how often an image is turned upside down: from above, there is no up.
-        patience: stop when the mask AP on the validation images has not risen for so many epochs; None: never.
-        others: any other settings of Ultralytics', by its names: {"degrees": 10}.
+        patience: stop when the mask AP on the validation images has not risen for so many epochs; None: never. Epochs
+            before the first AP above 0 do not count.
+        others: more of Ultralytics' settings for augmentation and loss, by its names: {"degrees": 10}.
         mirror: as of `TrainConfig`.
     """
 
@@ -101,9 +105,9 @@ class YOLOConfig:
         ):
             if value not in choices:
                 raise ValueError(f"no {name} {value!r}; there are {', '.join(map(str, choices))}")
-        ours = set(self.others) & set(ultralytics_settings(self))
+        ours = set(self.others) & {*ultralytics_settings(self), *NOT_OTHERS}
         if ours:
-            raise ValueError(f"{', '.join(sorted(ours))} follow from the settings by name: leave them out of others")
+            raise ValueError(f"{', '.join(sorted(ours))} cannot be set by others: that is decided by seglib")
         object.__setattr__(self, "lr", float(self.lr))
         if self.mirror is not None:
             object.__setattr__(self, "mirror", Path(self.mirror).expanduser())
@@ -167,12 +171,13 @@ def fit_yolo(train_data: Dataset, val_data: Dataset, config: YOLOConfig, run_dir
             return run
         weights = str(fetch_weights(config.model)) if config.weights and state is None else False
         overrides = {**ultralytics_settings(config), **config.others, "model": f"{config.model}.yaml"}
-        overrides |= {"pretrained": weights, "data": str(write_data(run.dir / THEIRS, train_data, val_data, names))}
+        data = write_data(run.dir / THEIRS, train_data, val_data, names, config.batch_size)
+        overrides |= {"pretrained": weights, "data": str(data)}
         overrides |= where_and_how(config) | {"save_dir": str(run.dir / THEIRS)}
         if state is not None:
             overrides["resume"] = restore(run, state)
             print(f"Going on after epoch {len(run.history)}.")
-        with hushed(), threads_kept(), without_download():
+        with at_work():
             make_trainer(overrides, Keeper(run, settings, config, names, state)).train()
         write_summary(run)
     return run
@@ -222,49 +227,60 @@ def where_and_how(config: YOLOConfig) -> dict[str, Any]:
     workers = os.cpu_count() if config.workers is None else config.workers
     return {
         "device": torch.cuda.current_device(),
-        "amp": "bf16" if precision() == "bf16" else True,
+        "amp": "bf16" if precision() == "bf16" else not half_precision_fails(torch.cuda.get_device_name()),
         "workers": min(workers, 8),
         "deterministic": True,
     }
 
 
+def half_precision_fails(card: str) -> bool:
+    """Whether a GPU is one of those small Turing cards on which Ultralytics found NaN or an AP of 0 in fp16."""
+    return bool(re.search(r"GTX 16\d0|\bT(4|6|10|12|20)00\b|\bT550\b", card))
+
+
 # ------------------------------------------------------------------------------------------------ data and checkpoints
 
 
-def write_data(folder: Path, train_data: Dataset, val_data: Dataset, names: Sequence[str]) -> Path:
+def write_data(
+    folder: Path, train_data: Dataset, val_data: Dataset, names: Sequence[str], batch_size: int | None = None
+) -> Path:
     """Lay out data for Ultralytics in a folder of our own: links to the images, the label lines that are whole.
+
+    The files are numbered: it looks for labels by the path, in which a reader's own folders might lead it astray.
+
+    Args:
+        batch_size: where that would leave one training image over, the first comes a second time: batch norm cannot
+            learn from a batch of one.
 
     Returns:
         The data.yaml, which names the folder as well.
     """
     data_dir = folder / "data"
-    shutil.rmtree(data_dir, ignore_errors=True)
-    for part, images, data in (("train", "train", train_data), ("val", "valid", val_data)):
+    if data_dir.exists():
+        shutil.rmtree(data_dir)
+    for part, data in (("train", train_data), ("val", val_data)):
         write_data_yaml(data_dir, names[1:], part)
-        for name, image, lines in members(data):
-            borrow(image, data_dir / images / "images" / name)
-            write_text((data_dir / images / "labels" / name).with_suffix(".txt"), lines)
+        listed = list(members(data))
+        if part == "train" and batch_size is not None and len(listed) % batch_size == 1:
+            listed.append(listed[0])
+        for number, (_, image, lines) in enumerate(listed):
+            place = data_dir / FOLDERS[part]
+            borrow(image, place / "images" / f"{number:06d}{image.suffix.lower()}")
+            write_text(place / "labels" / f"{number:06d}.txt", lines)
     lines = (data_dir / "data.yaml").read_text(encoding="utf-8").splitlines()
-    write_text(data_dir / "data.yaml", [*lines, f"path: {json.dumps(str(data_dir.resolve()))}"])
+    path = json.dumps(str(data_dir.resolve()), ensure_ascii=False)
+    write_text(data_dir / "data.yaml", [*lines, f"path: {path}"])
     return data_dir / "data.yaml"
 
 
 def borrow(image: Path, target: Path) -> None:
-    """Put an image where Ultralytics may read it: by a link, or as a copy where a link would let it write.
-
-    A JPEG without an end marker it "restores", by writing it anew, through any link.
-    """
+    """Put an image where Ultralytics may read it, by a link where the system lets us make one."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    with image.open("rb") as file:
-        file.seek(-min(2, image.stat().st_size), os.SEEK_END)
-        whole = file.read() == b"\xff\xd9" or image.suffix.lower() not in (".jpg", ".jpeg")
+    target.unlink(missing_ok=True)  # else a copy would go through the link that is there
     try:
-        if whole:
-            target.symlink_to(image.resolve())
-            return
-    except OSError:  # Windows lets few people make links
-        pass
-    shutil.copyfile(image, target)
+        target.symlink_to(image.resolve())
+    except OSError:  # Windows lets few people
+        link(image, target)
 
 
 def restore(run: Run, state: dict[str, Any]) -> str:
@@ -290,7 +306,8 @@ def read_results(text: str) -> list[Row]:
             f"{part}_loss": sum(v for k, v in parts.items() if k.startswith(f"{part}/")) for part in ("train", "val")
         }
         scores = {ours: row[theirs] for ours, theirs in COLUMNS.items()}
-        rest = {key.replace("/", "_"): value for key, value in parts.items()} | {"lr": row["lr/pg0"]}
+        rest = {key.replace("/", "_"): value for key, value in parts.items() if value or "sem" not in key}  # none here
+        rest |= {"lr": row["lr/pg0"]}
         seconds, before = row["time"] - before, row["time"]
         history.append({"epoch": int(row["epoch"]), **losses, **scores, **rest, "seconds": seconds})
     return history
@@ -306,27 +323,31 @@ def write_summary(run: Run) -> None:
 # ------------------------------------------------------------------------------------------------ their own measure
 
 
-def measure_as_ultralytics(model: YOLOSegmenter, data: Dataset, folder: str | Path) -> dict[str, float]:
+def measure_as_ultralytics(model: YOLOSegmenter, data: Dataset) -> dict[str, float]:
     """What Ultralytics' own validation says of a model: "AP50-95" and "AP50" of masks, "box AP50-95", "box AP50".
 
     It lays a margin round each picture, compares masks at a quarter of the side that the network sees, not at the
     image's own size, and of true objects that overlap takes the smaller to cover the larger.
 
     Args:
-        data: a `YOLOSegmentationDataset` or a Subset. folder: to write links to the images and labels to.
+        data: a `YOLOSegmentationDataset` or a Subset.
     """
-    folder, names = Path(folder), class_names(data)
-    yaml = write_data(folder, data, data, names)
+    names = class_names(data)
+    with TemporaryDirectory() as folder, at_work():
+        figures = validate(model, write_data(Path(folder), data, data, names), names, folder)
+    named = {"AP50-95": "val_ap", "AP50": "val_ap50", "box AP50-95": "val_box_ap", "box AP50": "val_box_ap50"}
+    return {name: float(figures[COLUMNS[column]]) for name, column in named.items()}
+
+
+def validate(model: YOLOSegmenter, yaml: Path, names: Sequence[str], folder: str) -> dict[str, float]:
+    """The figures that Ultralytics' own val command gives, by its names."""
     settings = {"task": "segment", "mode": "val", "data": str(yaml), "imgsz": model.settings["image_size"]}
     settings |= {"rect": True, "plots": False, "verbose": False}
-    settings |= {"save_dir": str(folder), "workers": 0, "batch": 8}
+    settings |= {"save_dir": folder, "workers": 0, "batch": 8}
     settings["device"] = "cpu" if next(model.parameters()).device.type == "cpu" else torch.cuda.current_device()
     network = deepcopy(model.network)  # it joins layers for speed
     network.names = dict(enumerate(names[1:]))
-    with hushed(), threads_kept():
-        figures = make_validator(settings)(model=network)
-    named = {"AP50-95": "val_ap", "AP50": "val_ap50", "box AP50-95": "val_box_ap", "box AP50": "val_box_ap50"}
-    return {name: float(figures[COLUMNS[column]]) for name, column in named.items()}
+    return make_validator(settings)(model=network)
 
 
 def make_validator(settings: dict[str, Any]) -> Any:
@@ -339,16 +360,6 @@ def make_validator(settings: dict[str, Any]) -> Any:
             """Call none of those who would send something."""
 
     return Validator(args=settings)
-
-
-@contextmanager
-def threads_kept() -> Iterator[None]:
-    """Put the number of threads back, which Ultralytics sets to one less than there are cores."""
-    threads = torch.get_num_threads()
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 # ------------------------------------------------------------------------------------------------ around Ultralytics
@@ -365,13 +376,30 @@ class Keeper:
         self.threads = torch.get_num_threads()
 
     def on_train_start(self, trainer: Any) -> None:
-        """Let the time go on where the last session's ended."""
+        """Let the time go on where the last session's ended; see that no image was dropped without a word."""
         trainer.train_time_start -= self.run.seconds
+        for part, loader in (("train", trainer.train_loader), ("valid", trainer.test_loader)):
+            given = {path.name: path for path in (self.run.dir / THEIRS / "data" / part / "images").iterdir()}
+            left_out = set(given) - {Path(name).name for name in loader.dataset.im_files}
+            if left_out:
+                files = ", ".join(sorted(str(given[name].resolve()) for name in left_out)[:5])
+                raise ValueError(
+                    f"Ultralytics cannot use {len(left_out)} images ({files}): mend them or leave them out"
+                )
 
     def on_train_epoch_start(self, trainer: Any) -> None:
-        """Undo what does harm: one thread fewer than there are cores, and, out of memory, three smaller batches."""
+        """Undo what does harm: fewer threads than there are cores, and, out of memory, three smaller batches."""
         torch.set_num_threads(self.threads)
         trainer._oom_retries = 3
+
+    def on_train_batch_end(self, trainer: Any) -> None:
+        """Stop where the loss is no number: Ultralytics would go back to the last checkpoint and try again."""
+        if not torch.isfinite(trainer.loss.detach()).all():
+            files = ", ".join(str(Path(name).resolve()) for name in trainer.files)
+            raise FloatingPointError(
+                f"the loss became NaN or infinite in epoch {trainer.epoch + 1}; images of that step: {files}. "
+                f"{WHAT_TO_TRY}"
+            )
 
     def on_model_save(self, trainer: Any) -> None:
         """Keep an epoch: in one file, written aside, so that a kill leaves the one before or this one, whole."""
@@ -437,26 +465,12 @@ def make_trainer(overrides: dict[str, Any], keeper: Any) -> Any:
             self.best_fitness = fitness if before is None or fitness > before else before
             return metrics, fitness
 
-        def _handle_nan_recovery(self, epoch: int) -> bool:
-            """Stop where it would go back to the last checkpoint and try again, three times."""
-            if not all(np.isfinite(float(value)) for value in (self.loss.detach(), *self.tloss.values())):
-                raise FloatingPointError(f"the loss became NaN or infinite in epoch {epoch + 1}: {WHAT_TO_TRY}")
-            return False
+        def preprocess_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
+            """Remember the files, for the keeper to name."""
+            self.files = batch["im_file"]
+            return super().preprocess_batch(batch)
 
         def final_eval(self) -> None:
             """Nothing: it would measure the best epoch once more, as it was measured before."""
 
     return Trainer(overrides=overrides)
-
-
-@contextmanager
-def without_download() -> Iterator[None]:
-    """Train in half precision on a GPU without the check that downloads another network first."""
-    from ultralytics.engine import trainer
-
-    before: Callable = trainer.check_amp
-    trainer.check_amp = lambda model: True
-    try:
-        yield
-    finally:
-        trainer.check_amp = before

@@ -91,7 +91,7 @@ class MaskRCNN(nn.Module):
 
 def as_target(objects: Instances, device: torch.device) -> dict[str, Tensor]:
     """Objects as torchvision wants them."""
-    objects = objects.pick(~objects.crowd)
+    objects = objects.pick(~objects.crowd & (objects.areas > 0))  # an outline too thin for a pixel has no box
     return {
         "boxes": torch.as_tensor(objects.boxes, dtype=torch.float32, device=device),
         "labels": torch.as_tensor(objects.labels, dtype=torch.int64, device=device),

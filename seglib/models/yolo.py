@@ -6,30 +6,34 @@ program's whole source under the same licence, or buys another licence. Nothing 
 
 import logging
 import os
-import shutil
+import random
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from unittest import mock
 
+import cv2
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from seglib.instances import Instances
+from seglib.masks import mask_to_rle
 from seglib.models.weights import explained
 
 YOLO = tuple(f"yolov8{scale}-seg" for scale in "nsmlx")
 # Where Ultralytics publishes them: ASSETS_REPO and the release's tag in its utils/downloads.py. It publishes neither
 # sizes nor checksums with them; a file that is cut short does not open.
 PUBLISHED_AT = "https://github.com/ultralytics/assets/releases/download/v8.4.0"
-FONTS = ("Arial.ttf", "Arial.Unicode.ttf")  # what it asks for before it trains, and would download
 TRACKERS = ("clearml", "comet", "dvc", "mlflow", "raytune", "tensorboard", "wandb")
 LAUNCHED = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
 STRIDE = 32
+AT_ONCE = 16  # masks that are drawn together
 
 
 class YOLOSegmenter(nn.Module):
@@ -59,7 +63,7 @@ class YOLOSegmenter(nn.Module):
 
         self.settings = {"name": name, "classes": classes, "image_size": image_size}
         self.class_names, self.image_size = None, (image_size, image_size)
-        with hushed():
+        with at_work():
             self.network = SegmentationModel(f"{name}.yaml", nc=classes - 1, verbose=False)
             if weights:
                 self.network.load(torch_load(fetch_weights(name)), verbose=False)
@@ -114,16 +118,19 @@ class YOLOSegmenter(nn.Module):
     def _as_instances(
         self, rows: Tensor, prototypes: Tensor, boxed: tuple[int, int], size: tuple[int, int]
     ) -> Instances:
-        """The objects of an image at its own size; those whose mask is empty there are left out."""
+        """The objects of an image at its own size, a few at a time: three hundred bitmaps of a large photograph would
+        fill a GPU. Those whose mask is empty are left out."""
         from ultralytics.utils import ops
 
         rows = rows.clone()
         rows[:, :4] = ops.scale_boxes(boxed, rows[:, :4], size)
-        masks = ops.process_mask_native(prototypes, rows[:, 6:], rows[:, :4], size).bool()
-        kept = masks.any(-1).any(-1)
-        masks, rows = masks[kept].cpu().numpy(), rows[kept].cpu()
-        labels = rows[:, 5].long().numpy() + 1
-        return Instances.of(masks, labels, rows[:, 4].double().numpy(), size=size)
+        rles = []
+        for few in rows.split(AT_ONCE):
+            masks = ops.process_mask_native(prototypes, few[:, 6:], few[:, :4], size)
+            rles += [mask_to_rle(mask) for mask in masks.bool().cpu().numpy()]
+        rows = rows.cpu().double().numpy()
+        found = Instances(size, rles, rows[:, 5].astype(int) + 1, rows[:, 4])
+        return found.pick(found.areas > 0)
 
 
 def check_side(image_size: int) -> None:
@@ -158,21 +165,21 @@ def fetch_weights(name: str) -> Path:
 def torch_load(path: Path) -> nn.Module:
     """The network in a file of Ultralytics'. The file is a pickle, which can run anything: only the publisher's own, or
     one that you have trained, is to be opened."""
-    quiet_ultralytics()
-    from ultralytics.nn.tasks import load_checkpoint
+    with at_work():
+        from ultralytics.nn.tasks import load_checkpoint
 
-    return load_checkpoint(str(path))[0]
+        return load_checkpoint(str(path))[0]
 
 
 # ------------------------------------------------------------------------------------------------ silence
 
 
 def quiet_ultralytics() -> ModuleType:
-    """Import Ultralytics so that it sends nothing, looks nothing up, and leaves this process's settings as they were.
+    """Import Ultralytics so that it sends nothing and looks nothing up.
 
-    By itself it reports each training to its publisher (`sync`), resolves two names to see whether it is online, asks
-    for a font, turns on whatever trackers are installed, changes how numpy and torch print, and, under torchrun, takes
-    itself for one of several processes.
+    By itself it reports each training to its publisher (`sync`), resolves two names to see whether it is online, turns
+    on whatever trackers are installed and, under torchrun, takes itself for one of several processes. YOLO_OFFLINE and
+    YOLO_CONFIG_DIR stay set in the environment, for the workers that read images.
     """
     if "ultralytics" not in sys.modules:
         os.environ["YOLO_OFFLINE"], os.environ["YOLO_CONFIG_DIR"] = "true", str(config_home())
@@ -184,20 +191,16 @@ def quiet_ultralytics() -> ModuleType:
                     f"{error}: a YOLO needs pip install ultralytics-opencv-headless (AGPL-3.0)"
                 ) from error
     import ultralytics
-    from matplotlib import get_data_path
-    from ultralytics.utils import SETTINGS, USER_CONFIG_DIR
+    from ultralytics.utils import SETTINGS
     from ultralytics.utils.events import events
 
     events.enabled = False
     dict.update(SETTINGS, dict.fromkeys(("sync", *TRACKERS), False))  # of this process: the file is the reader's own
-    for font in FONTS:
-        if not (USER_CONFIG_DIR / font).is_file():
-            shutil.copyfile(Path(get_data_path()) / "fonts/ttf/DejaVuSans.ttf", USER_CONFIG_DIR / font)
     return ultralytics
 
 
 def config_home() -> Path:
-    """A folder for Ultralytics' settings and fonts that can be written to; never the reader's own."""
+    """A folder for Ultralytics' settings that can be written to; never the reader's own."""
     folder = Path(torch.hub.get_dir()) / "ultralytics"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -207,32 +210,60 @@ def config_home() -> Path:
 
 
 @contextmanager
-def hushed() -> Iterator[None]:
-    """Let Ultralytics say only what went wrong."""
-    quiet_ultralytics()
-    from ultralytics.utils import LOGGER
+def at_work() -> Iterator[None]:
+    """Let Ultralytics build, train or measure: it says only what went wrong, and downloads nothing of its own accord.
 
-    before = LOGGER.level
+    It would download a font to write on pictures with, a second network to try half precision on, and any file that it
+    does not find, for which it is enough that the path has an apostrophe in it.
+    """
+    quiet_ultralytics()
+    from ultralytics.data import utils as data
+    from ultralytics.engine import trainer
+    from ultralytics.utils import LOGGER, downloads
+
+    level, sure = LOGGER.level, torch.use_deterministic_algorithms
     LOGGER.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        LOGGER.setLevel(before)
+    if not torch.cuda.is_available():  # a CPU is deterministic as it is, and the call imports a compiler for seconds
+        sure = mock.Mock()
+    with (
+        left_alone(),
+        mock.patch.object(torch, "use_deterministic_algorithms", sure),
+        mock.patch.object(data, "check_font", lambda font: None),
+        mock.patch.object(trainer, "check_amp", lambda model: True),
+        mock.patch.object(downloads, "attempt_download_asset", lambda file, *_, **__: str(file)),
+    ):
+        try:
+            yield
+        finally:
+            LOGGER.setLevel(level)
 
 
 @contextmanager
 def left_alone() -> Iterator[None]:
-    """Put back what the import of Ultralytics changes."""
-    launched: dict[str, Any] = {name: os.environ.pop(name) for name in LAUNCHED if name in os.environ}
-    before = {name: os.environ.get(name) for name in ("OMP_NUM_THREADS", "YOLO_VERBOSE")}
+    """Put back what Ultralytics changes for the whole process: environment, random numbers, threads, how numpy and
+    torch print, and some functions of torch and Pillow."""
+    environment = dict(os.environ)
+    for name in LAUNCHED:
+        os.environ.pop(name, None)
     os.environ["YOLO_VERBOSE"] = "false"
-    printing, save = np.get_printoptions(), torch.save
+    printing, drawn = np.get_printoptions(), (random.getstate(), np.random.get_state(), torch.get_rng_state())
+    save, opening, threads, cv2_threads = torch.save, Image.open, torch.get_num_threads(), cv2.getNumThreads()
+    sure, benchmark = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
     try:
-        yield
+        with warnings.catch_warnings():
+            yield
     finally:
-        os.environ.update(launched)
-        for name, value in before.items():
-            os.environ.pop(name, None) if value is None else os.environ.update({name: value})
+        for name in set(os.environ) - set(environment):
+            os.environ.pop(name)
+        os.environ.update(environment)
         np.set_printoptions(**printing)
         torch.set_printoptions(profile="default")
-        torch.save = save
+        random.setstate(drawn[0])
+        np.random.set_state(drawn[1])
+        torch.set_rng_state(drawn[2])
+        torch.save, Image.open = save, opening
+        torch.set_num_threads(threads)
+        cv2.setNumThreads(cv2_threads)
+        if torch.are_deterministic_algorithms_enabled() != sure:
+            torch.use_deterministic_algorithms(sure)
+        torch.backends.cudnn.benchmark = benchmark
