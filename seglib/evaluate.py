@@ -89,10 +89,10 @@ def mask_ap(
     Raises:
         ValueError: images that do not go together; detections without scores, or of a crowd.
     """
-    truth, predictions = [as_instances(one) for one in truth], [as_instances(one) for one in predictions]
-    check_pairs(truth, predictions)
-    if not areas or sorted(set(max_detections)) != list(max_detections) or max_detections[0] < 1:
-        raise ValueError(f"areas has a range or more, max_detections rises from 1 on, not {list(max_detections)}")
+    truth, predictions = as_pairs(truth, predictions)
+    counts = list(max_detections)
+    if not areas or not counts or sorted(set(counts)) != counts or counts[0] < 1:
+        raise ValueError(f"areas has a range or more, max_detections rises from 1 on, not {counts}")
     table = evaluate_with_coco(truth, predictions, areas, max_detections)
     precision, recall = table["precision"], table["recall"]  # (T, 101, K, A, M) and (T, K, A, M); -1: no truth
     whole, most, parameters = precision[..., 0, -1], -1, table["params"]
@@ -103,7 +103,7 @@ def mask_ap(
         ap75=mean_where_known(whole[nearest(thresholds, 0.75)]),
         by_size={name: mean_where_known(precision[..., i, most]) for i, name in enumerate(areas, 1)},
         ar={count: mean_where_known(recall[..., 0, i]) for i, count in enumerate(max_detections)},
-        by_class={label: mean_where_known(whole[..., k]) for k, label in enumerate(parameters.catIds)},
+        by_class={int(label): mean_where_known(whole[..., k]) for k, label in enumerate(parameters.catIds)},
         recall=parameters.recThrs,
         precision=whole,
         thresholds=thresholds,
@@ -111,6 +111,17 @@ def mask_ap(
         truths=int(sum((~one.crowd).sum() for one in truth)),
         detections=sum(map(len, predictions)),
     )
+
+
+def as_pairs(truth: Sequence[Any], predictions: Sequence[Any]) -> tuple[list[Instances], list[Instances]]:
+    """The truth and the predictions of some images as instances, checked."""
+    if isinstance(truth, Instances | Mapping) or isinstance(predictions, Instances | Mapping):
+        raise TypeError("truth and predictions are lists, with the objects of an image in each place")
+    truth = [as_instances(one) for one in truth]
+    sizes = [one.size for one in truth] + [None] * (len(predictions) - len(truth))
+    predictions = [as_instances(one, size) for one, size in zip(predictions, sizes, strict=False)]
+    check_pairs(truth, predictions)
+    return truth, predictions
 
 
 def check_pairs(truth: Sequence[Instances], predictions: Sequence[Instances]) -> None:
@@ -123,7 +134,7 @@ def check_pairs(truth: Sequence[Instances], predictions: Sequence[Instances]) ->
                 f"image {index}: the truth is {real.size} (height, width) but the prediction {found.size}: bring the "
                 "predicted masks to the image's own size"
             )
-        if found.scores is None:
+        if found.scores is None and len(found):
             raise ValueError(f"image {index}: the predictions have no scores")
         if found.crowd.any():
             raise ValueError(f"image {index}: a prediction is of one object, never of a crowd")
@@ -225,8 +236,7 @@ def match(truth: Any, prediction: Any, iou: float = 0.5) -> Matches:
 
     A less sure detection never changes what a surer one is matched with: above any score the matches are the same.
     """
-    truth, prediction = as_instances(truth), as_instances(prediction)
-    check_pairs([truth], [prediction])
+    (truth,), (prediction,) = as_pairs([truth], [prediction])
     order = np.argsort(-prediction.scores, kind="stable")
     real = np.flatnonzero(~truth.crowd)
     overlap = ious(prediction.pick(order), truth)

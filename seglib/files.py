@@ -49,7 +49,7 @@ def shown(path: str | Path) -> str:
 def link(source: Path, target: Path) -> None:
     """Give a file a second name, which takes no room where the disk can do that."""
     try:
-        os.link(source, target)
+        os.link(os.path.realpath(source), target)  # of a link, the file: a relative one leads nowhere from elsewhere
     except OSError:
         shutil.copyfile(source, target)
 
@@ -93,7 +93,12 @@ def image_size(path: str | Path) -> tuple[int, int]:
     """(height, width) of a photograph as a viewer shows it, without decoding it."""
     try:
         with Image.open(path) as image:
-            (width, height), turn = image.size, image.getexif().get(EXIF_ORIENTATION, 1)
+            width, height = image.size
+            if image.format == "TIFF":  # Pillow turns its size, in some versions on opening it, in some when decoding
+                width, height = image.tag_v2[256], image.tag_v2[257]
+            turn = 1
+            with suppress(Exception):  # as in read_image
+                turn = image.getexif().get(EXIF_ORIENTATION, 1)
     except FileNotFoundError:
         raise FileNotFoundError(f"no image {path}: put the file there, or leave it out of the data set") from None
     except Exception as error:  # as in open_image

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from seglib.masks import IGNORE, mask_to_rle, polygons_to_mask, rle_to_mask
+from seglib.masks import IGNORE, mask_to_rle, polygons_to_rle, rle_to_mask
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +76,10 @@ class Instances:
     def __len__(self) -> int:
         return len(self.rles)
 
+    def __repr__(self) -> str:
+        scores = "no scores" if self.scores is None else f"scores to {self.scores.max(initial=0):.2f}"
+        return f"Instances({len(self)} objects of {self.size[0]}x{self.size[1]} (height x width), {scores})"
+
     @property
     def masks(self) -> np.ndarray:
         """Bool (N, H, W)."""
@@ -84,7 +88,7 @@ class Instances:
     @property
     def areas(self) -> np.ndarray:
         """Pixels of each mask, int (N,)."""
-        return np.array(coco_mask.area(self.rles) if self.rles else [], dtype=int)
+        return np.array([coco_mask.area(rle) for rle in self.rles], dtype=int)  # it fails for a list of more than 255
 
     @property
     def boxes(self) -> np.ndarray:
@@ -94,12 +98,14 @@ class Instances:
 
     def pick(self, which: Any) -> Instances:
         """Some of them: an index array, or bool (N,)."""
-        order = np.arange(len(self))[which]
+        order = np.atleast_1d(np.arange(len(self))[which])  # a tensor of one number is taken for that number
         scores = None if self.scores is None else self.scores[order]
         return Instances(self.size, [self.rles[i] for i in order], self.labels[order], scores, self.crowd[order])
 
     def above(self, score: float) -> Instances:
         """Those of at least that score."""
+        if self.scores is None:
+            raise ValueError("these objects have no scores: they are the truth")
         return self.pick(self.scores >= score)
 
     def numbered(self) -> np.ndarray:
@@ -121,15 +127,30 @@ class Instances:
         return classes
 
 
-def as_instances(objects: Any) -> Instances:
-    """Instances out of what other libraries call them: a mapping with "masks" and, where there are, "labels", "scores",
-    "crowd" (or "iscrowd") and "size"."""
+KEYS = {"masks", "labels", "scores", "crowd", "iscrowd", "size", "boxes", "area", "image_id"}  # the last three: unused
+
+
+def as_instances(objects: Any, size: tuple[int, int] | None = None) -> Instances:
+    """Instances out of what other libraries call them.
+
+    Args:
+        objects: a mapping with "masks" and, where there are, "labels", "scores", "crowd" (or "iscrowd") and "size".
+        size: (height, width) of the image, where neither masks nor mapping tell.
+
+    Raises:
+        TypeError: something else. ValueError: a key that would be passed over.
+    """
     if isinstance(objects, Instances):
         return objects
     if not isinstance(objects, Mapping) or "masks" not in objects:
-        raise TypeError(f'the objects of an image are Instances, or a mapping with "masks", not {type(objects)}')
-    crowd = objects.get("crowd", objects.get("iscrowd"))
-    return Instances.of(objects["masks"], objects.get("labels"), objects.get("scores"), crowd, objects.get("size"))
+        has = f"one with {', '.join(objects)}" if isinstance(objects, Mapping) else type(objects).__name__
+        raise TypeError(f'the objects of an image are Instances, or a mapping with "masks", not {has}')
+    unknown = [key for key in objects if key not in KEYS]
+    if unknown:
+        raise ValueError(f"objects have no {', '.join(map(repr, unknown))}; known are {', '.join(sorted(KEYS))}")
+    crowd, masks = objects.get("crowd", objects.get("iscrowd")), objects["masks"]
+    size = objects.get("size") or (size if not len(masks) else None)
+    return Instances.of(masks, objects.get("labels"), objects.get("scores"), crowd, size)
 
 
 def as_rle(mask: Any, size: tuple[int, int]) -> dict:
@@ -139,12 +160,9 @@ def as_rle(mask: Any, size: tuple[int, int]) -> dict:
         mask: (H, W) of True and False, an RLE, compressed or not, or a list of polygons. size: (height, width).
     """
     if isinstance(mask, Mapping):
-        rle = dict(mask)
-        if isinstance(rle.get("counts"), bytes):
-            rle["counts"] = rle["counts"].decode("ascii")
-        return mask_to_rle(rle_to_mask(rle))  # checked, and of one form
+        return mask_to_rle(rle_to_mask(dict(mask)))  # checked, and of one form
     if isinstance(mask, Sequence) and (not len(mask) or isinstance(mask[0], Sequence) or np.ndim(mask[0]) == 1):
-        return mask_to_rle(polygons_to_mask(mask, *size))
+        return polygons_to_rle(mask, *size)
     bitmap = as_array(mask)
     if bitmap.ndim != 2 or bitmap.shape != tuple(size):
         raise ValueError(f"a mask of shape {bitmap.shape} in an image of {tuple(size)} (height, width)")
@@ -158,6 +176,8 @@ def as_numbers(values: Any, count: int, name: str, kind: type) -> np.ndarray:
     array = as_array(values).reshape(-1)
     if len(array) != count:
         raise ValueError(f"{len(array)} {name} for {count} masks")
+    if kind is int and array.dtype.kind == "f" and not (np.isfinite(array) & (np.trunc(array) == array)).all():
+        raise ValueError(f"{name} are whole numbers, not {array.tolist()[:8]}")
     return array.astype(kind)
 
 
@@ -168,7 +188,9 @@ def as_array(values: Any) -> np.ndarray:
 
 def _size_of(masks: Any) -> tuple[int, int]:
     """The (height, width) that masks speak of themselves."""
-    if np.ndim(masks) == 3 and not isinstance(masks, Sequence):
+    if hasattr(masks, "shape"):
+        if len(masks.shape) != 3:
+            raise ValueError(f"masks of shape {tuple(masks.shape)}: an array of masks is (N, H, W), one an object")
         return tuple(masks.shape[1:])
     for mask in masks:
         if isinstance(mask, Mapping):

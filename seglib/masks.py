@@ -11,10 +11,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from pycocotools import mask as coco_mask
+from scipy import ndimage
 
 from seglib.files import open_image, written_aside
 
 IGNORE = 255
+ROUNDING = 1e-6  # of a fraction: so much beyond 0 or 1 is no mistake
 FARTHEST = 1e6  # pixels: a coordinate beyond is a mistake
 COLOURS = (
     (0, 0, 0),
@@ -88,6 +90,17 @@ def polygons_to_mask(polygons: Sequence[Sequence[float]], height: int, width: in
     return coco_mask.decode(coco_mask.merge(parts)).astype(bool)
 
 
+def polygons_to_rle(polygons: Sequence[Sequence[float]], height: int, width: int) -> dict:
+    """COCO's compressed RLE of the union of some polygons: `polygons_to_mask`, encoded, but in one step."""
+    if len(polygons) == 0:
+        return mask_to_rle(np.zeros((height, width), dtype=bool))
+    for polygon in polygons:
+        check_polygon(polygon, height, width)
+    parts = coco_mask.frPyObjects([[float(value) for value in polygon] for polygon in polygons], height, width)
+    rle = coco_mask.merge(parts)
+    return {"size": [height, width], "counts": rle["counts"].decode("ascii")}
+
+
 def mask_to_polygons(mask: np.ndarray) -> list[Polygon]:
     """Trace a bitmap along its pixel edges, so that `polygons_to_mask` gives the very same bitmap back.
 
@@ -154,9 +167,11 @@ def _corners(loop: list[tuple[int, int]]) -> list[tuple[int, int]]:
 
 def mask_to_outlines(mask: np.ndarray) -> list[tuple[Polygon, list[Polygon]]]:
     """Each 4-connected part of a bitmap, traced along pixel edges: its outer polygon and those of its holes."""
+    parts, _ = ndimage.label(mask)
     outlines = []
     for outer in mask_to_polygons(mask):
-        inside = polygons_to_mask([outer], *mask.shape) & ~mask
+        y, x = min(zip(map(int, outer[1::2]), map(int, outer[0::2]), strict=True))  # its first pixel, in reading order
+        inside = polygons_to_mask([outer], *mask.shape) & (parts != parts[y, x])  # other parts lie in the holes, too
         outlines.append((outer, mask_to_polygons(inside)))
     return outlines
 
@@ -243,7 +258,7 @@ def yolo_to_polygons(line: str, height: int, width: int) -> tuple[int, list[Poly
         ValueError: no whole class number, fewer than three points, an odd number of coordinates, or one outside 0-1.
     """
     name, *rest = line.split() or [""]
-    if not name.isdigit():
+    if not name.isdecimal():  # isdigit also takes a superscript, which is no number
         raise ValueError(f"a YOLO line begins with a class number, this one with {name!r}")
     try:
         values = np.array([float(value) for value in rest])
@@ -251,10 +266,10 @@ def yolo_to_polygons(line: str, height: int, width: int) -> tuple[int, list[Poly
         raise ValueError(f"YOLO line holds something that is no number: {line[:60]!r}") from None
     if len(values) == 4:
         raise ValueError("YOLO line holds four numbers: a box, or two points, where a polygon has three or more")
-    if values.size and (values.min() < 0 or values.max() > 1):
+    if values.size and (values.min() < -ROUNDING or values.max() > 1 + ROUNDING):
         raise ValueError(f"YOLO coordinates are fractions from 0 to 1, found {values.min():g} to {values.max():g}")
     # Rounded, so that what was 10.5 pixels before it was made a fraction is not 10.4999999, on another side of a pixel.
-    polygon = np.round(values * np.resize([width, height], len(values)), 4)
+    polygon = np.round(np.clip(values, 0, 1) * np.resize([width, height], len(values)), 4)
     check_polygon(polygon, height, width)
     return int(name), [polygon.tolist()]
 

@@ -23,10 +23,13 @@ LINES = ("-", "--", "-.", ":")
 History = Sequence[Mapping[str, float]]
 
 
-def save(figure: Figure, path: str | Path) -> None:
-    """Save a figure aside, then rename."""
+def save(figure: Figure | np.ndarray, path: str | Path) -> None:
+    """Save a figure, or a picture uint8 (H, W, 3), aside, then rename."""
     with written_aside(path) as aside:
-        figure.savefig(aside, bbox_inches="tight")
+        if isinstance(figure, np.ndarray):
+            plt.imsave(aside, figure)
+        else:
+            figure.savefig(aside, bbox_inches="tight")
 
 
 def as_array(picture: Any) -> np.ndarray:

@@ -103,9 +103,11 @@ def predict_instances(model: nn.Module | str | Path, image: Photograph, score: f
 
     Args:
         model: a model that finds objects (`seglib.models.INSTANCES`), or the path of its `best_model.pth`.
-        image: as of `predict`.
-        score: leave out objects that the model is less sure of; 0 for those that AP is measured on.
+        image: as of `predict`, or a uint8 (3, H, W) tensor, as data sets have it.
+        score: leave out objects that the model is less sure of, 0 to 1; 0 for those that AP is measured on.
     """
+    if not 0 <= score <= 1:
+        raise ValueError(f"a score lies between 0 and 1, not at {score}")
     model = _ready(model)
     if not finds_objects(model):
         raise TypeError(f"{type(model).__name__} finds no objects, but classes of pixels: predict(model, image)")
@@ -129,6 +131,8 @@ def _ready(model: nn.Module | str | Path) -> nn.Module:
 
 
 def _pixels(image: Photograph) -> np.ndarray:
+    if isinstance(image, Tensor) and image.ndim == 3 and image.shape[0] == 3:  # as data sets give them
+        image = image.permute(1, 2, 0).cpu().numpy()
     return read_image(image) if isinstance(image, str | Path) else as_rgb(image)
 
 
@@ -250,6 +254,8 @@ def save_predictions(
     Raises:
         FileNotFoundError, ValueError: no photograph there; two of one name; no class names; an output that would
             overwrite a photograph.
+
+    Of a model that finds objects, masks hold each object's class, overlays a colour an object; `how` does not apply.
     """
     model, how = _ready(model), How(size, **how)
     classes = classes or getattr(model, "class_names", None)
@@ -265,12 +271,27 @@ def save_predictions(
                 images[path] = read_image(path)
             except (OSError, ValueError) as error:
                 saved.skipped[str(path)] = str(error)
-        for path, logits in zip(images, _all_logits(model, list(images.values()), how), strict=True):
-            told_apart = max(2, logits.shape[1])
-            if len(classes) != told_apart:
-                raise ValueError(f"the model tells {told_apart} classes apart, and {len(classes)} are named: {classes}")
-            _save(saved, Path(out_dir), names[path], images[path], logits_to_mask(logits)[0].numpy(), classes)
+        answers = _answers(model, list(images.values()), how, classes)
+        for path, (mask, laid_over) in zip(images, answers, strict=True):
+            _save(saved, Path(out_dir), names[path], mask, laid_over, classes)
     return saved
+
+
+def _answers(
+    model: nn.Module, images: Sequence[np.ndarray], how: How, classes: Sequence[str]
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The class mask of each image, uint8 (H, W), and it or its objects laid over the image, uint8 (H, W, 3)."""
+    if finds_objects(model):
+        for image in images:
+            found = predict_instances(model, image)
+            yield found.semantic(), plots.objects(image, found)
+        return
+    for image, logits in zip(images, _all_logits(model, images, how), strict=True):
+        told_apart = max(2, logits.shape[1])
+        if len(classes) != told_apart:
+            raise ValueError(f"the model tells {told_apart} classes apart, and {len(classes)} are named: {classes}")
+        mask = logits_to_mask(logits)[0].numpy()
+        yield mask, plots.overlay(image, mask)
 
 
 def _files(photographs: str | Path | Iterable[str | Path]) -> list[Path]:
@@ -315,12 +336,14 @@ def _places(out_dir: Path, name: str) -> tuple[Path, Path, Path]:
     return out_dir / "masks" / f"{name}.png", out_dir / "colours" / f"{name}.png", out_dir / "overlays" / f"{name}.jpg"
 
 
-def _save(saved: Saved, out_dir: Path, name: str, image: np.ndarray, mask: np.ndarray, classes: Sequence[str]) -> None:
+def _save(
+    saved: Saved, out_dir: Path, name: str, mask: np.ndarray, laid_over: np.ndarray, classes: Sequence[str]
+) -> None:
     """Write mask, colours and overlay of one photograph, and once which colour is which class."""
     mask_file, colour_file, overlay_file = _places(out_dir, name)
     write_index_png(mask_file, mask, classes)
     _write_picture(colour_file, plots.colour_mask(mask))
-    _write_picture(overlay_file, plots.overlay(image, mask))
+    _write_picture(overlay_file, laid_over)
     if not saved.masks:
         lines = [f"{number} {palette()[number].tobytes().hex()} {name}\n" for number, name in enumerate(classes)]
         with written_aside(out_dir / "classes.txt") as aside:

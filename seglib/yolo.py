@@ -92,7 +92,7 @@ class YOLOConfig:
 
     def __post_init__(self) -> None:
         check_side(self.image_size)
-        whole = (self.epochs, self.batch_size, self.patience or 1)
+        whole = (self.epochs, self.batch_size, 1 if self.patience is None else self.patience)
         if any(not isinstance(value, int) or value < 1 for value in whole) or not self.lr > 0:
             raise ValueError(f"epochs, batch_size and patience are whole numbers from 1 on, lr is above 0: {self}")
         if self.batch_size == 1:
@@ -157,7 +157,10 @@ def fit_yolo(train_data: Dataset, val_data: Dataset, config: YOLOConfig, run_dir
         torch.OutOfMemoryError: Ultralytics by itself would halve the batch and go on, as another experiment.
         OSError: the publisher's weights cannot be had; the run folder cannot be written to.
     """
+    if not isinstance(config, YOLOConfig):
+        raise TypeError(f"fit_yolo takes a YOLOConfig, not {type(config).__name__}")
     names = check_data(train_data, val_data)
+    check_others(config.others)
     settings = run_settings(train_data, val_data, names, config)
     with runs.locked(Path(run_dir)):
         run, state = runs.open_run(run_dir, settings, runs.about_this_machine(), config.mirror)
@@ -177,8 +180,12 @@ def fit_yolo(train_data: Dataset, val_data: Dataset, config: YOLOConfig, run_dir
         if state is not None:
             overrides["resume"] = restore(run, state)
             print(f"Going on after epoch {len(run.history)}.")
-        with at_work():
-            make_trainer(overrides, Keeper(run, settings, config, names, state)).train()
+        try:
+            with at_work():
+                make_trainer(overrides, Keeper(run, settings, config, names, state)).train()
+        except KeyboardInterrupt:
+            print(f"Stopped. The same call goes on after epoch {len(run.history)}.", flush=True)
+            raise
         write_summary(run)
     return run
 
@@ -197,6 +204,8 @@ def check_data(train_data: Dataset, val_data: Dataset) -> list[str]:
             )
         if not len(data):
             raise ValueError("no images to train on or to validate with")
+    if not any(lines for _, _, lines in members(train_data)):
+        raise ValueError("there is not one object on the images to train on")
     names, others = class_names(train_data), class_names(val_data)
     if names != others:
         raise ValueError(f"training and validation differ in their classes: {names} and {others}")
@@ -218,6 +227,16 @@ def run_settings(train_data: Dataset, val_data: Dataset, names: list[str], confi
         text = json.dumps([(name, lines) for name, _, lines in members(data)])
         settings[part] = {"samples": len(data), "files": hashlib.sha256(text.encode()).hexdigest()[:16]}
     return json.loads(json.dumps(settings))
+
+
+def check_others(others: dict[str, Any]) -> None:
+    """Raise ValueError for a name that Ultralytics has no setting of."""
+    quiet_ultralytics()
+    from ultralytics.utils import DEFAULT_CFG_DICT
+
+    unknown = set(others) - set(DEFAULT_CFG_DICT)
+    if unknown:
+        raise ValueError(f"Ultralytics has no setting {', '.join(sorted(unknown))}")
 
 
 def where_and_how(config: YOLOConfig) -> dict[str, Any]:

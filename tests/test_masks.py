@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
@@ -145,6 +145,8 @@ def test_yolo_writes_a_line_for_each_part_and_clips_to_the_image():
     [
         ("", "class number"),
         ("cup 0.1 0.1 0.2 0.2 0.3 0.3", "class number"),
+        ("\u00b2 0.1 0.1 0.2 0.2 0.3 0.3", "class number"),
+        ("0 0.1 0.1 nan 0.2 0.3 0.3", "NaN"),
         ("0 0.5 0.5 0.2 0.2", "box"),
         ("0 0.5 0.5", "1 points"),
         ("0 0.1 0.1 0.2 0.2 1.3 0.3", "fractions"),
@@ -154,6 +156,131 @@ def test_yolo_writes_a_line_for_each_part_and_clips_to_the_image():
 def test_a_broken_yolo_line_says_why(line, message):
     with pytest.raises(ValueError, match=message):
         masks.yolo_to_polygons(line, 8, 10)
+
+
+def area(polygon: list[float]) -> float:
+    x, y = np.reshape(polygon, (-1, 2)).T
+    return abs((x * np.roll(y, -1) - np.roll(x, -1) * y).sum()) / 2
+
+
+@pytest.mark.parametrize(
+    ("polygon", "clipped"),
+    [
+        ([1, 1, 5, 1, 5, 5, 1, 5], [1, 1, 5, 1, 5, 5, 1, 5]),  # inside: as it is, number by number
+        ([0, 0, 10, 0, 10, 8, 0, 8], [0, 0, 10, 0, 10, 8, 0, 8]),  # the whole image
+        ([-5, -5, 20, -5, 20, 20, -5, 20], [0, 0, 10, 0, 10, 8, 0, 8]),  # more than that
+        ([-2, 2, 4, 2, 4, 6, -2, 6], [0, 2, 4, 2, 4, 6, 0, 6]),  # left
+        ([6, 2, 14, 2, 14, 6, 6, 6], [6, 2, 10, 2, 10, 6, 6, 6]),  # right
+        ([2, -3, 6, -3, 6, 3, 2, 3], [2, 0, 6, 0, 6, 3, 2, 3]),  # above
+        ([2, 5, 6, 5, 6, 11, 2, 11], [2, 5, 6, 5, 6, 8, 2, 8]),  # below
+        ([-4, 4, 4, -4, 4, 4], [0, 4, 0, 0, 4, 0, 4, 4]),  # the long side through a corner
+        ([-2, 0, 5, 0, 5, 4], [0, 0, 5, 0, 5, 4, 0, 8 / 7]),
+        ([5, -4, 14, 4, 5, 12, -4, 4], [0, 4 / 9, 0.5, 0, 9.5, 0, 10, 4 / 9, 10, 68 / 9, 9.5, 8, 0.5, 8, 0, 68 / 9]),
+        ([-9, -9, 30, -9, 30, -1], []),
+        ([-12, 4, 4, -12, -12, -12], []),  # its box reaches in, it does not
+    ],
+)
+def test_clipping_by_hand(polygon, clipped):
+    found = np.reshape(masks.clip_polygon(polygon, 8, 10), (-1, 2))
+    expected = np.reshape(clipped, (-1, 2))
+    assert {tuple(point) for point in found.round(9).tolist()} == {tuple(p) for p in expected.round(9).tolist()}
+    if clipped:
+        assert area(found.ravel().tolist()) == pytest.approx(area(clipped))
+    if polygon == clipped:
+        assert found.ravel().tolist() == polygon
+
+
+def cropped(polygon: list[float], height: int, width: int, margin: int = 60) -> np.ndarray:
+    """A polygon drawn on a canvas that holds all of it, of which the image is cut out."""
+    whole = masks.polygons_to_mask([[value + margin for value in polygon]], height + 2 * margin, width + 2 * margin)
+    return whole[margin:-margin, margin:-margin]
+
+
+def clipped_and_drawn(polygon: list[float], height: int, width: int) -> np.ndarray:
+    points = masks.clip_polygon(polygon, height, width)
+    assert all(-1e-9 <= x <= width + 1e-9 for x in points[0::2])
+    assert all(-1e-9 <= y <= height + 1e-9 for y in points[1::2])
+    if len(points) < 6 or area(points) < 1e-9:
+        return np.zeros((height, width), bool)
+    return masks.polygons_to_mask([points], height, width)
+
+
+@given(st.lists(st.integers(-30, 45), min_size=4, max_size=10), st.integers(5, 20), st.integers(5, 20))
+@settings(max_examples=150, deadline=None)
+def test_a_clipped_polygon_of_right_angles_has_the_pixels_that_lie_inside(turns, height, width):
+    xs, ys = turns[: len(turns) // 2], turns[len(turns) // 2 : len(turns) // 2 * 2]
+    polygon = [value for i, x in enumerate(xs) for value in (x, ys[i - 1], x, ys[i])]  # x and y change in turn
+    assert (clipped_and_drawn(polygon, height, width) == cropped(polygon, height, width)).all()
+
+
+def distance_to_outline(polygon: list[float], height: int, width: int) -> np.ndarray:
+    """Of each pixel's centre, (H, W)."""
+    centres = np.stack(np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5), -1)
+    points, least = np.reshape(polygon, (-1, 2)), np.full((height, width), np.inf)
+    for start, end in zip(points, np.roll(points, -1, axis=0), strict=True):
+        side = end - start
+        along = np.clip((centres - start) @ side / max(side @ side, 1e-12), 0, 1)
+        least = np.minimum(least, np.linalg.norm(centres - start - along[..., None] * side, axis=-1))
+    return least
+
+
+@given(st.lists(st.integers(-3000, 4500), min_size=6, max_size=14), st.integers(5, 20), st.integers(5, 20))
+@settings(max_examples=150, deadline=None)
+def test_any_clipped_polygon_has_them_but_for_a_quarter_of_a_pixel_at_its_outline(values, height, width):
+    """COCO rounds points to fifths of a pixel: where the border cuts an outline, it runs a little elsewhere."""
+    polygon = [value / 100 for value in values[: len(values) // 2 * 2]]
+    differs = clipped_and_drawn(polygon, height, width) != cropped(polygon, height, width)
+    assert not differs[distance_to_outline(polygon, height, width) > 0.3].any()
+
+
+# ------------------------------------------------------------------------------------------------ outlines
+
+
+def test_outlines_are_parts_and_their_holes():
+    mask = draw("#####..#", "#.#.#..#", "#####...", ".......#")
+    outlines = masks.mask_to_outlines(mask)
+    assert sorted(len(inner) for _, inner in outlines) == [0, 0, 2]
+    outer, holes = max(outlines, key=lambda outline: len(outline[1]))
+    assert outer == [0, 0, 5, 0, 5, 3, 0, 3]
+    assert sorted(holes) == [[1, 1, 2, 1, 2, 2, 1, 2], [3, 1, 4, 1, 4, 2, 3, 2]]
+    assert masks.mask_to_outlines(np.zeros((3, 4), bool)) == []
+
+
+@given(bitmaps)
+@example(draw(".###.", "##.##", "#.#.#", "##.##", ".###."))  # a part that touches the hole's four pixels by its corners
+@example(draw("#######", "#.....#", "#.###.#", "#.#.#.#", "#.###.#", "#.....#", "#######"))  # a part in a hole, twice
+@settings(max_examples=150, deadline=None)
+def test_each_part_is_its_outer_polygon_less_its_holes(mask):
+    labelled, count = ndimage.label(mask)
+    parts = {(labelled == number).tobytes() for number in range(1, count + 1)}
+    outlines = masks.mask_to_outlines(mask)
+    assert len(outlines) == count
+    for outer, holes in outlines:
+        part = masks.polygons_to_mask([outer], *mask.shape) & ~masks.polygons_to_mask(holes, *mask.shape)
+        assert part.tobytes() in parts
+        for joined in (masks.join_polygons([outer, *holes]), masks.join_polygons([outer, *holes[::-1]])):
+            assert (masks.polygons_to_mask([joined], *mask.shape) == part).all()
+
+
+def test_joining_leads_slits_where_polygons_are_nearest():
+    left, right = [0, 0, 2, 0, 2, 2, 0, 2], [5, 2, 7, 2, 7, 3, 5, 3]
+    assert masks.join_polygons([left]) == left
+    joined = np.reshape(masks.join_polygons([left, right]), (-1, 2)).tolist()
+    assert joined == [[0, 0], [2, 0], [2, 2], [5, 2], [7, 2], [7, 3], [5, 3], [5, 2], [2, 2], [0, 2]]
+    far = [9, 2, 9.5, 2, 9.5, 3]  # nearest to what was joined before, in whatever order they are given
+    for order in ([left, right, far], [left, far, right]):
+        points = np.reshape(masks.join_polygons(order), (-1, 2)).tolist()
+        steps = [list(step) for step in zip(points, points[1:], strict=False)]
+        assert [[7, 2], [9, 2]] in steps and [[9, 2], [7, 2]] in steps and [[2, 2], [5, 2]] in steps
+        assert area(sum(points, [])) == pytest.approx(area(left) + area(right) + area(far))
+
+
+@given(bitmaps)
+@settings(max_examples=100, deadline=None)
+def test_joined_all_parts_and_holes_are_the_bitmap(mask):
+    rings = [ring for outer, holes in masks.mask_to_outlines(mask) for ring in (outer, *holes)]
+    if rings:
+        assert (masks.polygons_to_mask([masks.join_polygons(rings)], *mask.shape) == mask).all()
 
 
 # ------------------------------------------------------------------------------------------------ index PNG

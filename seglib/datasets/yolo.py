@@ -67,19 +67,23 @@ class YOLOSegmentationDataset(Dataset):
         names, parts = read_data_yaml(self.root)
         if part not in parts:
             raise FileNotFoundError(f"{self.root / 'data.yaml'} has no part {part!r}; there are {', '.join(parts)}")
+        if parts[part] is None:
+            raise FileNotFoundError(f"there is no folder of images where {self.root / 'data.yaml'} says {part!r} lies")
         self.classes = ["background", *names]
         check_classes(self.classes)
         self.images_dir = parts[part]
+        check_labels(self.images_dir)
         self.problems: list[Problem] = []
         self._skipped: dict[str, set[int]] = {}  # line numbers that are broken, by file name
         self.filenames = find_images(self.images_dir)
+        if not self.filenames:
+            raise ValueError(f"no image in {self.images_dir}")
         for name in self.filenames:
             self._check_lines(name)
+        self.problems += label_files_of_nothing(self.images_dir, self.filenames)
         if on_error == "skip":
             self.filenames = [name for name in self.filenames if self._opens(name)]
         settle(self.problems, on_error, str(self.images_dir.parent))
-        if not self.filenames:
-            raise ValueError(f"no image in {self.images_dir}")
 
     def __len__(self) -> int:
         return len(self.filenames)
@@ -132,24 +136,25 @@ class YOLOSegmentationDataset(Dataset):
 # ------------------------------------------------------------------------------------------------ reading the folder
 
 
-def read_data_yaml(root: str | Path) -> tuple[list[str], dict[str, Path]]:
-    """The class names, and the images folder of each part, that a data.yaml speaks of.
+def read_data_yaml(root: str | Path) -> tuple[list[str], dict[str, Path | None]]:
+    """The class names, and the images folder of each part, that a data.yaml speaks of; None where there is none.
 
     Raises:
-        FileNotFoundError: no data.yaml, or a folder that it names and that is not there.
+        FileNotFoundError: no data.yaml.
         ValueError: it is not YOLO's.
     """
     path = Path(root) / "data.yaml"
     if not path.is_file():
-        raise FileNotFoundError(f"no {path}: it says what the classes are called and where the images lie")
+        raise FileNotFoundError(
+            f"no {path}: give the folder that holds data.yaml, which says what the classes are called and where the "
+            "images lie"
+        )
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
-        names = content["names"]
-        names = [names[index] for index in range(len(names))] if isinstance(names, dict) else list(names)
+        names = check_names(content["names"])
     except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{path} has no list of class names ({type(error).__name__}): write, say, names: [building]"
-        ) from error
+        what = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{path} has no list of class names ({what}): write, say, names: [building]") from error
     if content.get("nc", len(names)) != len(names):
         raise ValueError(f"{path} says nc: {content['nc']} but names {len(names)} classes")
     folders = {"train": content.get("train"), "val": content.get("val", content.get("valid"))}
@@ -158,16 +163,34 @@ def read_data_yaml(root: str | Path) -> tuple[list[str], dict[str, Path]]:
     parts = {part: find_part(home, Path(root), value, path) for part, value in folders.items() if value}
     if not parts:
         raise ValueError(f"{path} names no folder of images: write, say, train: train/images")
-    return [str(name) for name in names], parts
+    return names, parts
+
+
+def check_names(names: Any) -> list[str]:
+    """The class names of a data.yaml, in order.
+
+    Raises:
+        TypeError: no list, and no numbers from 0 on without a gap; a name twice.
+    """
+    if isinstance(names, dict):
+        if sorted(names, key=str) != sorted(range(len(names)), key=str):
+            raise TypeError(f"its numbers are {list(names)}, where they count from 0 without a gap")
+        names = [names[index] for index in range(len(names))]
+    if not isinstance(names, list):  # of a word, the letters would be the classes
+        raise TypeError(f"names is {names!r}")
+    names = [str(name) for name in names]
+    if len({"background", *names}) <= len(names):
+        raise TypeError(f"a name is there twice, or is background, which YOLO has no class for: {names}")
+    return names
 
 
 def yolo_parts(root: str | Path) -> dict[str, Path]:
     """The images folder of each part that a YOLO-seg folder has: of "train", "val" and "test", those that there are."""
-    return read_data_yaml(root)[1]
+    return {part: folder for part, folder in read_data_yaml(root)[1].items() if folder}
 
 
-def find_part(home: Path, root: Path, value: Any, where: Path) -> Path:
-    """The folder of a part: from data.yaml's `path`, or else from its own folder.
+def find_part(home: Path, root: Path, value: Any, where: Path) -> Path | None:
+    """The folder of a part: from data.yaml's `path`, or else from its own folder; None where there is none.
 
     Roboflow writes ../train/images for a folder that lies beside data.yaml; Ultralytics reads it so, too.
     """
@@ -175,18 +198,39 @@ def find_part(home: Path, root: Path, value: Any, where: Path) -> Path:
         raise ValueError(f"{where}: {value!r} is no folder: seglib reads parts that are one folder of images each")
     beside = Path(*[name for name in Path(value).parts if name != ".."])
     found = next((folder for folder in (home / value, root / value, root / beside) if folder.is_dir()), None)
-    if found is None:
-        raise FileNotFoundError(f"no folder {root / value}, which {where} names")
-    return found / "images" if (found / "images").is_dir() else found
+    return found / "images" if found and (found / "images").is_dir() else found
 
 
 def labels_folder(images_dir: Path) -> Path:
     """Where the label files of a folder of images lie: the last "images" of its path becomes "labels"."""
     parts = list(images_dir.parts)
     if "images" not in parts:
-        raise ValueError(f"{images_dir}: YOLO finds labels by putting labels in place of images in the path")
+        raise ValueError(f"{images_dir}: images must lie in a folder called images, their labels in labels beside it")
     parts[len(parts) - 1 - parts[::-1].index("images")] = "labels"
     return Path(*parts)
+
+
+def check_labels(images_dir: Path) -> None:
+    """Raise FileNotFoundError where a part has no labels at all: every photograph would be taken for one of nothing."""
+    folder = labels_folder(images_dir)
+    if not folder.is_dir():
+        beside = ", ".join(sorted(path.name for path in folder.parent.iterdir())) if folder.parent.is_dir() else ""
+        raise FileNotFoundError(
+            f"no folder {folder}, where YOLO looks for the labels of {images_dir}; there is {beside}"
+        )
+
+
+def label_files_of_nothing(images_dir: Path, names: Sequence[str]) -> list[Problem]:
+    """Label files that no photograph goes with."""
+    folder, wanted = labels_folder(images_dir), {Path(name).with_suffix("").as_posix() for name in names}
+    files = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() == ".txt" and path.name != "classes.txt"]
+    return [
+        Problem(
+            str(path), "no photograph has that name" if path.suffix == ".txt" else "must end in .txt, in small letters"
+        )
+        for path in files
+        if path.suffix != ".txt" or path.relative_to(folder).with_suffix("").as_posix() not in wanted
+    ]
 
 
 def find_images(images_dir: Path) -> list[str]:
@@ -198,7 +242,9 @@ def find_images(images_dir: Path) -> list[str]:
     names = sorted(
         path.relative_to(images_dir).as_posix()
         for path in images_dir.rglob("*")
-        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+        if path.suffix.lower() in IMAGE_SUFFIXES
+        and not path.is_dir()
+        and not any(name.startswith(".") for name in path.relative_to(images_dir).parts)
     )
     labels = Counter(Path(name).with_suffix("") for name in names)
     shared = [name for name in names if labels[Path(name).with_suffix("")] > 1]
@@ -258,13 +304,15 @@ class Converted:
 
     def __str__(self) -> str:
         several, holes = self.choices
-        ids = ", ".join(f"{old} -> {new}" for old, new in self.classes.items())
+        ids = ", ".join([f"{old} -> {new}" for old, new in self.classes.items()][:6])
+        ids += f" ... ({len(self.classes)} in all)" if len(self.classes) > 6 else ""
         told = [
-            f"{self.images} images, {self.background} of them background; {self.objects} objects in {self.lines} lines",
+            f"{self.images} images, {self.background} of them without an object",
+            f"{self.objects} objects in {self.lines} lines",
             f"category ids renumbered: {ids}" if any(old != new for old, new in self.classes.items()) else "",
             f"{self.several} objects of several parts: {'split, a line a part' if several == 'split' else 'joined'}",
             f"{self.holes} holes in {self.with_holes} objects: {'filled' if holes == 'fill' else 'cut by a slit'}",
-            f"{self.retraced} objects traced anew" if self.retraced else "",
+            f"{self.retraced} objects drawn and outlined anew, pixel by pixel" if self.retraced else "",
             f"{self.clipped} objects cut off at the border" if self.clipped else "",
             f"{self.crowds} crowds left out" if self.crowds else "",
             f"{self.lost} objects too small or thin to be written" if self.lost else "",
@@ -288,6 +336,8 @@ def to_lines(
     report = report or Converted()
     height, width = size
     parts = outlines(shape, size, report)
+    if holes == "fill":
+        parts = outermost(parts, size)
     with_holes = [inner for _, inner in parts if inner]
     report.several += len(parts) > 1
     report.holes += sum(map(len, with_holes))
@@ -322,6 +372,14 @@ def outlines(shape: Any, size: tuple[int, int], report: Converted) -> list[tuple
     return mask_to_outlines(mask)
 
 
+def outermost(parts: list[tuple[Polygon, list[Polygon]]], size: tuple[int, int]) -> list[tuple[Polygon, list[Polygon]]]:
+    """The parts less those that lie in a hole of another: once that is filled, they are in it."""
+    filled = [polygons_to_mask(inner, *size) for _, inner in parts if inner]
+    if not filled:
+        return parts
+    return [part for part in parts if not any((polygons_to_mask([part[0]], *size) <= hole).all() for hole in filled)]
+
+
 # ------------------------------------------------------------------------------------------------ from COCO, and back
 
 
@@ -343,7 +401,8 @@ def coco_to_yolo(
 
     Args:
         images_dir, annotation_file, categories, on_error: as of `COCOSegmentationDataset`.
-        root: the folder to write; other parts may be in it already. Images are linked, where the disk can do that.
+        root: the folder to write; other parts may be in it already. An image gets a second name there (a hard link),
+            where the disk can do that: who changes it changes the original.
         part: "train", "val" or "test".
         several: what becomes of objects in several parts: "split", each part an object of its own; "join", one outline
             with slits of no width. Split, one car behind a lamp post becomes two, each with a box of its own; joined,
@@ -380,9 +439,14 @@ def coco_to_yolo(
 def place_image(source: Path, target: Path, size: tuple[int, int], report: Converted) -> None:
     """Link a photograph to where its label file expects it; one that was annotated lying on its side is written so,
     without the note that makes viewers turn it, as whoever reads YOLO's labels obeys that."""
+    upright, in_place = image_size(source) == tuple(size), target.resolve() == source.resolve()
+    if in_place and not upright:
+        raise ValueError(f"{source} is stored on its side and would be written over: write to another folder")
+    if in_place:
+        return
     target.parent.mkdir(parents=True, exist_ok=True)
     target.unlink(missing_ok=True)
-    if image_size(source) == tuple(size):
+    if upright:
         link(source, target)
         return
     with written_aside(target) as aside:
