@@ -76,16 +76,17 @@ def picture_grid(
     classes: Sequence[str] | Mapping[int, str] = (),
     title: str = "",
     void: bool = False,
+    width: float = 2.3,
 ) -> Figure:
     """Rows of pictures under column titles, with a legend of the classes below.
 
     Args:
         rows: pictures (H, W, 3) as they are, masks (H, W) in their colours, None for an empty place.
         titles: one a column. labels: one a row. classes: names, background first, or some by number. void: explain 255.
+        width: of a picture, in inches: a notebook full of them has to stay small enough for GitHub to show.
     """
     columns = len(titles)
     shapes = [as_array(next(cell for cell in row if cell is not None)).shape for row in rows]
-    width = 2.3  # inches a picture: a notebook full of them stays small enough for GitHub to show
     heights = [width * min(max(shape[0] / shape[1], 0.5), 1.4) for shape in shapes]
     extra = (0.35 if title else 0) + 0.3 + (0.4 if classes else 0)
     figure, axes = plt.subplots(

@@ -78,3 +78,14 @@ def test_lesson_04_runs_in_full_on_voc_with_sbd_as_they_were_downloaded(server, 
     assert "with SBD's masks in" in said and "images in two parts: 0" in said and "bundled sample" not in said
     assert "10 images to train on, 4 to choose with, 4 to test" in said  # a quarter of VOC's 8 and SBD's 6 validates
     assert result["profile"] == "full" and "2 of 2 cells finished" in said
+
+
+def test_lesson_05_runs_in_full_on_what_was_downloaded(server, sample, tmp_path, monkeypatch):
+    buildings = miniature.buildings()
+    for file, content in buildings.archives.items():
+        server.files[f"/official/{file}"] = content
+    known = miniature.facts({"buildings_yolo": buildings})
+    monkeypatch.setitem(FORMS, 'settings.profile == "tiny"', "True")  # a whole Mask R-CNN at 800 pixels takes minutes
+    said, result = run_in_full("05_yolov8_buildings", server, known, tmp_path, monkeypatch)
+    assert "Buildings in aerial images" in said and "train     5 images" in said
+    assert 0 <= result["value"] <= 1 and result["profile"] == "full"
