@@ -21,7 +21,7 @@ Areas = Mapping[str, tuple[float, float]]
 # Pixels of a mask, from ... to. COCO's own, for photographs in which a person is a hundred pixels tall:
 COCO_AREAS: Areas = {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, 1e10)}
 # Seen from above, half of all buildings are smaller than COCO's "small", and next to none are "large". These parts hold
-# 35 %, 42 % and 23 % of 23,074 outlines in 840 aerial images of 512 pixels a side:
+# 35 %, 41 % and 24 % of 23,074 outlines in 840 aerial images of 512 pixels a side:
 AERIAL_AREAS: Areas = {"small": (0, 24**2), "medium": (24**2, 50**2), "large": (50**2, 1e10)}
 ALL = (0, 1e10)
 

@@ -190,6 +190,18 @@ def fit_yolo(train_data: Dataset, val_data: Dataset, config: YOLOConfig, run_dir
     return run
 
 
+def weights_or_none(model: str, weights: str | None) -> str | None:
+    """The weights that were asked for where they can be had, else None, with a word about it."""
+    if weights is None:
+        return None
+    try:
+        fetch_weights(model)
+    except OSError as error:
+        print(f"{str(error).splitlines()[0]}\nThe training begins from random numbers instead.")
+        return None
+    return weights
+
+
 def check_data(train_data: Dataset, val_data: Dataset) -> list[str]:
     """The classes of both, background first.
 
@@ -395,7 +407,7 @@ class Keeper:
         self.threads = torch.get_num_threads()
 
     def on_train_start(self, trainer: Any) -> None:
-        """Let the time go on where the last session's ended; see that no image was dropped without a word."""
+        """Let the time go on where an interruption left it; see that no image was dropped without a word."""
         trainer.train_time_start -= self.run.seconds
         for part, loader in (("train", trainer.train_loader), ("valid", trainer.test_loader)):
             given = {path.name: path for path in (self.run.dir / THEIRS / "data" / part / "images").iterdir()}

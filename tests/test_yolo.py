@@ -186,16 +186,17 @@ def test_early_stopping_ends_a_run(parts, tmp_path, monkeypatch):
 
 
 def test_an_interrupted_run_goes_on_after_its_last_epoch(parts, tmp_path, monkeypatch, capsys):
+    """An apostrophe in a path is enough for Ultralytics to look for a checkpoint on the net."""
     with monkeypatch.context() as patch, pytest.raises(Cut):
         cut_after(2, patch)
-        fit_yolo(*parts[:2], config(epochs=4), tmp_path / "run")
-    before = runs.read_run(tmp_path / "run").history
+        fit_yolo(*parts[:2], config(epochs=4), tmp_path / "o'brien")
+    before = runs.read_run(tmp_path / "o'brien").history
     assert len(before) == 2
     # What a kill may leave behind: an epoch in results.csv that no checkpoint has, and half a checkpoint.
-    theirs = tmp_path / "run/ultralytics"
+    theirs = tmp_path / "o'brien/ultralytics"
     (theirs / "results.csv").write_text((theirs / "results.csv").read_text() + "3,99.9,1,")
     (theirs / "weights/last.pt").write_bytes(b"half of it")
-    run = fit_yolo(*parts[:2], config(epochs=4), tmp_path / "run")
+    run = fit_yolo(*parts[:2], config(epochs=4), tmp_path / "o'brien")
     assert "Going on after epoch 2" in capsys.readouterr().out
     assert [row["epoch"] for row in run.history] == [1, 2, 3, 4] and run.finished
     assert run.history[:2] == before
@@ -335,7 +336,16 @@ from seglib.datasets import YOLOSegmentationDataset
 from seglib.yolo import YOLOConfig, fit_yolo, measure_as_ultralytics
 from seglib.predict import predict_instances
 
-printing, threads, save = numpy.get_printoptions(), torch.get_num_threads(), torch.save
+import cv2, PIL.Image
+
+def standing():
+    printing = numpy.get_printoptions()
+    return printing, torch.get_num_threads(), cv2.getNumThreads(), torch.get_rng_state().tolist(), numpy.random.rand()
+
+numpy.random.seed(1)
+numpy_before = numpy.random.get_state()
+stood, save, opening = standing(), torch.save, PIL.Image.open
+numpy.random.set_state(numpy_before)
 train, val = (YOLOSegmentationDataset(sys.argv[1], part) for part in ("train", "val"))
 config = YOLOConfig(epochs=1, batch_size=2, lr=1e-3, image_size=64)
 run = fit_yolo(train, val, config, sys.argv[2] + "/run")
@@ -348,8 +358,7 @@ changed = {key for key in {*before, *os.environ} if before.get(key) != os.enviro
 print(json.dumps({
     "calls": calls, "events": events.enabled or bool(events.events), "sync": SETTINGS["sync"],
     "changed": sorted(changed),
-    "printing": numpy.get_printoptions() == printing, "threads": torch.get_num_threads() == threads,
-    "save": torch.save is save,
+    "standing": standing() == stood, "functions": torch.save is save and PIL.Image.open is opening,
 }))
 """
 
@@ -383,7 +392,7 @@ def test_it_asks_nobody_tells_nobody_and_writes_nothing_beside_the_data(land, tm
     assert result.returncode == 0, result.stderr[-3000:]
     told = json.loads(result.stdout.splitlines()[-1])
     assert told["calls"] == [] and not told["events"] and told["sync"] is False
-    assert told["printing"] and told["threads"] and told["save"]
+    assert told["standing"] and told["functions"]
     assert not {"OMP_NUM_THREADS", "YOLO_VERBOSE", "CUDA_VISIBLE_DEVICES"} & set(told["changed"])
     assert contents(data) == before
     assert "Ultralytics" not in result.stdout and "Settings" not in result.stdout
@@ -398,6 +407,17 @@ def test_under_a_launcher_it_does_not_take_itself_for_one_of_many(tmp_path):
     environment["TORCH_HOME"] = str(tmp_path)
     result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert result.stdout.split()[-1] == "-1"
+
+
+def test_no_batch_of_one_reaches_batch_norm(parts, tmp_path):
+    five = Subset(parts[0], range(5))
+    yolo.write_data(tmp_path, five, parts[1], parts[0].classes, batch_size=2)
+    links = sorted((tmp_path / "data/train/images").iterdir())
+    assert len(links) == 6 and links[5].resolve() == links[0].resolve()
+    yolo.write_data(tmp_path, parts[0], parts[1], parts[0].classes, batch_size=2)  # again, in the same folder
+    assert len(list((tmp_path / "data/train/images").iterdir())) == 6
+    run = fit_yolo(five, parts[1], config(image_size=32), tmp_path / "run")  # 32 pixels: one place at the coarsest grid
+    assert run.finished
 
 
 def test_images_are_links_and_labels_are_the_lines_that_are_whole(land, tmp_path):
@@ -483,7 +503,7 @@ def publish(path: Path) -> None:
     torch.save({"model": network.half(), "train_args": {}, "date": "", "version": "8"}, path)
 
 
-def test_the_publishers_weights_are_fetched_and_what_cannot_be_had_is_explained(server, tmp_path, monkeypatch):
+def test_the_publishers_weights_are_fetched_and_what_cannot_be_had_is_explained(server, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "home"))
     publish(tmp_path / "yolov8n-seg.pt")
     server.files["/yolov8n-seg.pt"] = (tmp_path / "yolov8n-seg.pt").read_bytes()
@@ -492,6 +512,9 @@ def test_the_publishers_weights_are_fetched_and_what_cannot_be_had_is_explained(
     assert (tmp_path / "home/hub/checkpoints/yolov8n-seg.pt").is_file()
     with pytest.raises(OSError, match=r"(?s)weights 'coco' for yolov8s-seg.*yolov8s-seg.pt.*missing.*weights=None"):
         build_model("yolov8s-seg", classes=2, weights="coco")
+    assert yolo.weights_or_none("yolov8n-seg", "coco") == "coco" and yolo.weights_or_none("yolov8s-seg", None) is None
+    assert yolo.weights_or_none("yolov8s-seg", "coco") is None
+    assert "weights 'coco' for yolov8s-seg cannot be had" in capsys.readouterr().out
     (tmp_path / "home/hub/checkpoints/yolov8n-seg.pt").write_bytes(b"half of it")
     with pytest.raises(OSError, match=r"(?s)yolov8n-seg.pt.*is there.*deleted"):
         build_model("yolov8n-seg", classes=2, weights="coco")
