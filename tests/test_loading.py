@@ -126,7 +126,7 @@ class Leaving(Deadly):
 
 @pytest.mark.parametrize("kind", [Deadly, Leaving])
 @pytest.mark.parametrize("part", ["data", "val"])
-def test_a_worker_that_dies_says_which_file_it_was_reading(tmp_path, monkeypatch, part, kind):
+def test_a_worker_that_dies_says_which_file_it_was_reading(tmp_path, part, kind):
     sets = {"data": Discs(30), "val": Discs(30)} | {part: kind(30)}
     for attempt in range(2):
         with pytest.raises(RuntimeError) as error:
