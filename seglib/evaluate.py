@@ -95,13 +95,13 @@ def mask_ap(
         raise ValueError(f"areas has a range or more, max_detections rises from 1 on, not {counts}")
     table = evaluate_with_coco(truth, predictions, areas, max_detections)
     precision, recall = table["precision"], table["recall"]  # (T, 101, K, A, M) and (T, K, A, M); -1: no truth
-    whole, most, parameters = precision[..., 0, -1], -1, table["params"]
+    whole, parameters = precision[..., 0, -1], table["params"]
     thresholds = parameters.iouThrs
     return MaskAP(
         ap=mean_where_known(whole),
         ap50=mean_where_known(whole[nearest(thresholds, 0.5)]),
         ap75=mean_where_known(whole[nearest(thresholds, 0.75)]),
-        by_size={name: mean_where_known(precision[..., i, most]) for i, name in enumerate(areas, 1)},
+        by_size={name: mean_where_known(precision[..., i, -1]) for i, name in enumerate(areas, 1)},
         ar={count: mean_where_known(recall[..., 0, i]) for i, count in enumerate(max_detections)},
         by_class={int(label): mean_where_known(whole[..., k]) for k, label in enumerate(parameters.catIds)},
         recall=parameters.recThrs,

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -52,6 +52,13 @@ def link(source: Path, target: Path) -> None:
         os.link(os.path.realpath(source), target)  # of a link, the file: a relative one leads nowhere from elsewhere
     except OSError:
         shutil.copyfile(source, target)
+
+
+def write_lines(path: Path, lines: Iterable[str]) -> None:
+    """Write a text file, a line each."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with written_aside(path) as aside:
+        aside.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
 def image_files(folder: str | Path) -> dict[str, Path]:

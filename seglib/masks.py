@@ -83,22 +83,24 @@ def polygons_to_mask(polygons: Sequence[Sequence[float]], height: int, width: in
     """
     if len(polygons) == 0:
         return np.zeros((height, width), dtype=bool)
-    for polygon in polygons:
-        check_polygon(polygon, height, width)
-    # A pair of equal polygons of four numbers would be taken for boxes by pycocotools; check_polygon lets none through.
-    parts = coco_mask.frPyObjects([[float(value) for value in polygon] for polygon in polygons], height, width)
-    return coco_mask.decode(coco_mask.merge(parts)).astype(bool)
+    return coco_mask.decode(_union(polygons, height, width)).astype(bool)
 
 
 def polygons_to_rle(polygons: Sequence[Sequence[float]], height: int, width: int) -> dict:
     """COCO's compressed RLE of the union of some polygons: `polygons_to_mask`, encoded, but in one step."""
     if len(polygons) == 0:
         return mask_to_rle(np.zeros((height, width), dtype=bool))
+    return {"size": [height, width], "counts": _union(polygons, height, width)["counts"].decode("ascii")}
+
+
+def _union(polygons: Sequence[Sequence[float]], height: int, width: int) -> dict:
+    """pycocotools' RLE of the union of some polygons, one or more, each of which is checked."""
     for polygon in polygons:
         check_polygon(polygon, height, width)
-    parts = coco_mask.frPyObjects([[float(value) for value in polygon] for polygon in polygons], height, width)
-    rle = coco_mask.merge(parts)
-    return {"size": [height, width], "counts": rle["counts"].decode("ascii")}
+    # A pair of equal polygons of four numbers would be taken for boxes by pycocotools; check_polygon lets none through.
+    return coco_mask.merge(
+        coco_mask.frPyObjects([[float(value) for value in polygon] for polygon in polygons], height, width)
+    )
 
 
 def mask_to_polygons(mask: np.ndarray) -> list[Polygon]:

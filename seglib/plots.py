@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch, Patch, Rectangle
 from matplotlib.ticker import MaxNLocator, NullFormatter, PercentFormatter
+from PIL import Image
 
 from seglib.files import written_aside
 from seglib.instances import Instances
@@ -27,7 +28,7 @@ def save(figure: Figure | np.ndarray, path: str | Path) -> None:
     """Save a figure, or a picture uint8 (H, W, 3), aside, then rename."""
     with written_aside(path) as aside:
         if isinstance(figure, np.ndarray):
-            plt.imsave(aside, figure)
+            Image.fromarray(figure).save(aside, quality=92)
         else:
             figure.savefig(aside, bbox_inches="tight")
 

@@ -342,8 +342,8 @@ def _save(
     """Write mask, colours and overlay of one photograph, and once which colour is which class."""
     mask_file, colour_file, overlay_file = _places(out_dir, name)
     write_index_png(mask_file, mask, classes)
-    _write_picture(colour_file, plots.colour_mask(mask))
-    _write_picture(overlay_file, laid_over)
+    plots.save(plots.colour_mask(mask), colour_file)
+    plots.save(laid_over, overlay_file)
     if not saved.masks:
         lines = [f"{number} {palette()[number].tobytes().hex()} {name}\n" for number, name in enumerate(classes)]
         with written_aside(out_dir / "classes.txt") as aside:
@@ -351,11 +351,6 @@ def _save(
     saved.masks.append(mask_file)
     saved.colours.append(colour_file)
     saved.overlays.append(overlay_file)
-
-
-def _write_picture(path: Path, picture: np.ndarray) -> None:
-    with written_aside(path) as aside:
-        Image.fromarray(picture).save(aside, quality=92)
 
 
 # ------------------------------------------------------------------------------------------------ the command

@@ -36,6 +36,7 @@ from seglib.models import load_model
 Row = dict[str, float]
 CONFIG, LAST, BEST, LOCK = "config.json", "last/checkpoint.pth", "best_model.pth", "last/.lock"
 LEFT = re.compile(r"\..+\.\d+\.part(\..+)?")  # the names that written_aside makes
+CHOSEN_BY = ("val_iou", "val_ap")  # the column of a history that says which epoch is best: the one that it has
 LOCK_WAIT = 15  # seconds: the workers of a process that was killed hold its lock until they notice
 
 
@@ -46,7 +47,6 @@ class Run:
     Attributes:
         dir: the run folder. history: a row an epoch, keys as the columns of history.csv.
         finished: whether training ended, by its last epoch or by early stopping.
-        metric: the column that says which epoch is best.
         about: its id; versions, device and time of its first call.
     """
 
@@ -54,12 +54,13 @@ class Run:
     history: list[Row] = field(default_factory=list, repr=False)
     finished: bool = False
     about: dict[str, Any] = field(default_factory=dict)
-    metric: str = "val_iou"
 
     @property
     def best(self) -> Row:
-        """The row of the best epoch: the highest of `metric`, the earliest of equals."""
-        return self.history[best_epoch(self.history, self.metric) - 1]
+        """The row of the best epoch: the highest `val_iou` or, of a model that finds objects, `val_ap`, the earliest of
+        equals."""
+        column = next(name for name in CHOSEN_BY if name in self.history[0])
+        return self.history[best_epoch(self.history, column) - 1]
 
     @property
     def seconds(self) -> float:

@@ -25,8 +25,8 @@ from torch.utils.data import Dataset
 
 from seglib import plots, runs
 from seglib.datasets.common import class_names, unwrapped
-from seglib.datasets.yolo import FOLDERS, YOLOSegmentationDataset, write_data_yaml, write_text
-from seglib.files import link, shown
+from seglib.datasets.yolo import YOLO_PARTS, YOLOSegmentationDataset, write_data_yaml
+from seglib.files import link, shown, write_lines
 from seglib.models.yolo import YOLO, YOLOSegmenter, at_work, check_side, fetch_weights, quiet_ultralytics
 from seglib.runs import Row, Run, best_epoch
 from seglib.settings import precision
@@ -164,12 +164,13 @@ def fit_yolo(train_data: Dataset, val_data: Dataset, config: YOLOConfig, run_dir
     settings = run_settings(train_data, val_data, names, config)
     with runs.locked(Path(run_dir)):
         run, state = runs.open_run(run_dir, settings, runs.about_this_machine(), config.mirror)
-        run.metric = METRIC
         if state is not None:
             runs.save_torch(run.dir / runs.BEST, state["best"])
             run.finished = state["finished"]
         if run.finished:
             write_summary(run)
+            if config.mirror is not None and not runs.is_mirrored(run.dir, config.mirror):  # killed at its very end
+                runs.mirror_run(run.dir, config.mirror)
             print(f"{shown(run.dir)} is finished ({len(run.history)} epochs): nothing to train.")
             return run
         weights = str(fetch_weights(config.model)) if config.weights and state is None else False
@@ -295,12 +296,12 @@ def write_data(
         if part == "train" and batch_size is not None and len(listed) % batch_size == 1:
             listed.append(listed[0])
         for number, (_, image, lines) in enumerate(listed):
-            place = data_dir / FOLDERS[part]
+            place = data_dir / YOLO_PARTS[part]
             borrow(image, place / "images" / f"{number:06d}{image.suffix.lower()}")
-            write_text(place / "labels" / f"{number:06d}.txt", lines)
+            write_lines(place / "labels" / f"{number:06d}.txt", lines)
     lines = (data_dir / "data.yaml").read_text(encoding="utf-8").splitlines()
     path = json.dumps(str(data_dir.resolve()), ensure_ascii=False)
-    write_text(data_dir / "data.yaml", [*lines, f"path: {path}"])
+    write_lines(data_dir / "data.yaml", [*lines, f"path: {path}"])
     return data_dir / "data.yaml"
 
 
@@ -373,8 +374,7 @@ def measure_as_ultralytics(model: YOLOSegmenter, data: Dataset) -> dict[str, flo
 def validate(model: YOLOSegmenter, yaml: Path, names: Sequence[str], folder: str) -> dict[str, float]:
     """The figures that Ultralytics' own val command gives, by its names."""
     settings = {"task": "segment", "mode": "val", "data": str(yaml), "imgsz": model.settings["image_size"]}
-    settings |= {"rect": True, "plots": False, "verbose": False}
-    settings |= {"save_dir": folder, "workers": 0, "batch": 8}
+    settings |= {"rect": True, "plots": False, "verbose": False, "save_dir": folder, "workers": 0, "batch": 8}
     settings["device"] = "cpu" if next(model.parameters()).device.type == "cpu" else torch.cuda.current_device()
     network = deepcopy(model.network)  # it joins layers for speed
     network.names = dict(enumerate(names[1:]))
@@ -383,7 +383,6 @@ def validate(model: YOLOSegmenter, yaml: Path, names: Sequence[str], folder: str
 
 def make_validator(settings: dict[str, Any]) -> Any:
     """Ultralytics' own validator, with nobody listening."""
-    quiet_ultralytics()
     from ultralytics.models.yolo.segment import SegmentationValidator
 
     class Validator(SegmentationValidator):
@@ -478,7 +477,6 @@ def epoch_line(run: Run, epochs: int) -> str:
 
 def make_trainer(overrides: dict[str, Any], keeper: Any) -> Any:
     """Ultralytics' own trainer, with nobody listening but `keeper`."""
-    quiet_ultralytics()
     from ultralytics.models.yolo.segment import SegmentationTrainer
 
     class Trainer(SegmentationTrainer):

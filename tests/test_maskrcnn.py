@@ -87,9 +87,16 @@ def test_a_checkpoint_rebuilds_it(trained, tmp_path):
     assert (again(image)[0].scores == model(image)[0].scores).all() and not again.training
 
 
+def publish(state: dict, name: str, tmp_path, monkeypatch) -> None:
+    """Put weights where torchvision's own are found."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    (tmp_path / "hub/checkpoints").mkdir(parents=True)
+    torch.save(state, tmp_path / "hub/checkpoints" / name)
+
+
 def test_imagenet_weights_fill_the_encoder_and_freeze_its_batch_norm(tmp_path, monkeypatch):
     published = resnet18().state_dict()
-    monkeypatch.setattr(maskrcnn, "fetch", lambda weights, name: published)
+    publish(published, "resnet18-f37072fd.pth", tmp_path, monkeypatch)
     model = build_model("maskrcnn", classes=2, weights="imagenet", encoder="resnet18")
     body = model.network.backbone.body
     assert torch.equal(body.conv1.weight, published["conv1.weight"])
@@ -97,10 +104,18 @@ def test_imagenet_weights_fill_the_encoder_and_freeze_its_batch_norm(tmp_path, m
     assert not body.layer1[0].conv1.weight.requires_grad and body.layer3[0].conv1.weight.requires_grad
 
 
-def test_coco_weights_fill_all_but_the_last_layers(monkeypatch):
+@pytest.mark.parametrize("weights", ["imagenet", "coco"])
+def test_weights_of_another_network_are_named(weights, tmp_path, monkeypatch):
+    files = {"imagenet": "resnet50-0676ba61.pth", "coco": "maskrcnn_resnet50_fpn_coco-bf2d0c1e.pth"}
+    publish({"conv1.weight": torch.zeros(3)}, files[weights], tmp_path, monkeypatch)
+    with pytest.raises(OSError, match=rf"(?s)cannot be had.*{files[weights]}.*is there.*weights=None"):
+        build_model("maskrcnn", classes=2, weights=weights)
+
+
+def test_coco_weights_fill_all_but_the_last_layers(tmp_path, monkeypatch):
     torch.manual_seed(3)
     published = build_model("maskrcnn", classes=91).network.state_dict()
-    monkeypatch.setattr(maskrcnn, "fetch", lambda weights, name: published)
+    publish(published, "maskrcnn_resnet50_fpn_coco-bf2d0c1e.pth", tmp_path, monkeypatch)
     model = build_model("maskrcnn", classes=4, weights="coco")
     ours = model.network.state_dict()
     other = {key for key in ours if ours[key].shape != published[key].shape}

@@ -72,7 +72,7 @@ def squares(tmp_path_factory):
 @pytest.fixture
 def run(finished, tmp_path):
     shutil.copytree(finished.dir, tmp_path / "run", symlinks=True)
-    return runs.Run(tmp_path / "run", finished.history, finished.finished, finished.about, finished.metric)
+    return runs.Run(tmp_path / "run", finished.history, finished.finished, finished.about)
 
 
 class Cut(Exception):
@@ -107,6 +107,7 @@ def test_a_run_folder_is_as_every_other(finished, parts):
     for name in ("config.json", "history.csv", "best_model.pth", "last/checkpoint.pth", "loss.png", "ap.png"):
         assert (finished.dir / name).is_file(), name
     assert runs.read_run(finished.dir).history == finished.history
+    assert runs.read_run(finished.dir).best == finished.best  # by the AP, which the history itself tells
     assert finished.history[-1]["train_loss"] < finished.history[0]["train_loss"]
     assert finished.best["val_ap"] == max(finished.column("val_ap"))
     about = json.loads((finished.dir / "config.json").read_text())
@@ -287,6 +288,15 @@ def test_out_of_memory_is_no_smaller_batch(parts, tmp_path, monkeypatch, finishe
     with pytest.raises(torch.OutOfMemoryError):
         fit_yolo(*parts[:2], config(), tmp_path / "run")
     assert len(batches) == 1
+
+
+@pytest.mark.parametrize(
+    ("card", "fails"),
+    [("NVIDIA GeForce GTX 1660 Ti", True), ("NVIDIA T400 4GB", True), ("NVIDIA T1000", True), ("NVIDIA T550", True)]
+    + [("Tesla T4", False), ("NVIDIA GeForce RTX 2060", False), ("NVIDIA GeForce GTX 1080", False)],
+)
+def test_small_turing_cards_train_in_full_precision(card, fails):
+    assert yolo.half_precision_fails(card) is fails
 
 
 @pytest.mark.parametrize(

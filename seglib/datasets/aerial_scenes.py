@@ -16,13 +16,13 @@ import numpy as np
 
 from seglib import masks
 from seglib.datasets import blocks
-from seglib.datasets.arrange import YOLO_PARTS, write_lines
 from seglib.datasets.blocks import Block, park_car, put, scatter_trees
 from seglib.datasets.figures import pick
 from seglib.datasets.figures.outlines import Outline
 from seglib.datasets.figures.roofs import Building, Patch, box, courtyard, following, jittered, toned, winged
 from seglib.datasets.land import ASPHALT, LAWNS, PAINT, PAVING, SOIL, Bridge, Land, make_land, paint_land
-from seglib.files import write_jpeg
+from seglib.datasets.yolo import YOLO_PARTS, write_data_yaml
+from seglib.files import write_jpeg, write_lines
 
 CLASS = "building"
 SLIVER = 0.04  # of a building that the border cuts off, so much is not outlined if it has few pixels as well
@@ -395,8 +395,8 @@ def write_buildings(folder: Path, images: int, size: int, seed: int) -> None:
         ]
     for part, content in files.items():
         write_lines(folder / part / "_annotations.coco.json", [json.dumps(content)])
-    lines = [f"names: [{CLASS}]", "nc: 1", *(f"{key}: {part}/images" for key, part in YOLO_PARTS.items())]
-    write_lines(folder / "data.yaml", lines)
+    for part in YOLO_PARTS:
+        write_data_yaml(folder, [CLASS], part)
 
 
 def _empty_coco() -> dict:

@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
@@ -45,7 +45,8 @@ from seglib.datasets.download import (
 )
 from seglib.datasets.fields import same_field
 from seglib.datasets.unpack import BLOCK, ArchiveError, unpack
-from seglib.files import link, open_image, read_image, written_aside
+from seglib.datasets.yolo import YOLO_PARTS, write_data_yaml
+from seglib.files import link, open_image, read_image, write_lines
 from seglib.masks import mask_to_polygons, polygons_to_yolo, read_index_png, rle_to_mask, voc_palette, write_index_png
 
 T = TypeVar("T")
@@ -177,13 +178,6 @@ def steps(things: Sequence[T], title: str) -> Iterator[T]:
         for thing in things:
             yield thing
             bar.update()
-
-
-def write_lines(path: Path, lines: Iterable[str]) -> None:
-    """Write a text file, a line each."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with written_aside(path) as aside:
-        aside.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
 # ----------------------------------------------------------------------------------------------------------------- COCO
@@ -434,11 +428,8 @@ def build_buildings(archives: Sequence[Path], staging: Path) -> None:
         lost += _write_yolo(staging / part, contents[part], repeated)
     if lost:
         print(f"{lost} outlines, or parts of one, could not be written as polygons and were left out.")
-    lines = [f"names: [{chosen.classes[0]}]", "nc: 1", *(f"{key}: {part}/images" for key, part in YOLO_PARTS.items())]
-    write_lines(staging / "data.yaml", lines)
-
-
-YOLO_PARTS = {"train": "train", "val": "valid", "test": "test"}
+    for part in YOLO_PARTS:
+        write_data_yaml(staging, chosen.classes, part)
 
 
 def _place_building(name: str) -> str | None:

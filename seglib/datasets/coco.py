@@ -111,7 +111,8 @@ class COCOSegmentationDataset(Dataset):
         entry, found = self.images[index], self.annotations(index)
         labels = [self.class_of[item["category_id"]] for item in found]
         crowd = [bool(item.get("iscrowd", 0)) for item in found]
-        return Instances.of(self.bitmaps(index), labels, crowd=crowd, size=(entry["height"], entry["width"]))
+        shapes = [item["segmentation"] for item in found]
+        return Instances.of(shapes, labels, crowd=crowd, size=(entry["height"], entry["width"]))
 
     def mask(self, index: int, bitmaps: list[np.ndarray] | None = None) -> np.ndarray:
         """The class mask of sample `index`, uint8 (H, W), at the size the annotations were made at.

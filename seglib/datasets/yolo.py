@@ -22,7 +22,7 @@ from torch.utils.data import Dataset
 
 from seglib.datasets.coco import COCOSegmentationDataset, annotation_bitmap
 from seglib.datasets.common import Problem, as_sample, check_choice, settle
-from seglib.files import IMAGE_SUFFIXES, image_size, link, read_image, written_aside
+from seglib.files import IMAGE_SUFFIXES, image_size, link, read_image, write_lines, written_aside
 from seglib.instances import Instances
 from seglib.masks import (
     Polygon,
@@ -36,7 +36,7 @@ from seglib.masks import (
 )
 from seglib.transforms import Transform
 
-FOLDERS = {"train": "train", "val": "valid", "test": "test"}  # of a part, as Roboflow names them
+YOLO_PARTS = {"train": "train", "val": "valid", "test": "test"}  # of a part, as Roboflow names them
 SEVERAL, HOLES = ("split", "join"), ("fill", "cut")
 
 
@@ -108,12 +108,16 @@ class YOLOSegmentationDataset(Dataset):
         broken = self._skipped.get(name, set())
         return [line for number, line in read_lines(self.label_path(name)) if number not in broken]
 
+    def outlines(self, index: int) -> tuple[list[tuple[int, list[Polygon]]], tuple[int, int]]:
+        """YOLO's class and the outline, in pixels, of each object of a photograph; and its (height, width)."""
+        height, width = image_size(self.image_path(index))
+        return [yolo_to_polygons(line, height, width) for line in self.lines(index)], (height, width)
+
     def instances(self, index: int) -> Instances:
         """The objects of a photograph, at its own size; a line is an object, in the order of the file."""
-        height, width = image_size(self.image_path(index))
-        objects = [yolo_to_polygons(line, height, width) for line in self.lines(index)]
+        objects, size = self.outlines(index)
         labels = [number + 1 for number, _ in objects]
-        return Instances.of([polygons for _, polygons in objects], labels, size=(height, width))
+        return Instances.of([polygons for _, polygons in objects], labels, size=size)
 
     def _check_lines(self, name: str) -> None:
         path = self.label_path(name)
@@ -414,9 +418,9 @@ def coco_to_yolo(
     """
     check_choice("several", several, SEVERAL)
     check_choice("holes", holes, HOLES)
-    check_choice("part", part, tuple(FOLDERS))
+    check_choice("part", part, tuple(YOLO_PARTS))
     data = COCOSegmentationDataset(images_dir, annotation_file, categories, on_error=on_error)
-    root, folder = Path(root), Path(root) / FOLDERS[part]
+    root, folder = Path(root), Path(root) / YOLO_PARTS[part]
     write_data_yaml(root, data.classes[1:], part)
     class_of = {key: number - 1 for key, number in data.class_of.items()}
     report = Converted(classes=class_of, choices=(several, holes), problems=len(data.problems))
@@ -430,7 +434,7 @@ def coco_to_yolo(
             number = class_of[annotation["category_id"]]
             lines += to_lines(number, annotation["segmentation"], size, several, holes, report)
         place_image(data.images_dir / entry["file_name"], folder / "images" / entry["file_name"], size, report)
-        write_text(folder / "labels" / Path(entry["file_name"]).with_suffix(".txt"), lines)
+        write_lines(folder / "labels" / Path(entry["file_name"]).with_suffix(".txt"), lines)
         report.images += 1
         report.background += not lines
     return report
@@ -467,18 +471,12 @@ def write_data_yaml(root: Path, names: Sequence[str], part: str) -> None:
             raise ValueError(
                 f"{path} has the classes {content.get('names')}, not {list(names)}: write to another folder"
             )
-        parts = {key: content[key] for key in FOLDERS if key in content}
-    parts[part] = f"{FOLDERS[part]}/images"
+        parts = {key: content[key] for key in YOLO_PARTS if key in content}
+    parts[part] = f"{YOLO_PARTS[part]}/images"
     (root / parts[part]).mkdir(parents=True, exist_ok=True)
-    text = yaml.safe_dump({"names": list(names), "nc": len(names), **parts}, sort_keys=False, allow_unicode=True)
-    write_text(path, text.splitlines())
-
-
-def write_text(path: Path, lines: Sequence[str]) -> None:
-    """Write a text file, a line each."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with written_aside(path) as aside:
-        aside.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    content = {"names": list(names), "nc": len(names), **parts}
+    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, default_flow_style=None, width=1e6)
+    write_lines(path, text.splitlines())
 
 
 def yolo_to_coco(
@@ -493,13 +491,12 @@ def yolo_to_coco(
     ids = {index: index + 1 for index in range(len(data.classes) - 1)} if ids is None else dict(ids)
     images, annotations = [], []
     for number in range(len(data)):
-        height, width = image_size(data.image_path(number))
+        outlines, (height, width) = data.outlines(number)
         name = data.filenames[number]
         images.append({"id": number + 1, "file_name": name, "height": height, "width": width})
-        objects = data.instances(number)
-        areas, boxes = objects.areas.tolist(), objects.boxes.tolist()
-        for line, area, (left, top, right, bottom) in zip(data.lines(number), areas, boxes, strict=True):
-            index, polygons = yolo_to_polygons(line, height, width)
+        drawn = Instances.of([polygons for _, polygons in outlines], size=(height, width))
+        areas, boxes = drawn.areas.tolist(), drawn.boxes.tolist()
+        for (index, polygons), area, (left, top, right, bottom) in zip(outlines, areas, boxes, strict=True):
             annotations.append(
                 {
                     "id": len(annotations) + 1,
@@ -513,7 +510,7 @@ def yolo_to_coco(
             )
     categories = [{"id": ids[index], "name": name} for index, name in enumerate(data.classes[1:])]
     content = {"images": images, "categories": categories, "annotations": annotations}
-    write_text(Path(annotation_file), [json.dumps(content)])
+    write_lines(Path(annotation_file), [json.dumps(content)])
 
 
 def round_trip(shape: Any, size: tuple[int, int], several: str = "split", holes: str = "fill") -> float:

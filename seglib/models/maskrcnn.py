@@ -1,7 +1,6 @@
 """Mask R-CNN (He et al., 2017) as torchvision has it, under its BSD licence: instances without AGPL."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +13,7 @@ from torchvision.models.detection.mask_rcnn import MaskRCNNPredictor
 from torchvision.ops import FrozenBatchNorm2d
 
 from seglib.instances import Instances
-from seglib.models.weights import explained
+from seglib.models.weights import of_torchvision
 
 ENCODERS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 COCO = MaskRCNN_ResNet50_FPN_Weights.COCO_V1
@@ -65,7 +64,8 @@ class MaskRCNN(nn.Module):
         backbone = make_backbone(encoder, weights)
         self.network = TorchvisionMaskRCNN(backbone, outputs, **sides)
         if weights == "coco":
-            self.network.load_state_dict(fetch(COCO, "coco"))
+            with of_torchvision(COCO, "the COCO weights of Mask R-CNN") as state:
+                self.network.load_state_dict(state)
             replace_heads(self.network, classes)
 
     def forward(
@@ -113,8 +113,9 @@ def make_backbone(encoder: str, weights: str | None) -> nn.Module:
     fresh = {"trainable_layers": 5, "norm_layer": nn.BatchNorm2d}
     backbone = resnet_fpn_backbone(backbone_name=encoder, weights=None, **(frozen if weights else fresh))
     if weights == "imagenet":
-        state = fetch(get_model_weights(encoder)["IMAGENET1K_V1"], "imagenet")
-        backbone.body.load_state_dict({key: value for key, value in state.items() if not key.startswith("fc.")})
+        published = get_model_weights(encoder)["IMAGENET1K_V1"]
+        with of_torchvision(published, f"the ImageNet weights of {encoder}") as state:
+            backbone.body.load_state_dict({key: value for key, value in state.items() if not key.startswith("fc.")})
     return backbone
 
 
@@ -123,10 +124,3 @@ def replace_heads(network: TorchvisionMaskRCNN, classes: int) -> None:
     heads = network.roi_heads
     heads.box_predictor = FastRCNNPredictor(heads.box_predictor.cls_score.in_features, classes)
     heads.mask_predictor = MaskRCNNPredictor(heads.mask_predictor.conv5_mask.in_channels, 256, classes)
-
-
-def fetch(weights, name: str) -> dict[str, Tensor]:
-    """Weights that torchvision publishes, fetched once, their checksum compared."""
-    place = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rsplit("/", 1)[-1]
-    with explained(f"weights {name!r} for maskrcnn", {place: weights.url}):
-        return weights.get_state_dict(progress=False, check_hash=True)

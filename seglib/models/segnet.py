@@ -1,13 +1,11 @@
 """SegNet (Badrinarayanan, Kendall and Cipolla, 2017, arXiv:1511.00561)."""
 
-from pathlib import Path
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seglib.models.common import normalise, pad_to_stride
-from seglib.models.weights import IMAGENET_MEAN, IMAGENET_STD, explained
+from seglib.models.weights import IMAGENET_MEAN, IMAGENET_STD, of_torchvision
 
 WIDTHS = (64, 128, 256, 512, 512)  # channels of VGG16's five stages
 CONVOLUTIONS = (2, 2, 3, 3, 3)  # and how many convolutions each has
@@ -26,9 +24,7 @@ def vgg16_stages(batch_norm: bool, weights: str | None) -> list[nn.Sequential]:
         he_init(features)
     else:
         published = (VGG16_BN_Weights if batch_norm else VGG16_Weights).IMAGENET1K_V1
-        place = Path(torch.hub.get_dir(), "checkpoints", published.url.rsplit("/", 1)[-1])
-        with explained("the ImageNet weights of VGG16", {place: published.url}):
-            state = published.get_state_dict(check_hash=True, map_location="cpu", weights_only=True)
+        with of_torchvision(published, "the ImageNet weights of VGG16") as state:
             of_features = {name.removeprefix("features."): value for name, value in state.items() if "features" in name}
             features.load_state_dict(of_features)  # what is left out classifies whole pictures
     stages: list[list[nn.Module]] = [[]]

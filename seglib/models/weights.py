@@ -3,9 +3,24 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import torch
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of red, green and blue over ImageNet's training images, on the scale 0-1:
 IMAGENET_STD = (0.229, 0.224, 0.225)  # what torchvision's weights and nearly all others were trained with
+
+
+@contextmanager
+def of_torchvision(published: Any, what: str) -> Iterator[dict]:
+    """Weights that torchvision publishes, fetched once, the checksum compared; for the block that loads them.
+
+    Args:
+        published: a member of one of torchvision's enumerations of weights. what: the weights by name.
+    """
+    place = Path(torch.hub.get_dir(), "checkpoints", published.url.rsplit("/", 1)[-1])
+    with explained(what, {place: published.url}):
+        yield published.get_state_dict(check_hash=True, map_location="cpu", weights_only=True)
 
 
 @contextmanager

@@ -13,7 +13,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
 from unittest import mock
 
 import cv2
@@ -58,12 +57,11 @@ class YOLOSegmenter(nn.Module):
         if weights not in (None, "coco"):
             raise ValueError(f"no weights {weights!r} for {name}: there are 'coco', and None for random numbers")
         check_side(image_size)
-        quiet_ultralytics()
-        from ultralytics.nn.tasks import SegmentationModel
-
         self.settings = {"name": name, "classes": classes, "image_size": image_size}
         self.class_names, self.image_size = None, (image_size, image_size)
         with at_work():
+            from ultralytics.nn.tasks import SegmentationModel
+
             self.network = SegmentationModel(f"{name}.yaml", nc=classes - 1, verbose=False)
             if weights:
                 self.network.load(torch_load(fetch_weights(name)), verbose=False)
@@ -142,18 +140,14 @@ def check_side(image_size: int) -> None:
 # ------------------------------------------------------------------------------------------------ weights
 
 
-def weights_file(name: str) -> Path:
-    """Where the publisher's weights belong: beside those that torch fetches."""
-    return Path(torch.hub.get_dir()) / "checkpoints" / f"{name}.pt"
-
-
 def fetch_weights(name: str) -> Path:
     """The publisher's weights of a YOLO, trained on COCO; downloaded once.
 
     Raises:
         OSError: they cannot be had; says which file, from where, and where it belongs.
     """
-    path, address = weights_file(name), f"{PUBLISHED_AT}/{name}.pt"
+    path = Path(torch.hub.get_dir(), "checkpoints", f"{name}.pt")  # beside those that torch fetches
+    address = f"{PUBLISHED_AT}/{name}.pt"
     with explained(f"weights 'coco' for {name}", {path: address}):
         if not path.is_file():
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -174,7 +168,7 @@ def torch_load(path: Path) -> nn.Module:
 # ------------------------------------------------------------------------------------------------ silence
 
 
-def quiet_ultralytics() -> ModuleType:
+def quiet_ultralytics() -> None:
     """Import Ultralytics so that it sends nothing and looks nothing up.
 
     By itself it reports each training to its publisher (`sync`), resolves two names to see whether it is online, turns
@@ -185,18 +179,16 @@ def quiet_ultralytics() -> ModuleType:
         os.environ["YOLO_OFFLINE"], os.environ["YOLO_CONFIG_DIR"] = "true", str(config_home())
         with left_alone():
             try:
-                import ultralytics
+                import ultralytics  # noqa: F401
             except ImportError as error:
                 raise ImportError(
                     f"{error}: a YOLO needs pip install ultralytics-opencv-headless (AGPL-3.0)"
                 ) from error
-    import ultralytics
     from ultralytics.utils import SETTINGS
     from ultralytics.utils.events import events
 
     events.enabled = False
     dict.update(SETTINGS, dict.fromkeys(("sync", *TRACKERS), False))  # of this process: the file is the reader's own
-    return ultralytics
 
 
 def config_home() -> Path:
