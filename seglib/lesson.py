@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from seglib.datasets.arrange import prepare
-from seglib.datasets.catalog import card, check_layout
-from seglib.datasets.scenes import render
+from seglib.datasets.download import prepare
+from seglib.datasets.download.catalog import card, check_layout
+from seglib.datasets.sample import render
 from seglib.runs import write_json
 
 PROFILES = ("tiny", "demo", "full")

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
-from seglib.datasets.common import file_names
+from seglib.datasets.base import file_names
 from seglib.masks import check_values
 from seglib.processes import Processes, ignore_interrupts
 from seglib.transforms import augment as apply_augmentation

@@ -18,7 +18,7 @@ from seglib.loading import set_generators
 from seglib.losses import weighted_mean
 from seglib.processes import Interrupts, Processes
 from seglib.runs import Row, Run
-from seglib.settings import TrainConfig, is_finished, make_optimizer, make_schedule, make_warmup
+from seglib.config import TrainConfig, is_finished, make_optimizer, make_schedule, make_warmup
 
 WHAT_TO_TRY = (
     "look at the files; if they are sound, try a tenth of the learning rate, max_grad_norm=1 or some warmup_steps. "

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from seglib import plots, runs
-from seglib.datasets.common import class_names, file_names, own_transform
+from seglib.datasets.base import class_names, file_names, own_transform
 from seglib.files import shown
 from seglib.loading import (
     Batches,
@@ -38,7 +38,7 @@ from seglib.metrics import ConfusionMatrix
 from seglib.models import logits_to_mask
 from seglib.processes import Interrupts, Processes
 from seglib.runs import Row, Run
-from seglib.settings import (
+from seglib.config import (
     Loss,
     TrainConfig,
     is_finished,

@@ -31,7 +31,7 @@ def _sketched_curves():
     """Let fit only sketch its curves: see `drawn_curves`."""
     with pytest.MonkeyPatch.context() as patch:
         if "seglib.train" in sys.modules:  # no test will train otherwise
-            from discs import Sketches
+            from tests.helpers.discs import Sketches
 
             patch.setattr("seglib.train.plots", Sketches)
         yield
@@ -95,7 +95,7 @@ def tiny(tmp_path) -> Tiny:
 @pytest.fixture
 def server(monkeypatch):
     """A web server on this machine, see server.py; while it is there, no other machine can be reached."""
-    from server import Server
+    from tests.helpers.server import Server
 
     def only_here(host, *args, **kwargs):
         assert host == "127.0.0.1", f"a test wants to reach {host}"

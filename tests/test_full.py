@@ -4,7 +4,7 @@ import json
 import random
 from pathlib import Path
 
-import miniature
+from tests.helpers import miniature
 import nbformat
 import pytest
 from nbclient import NotebookClient
@@ -15,7 +15,7 @@ NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 PRELUDE = """
 import json, sys
 sys.path.insert(0, {tests!r})
-import miniature
+from tests.helpers import miniature
 from seglib import lesson
 from seglib.datasets import download
 miniature.install({address!r}, json.loads({known!r}))

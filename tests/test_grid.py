@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pytest
 import torch
-from discs import Discs, check_same_end, net, train
+from tests.helpers.discs import Discs, check_same_end, net, train
 from matplotlib.text import Text
 
 from seglib import plots, runs

@@ -11,7 +11,7 @@ from hypothesis.extra.numpy import arrays
 from pycocotools import mask as coco_mask
 from torch.utils.data import Subset
 
-from seglib.datasets.common import all_instances
+from seglib.datasets.base import all_instances
 from seglib.instances import Instances, as_instances
 from seglib.masks import IGNORE, mask_to_rle
 

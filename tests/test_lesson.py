@@ -10,7 +10,7 @@ import torch
 
 from seglib import lesson
 from seglib.datasets import prepare
-from seglib.datasets.catalog import CARDS
+from seglib.datasets.download.catalog import CARDS
 
 
 @pytest.fixture(autouse=True)

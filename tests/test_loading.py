@@ -11,7 +11,7 @@ from multiprocessing.context import SpawnProcess
 import numpy as np
 import pytest
 import torch
-from discs import Discs, Jittery, train
+from tests.helpers.discs import Discs, Jittery, train
 from torch.utils.data import Subset
 
 from seglib.datasets import COCOSegmentationDataset, MaskFolderDataset

@@ -8,7 +8,7 @@ import zlib
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
+from tests.conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 import torch
-from discs import Discs, check_same_end, net, train
+from tests.helpers.discs import Discs, check_same_end, net, train
 from filelock import FileLock
 
 from seglib import runs

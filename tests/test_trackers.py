@@ -6,7 +6,7 @@ import types
 from typing import ClassVar
 
 import pytest
-from discs import train
+from tests.helpers.discs import train
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from seglib import trackers

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState
-from discs import Discs, net, train
+from tests.helpers.discs import Discs, net, train
 from PIL import Image
 from torch import nn
 from torch.utils.data import Subset

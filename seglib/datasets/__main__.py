@@ -10,9 +10,9 @@ import argparse
 import contextlib
 import sys
 
-from seglib.datasets.arrange import find, prepare
-from seglib.datasets.catalog import CARDS, Card, card, data_home
-from seglib.datasets.download import Remote, in_bytes
+from seglib.datasets.download import find, prepare
+from seglib.datasets.download.catalog import CARDS, Card, card, data_home
+from seglib.datasets.download.fetch import Remote, in_bytes
 
 README = """\
 # The data sets

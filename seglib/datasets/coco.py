@@ -16,7 +16,7 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from seglib.datasets.common import Problem, as_sample, check_choice, settle
+from seglib.datasets.base import Problem, as_sample, check_choice, settle
 from seglib.files import read_image, written_aside
 from seglib.instances import Instances
 from seglib.masks import IGNORE, check_classes, check_polygon, polygons_to_mask, rle_to_mask, write_index_png

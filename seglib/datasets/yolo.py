@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from seglib.datasets.coco import COCOSegmentationDataset, annotation_bitmap
-from seglib.datasets.common import Problem, as_sample, check_choice, settle
+from seglib.datasets.base import Problem, as_sample, check_choice, settle
 from seglib.files import IMAGE_SUFFIXES, image_size, link, read_image, write_lines, written_aside
 from seglib.instances import Instances
 from seglib.masks import (

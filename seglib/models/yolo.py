@@ -1,4 +1,4 @@
-"""YOLOv8-seg of Ultralytics behind seglib's own door. Only here, and in `seglib.yolo`, is Ultralytics imported.
+"""YOLOv8-seg of Ultralytics behind seglib's own door. Only here, and in `seglib.train_yolo`, is Ultralytics imported.
 
 Its licence is AGPL-3.0: who ships a program that contains it, or lets others use one over a network, owes them that
 program's whole source under the same licence, or buys another licence. Nothing else in seglib depends on it.
@@ -80,7 +80,7 @@ class YOLOSegmenter(nn.Module):
             The objects of each image, at the image's own size.
         """
         if self.training:
-            raise RuntimeError("seglib.yolo.fit_yolo trains this model; to find objects, call .eval() first")
+            raise RuntimeError("seglib.train_yolo.fit_yolo trains this model; to find objects, call .eval() first")
         device = next(self.parameters()).device
         height, width = images.shape[-2:]
         found = []

@@ -5,8 +5,8 @@ import shutil
 
 import pytest
 import torch
-from discs import check_same_end
-from victims import fault, train
+from tests.helpers.discs import check_same_end
+from tests.helpers.victims import fault, train
 
 from seglib import runs
 

@@ -7,8 +7,8 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from discs import check_same_end
-from victims import fail, fault, finish
+from tests.helpers.discs import check_same_end
+from tests.helpers.victims import fail, fault, finish
 
 from seglib import runs
 

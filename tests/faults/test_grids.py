@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
-from discs import check_same_end
-from victims import fault, finish, start
+from tests.conftest import ROOT
+from tests.helpers.discs import check_same_end
+from tests.helpers.victims import fault, finish, start
 
 from seglib import runs
 from seglib.grid import cell_name, check_axes, read_grid

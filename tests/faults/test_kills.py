@@ -3,8 +3,8 @@
 import random
 
 import pytest
-from discs import check_same_end
-from victims import die_at, fault, finish, start, wait_for
+from tests.helpers.discs import check_same_end
+from tests.helpers.victims import die_at, fault, finish, start, wait_for
 
 from seglib import runs
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from discs import check_same_end
-from victims import die_at, fail, fault, finish, start, train
+from tests.helpers.discs import check_same_end
+from tests.helpers.victims import die_at, fail, fault, finish, start, train
 
 from seglib import runs, state
 from seglib.files import shown

@@ -6,8 +6,8 @@ import signal
 
 import pytest
 import torch
-from discs import Discs, check_same_end
-from victims import Net, fault, finish, log_of, start, train, wait_for
+from tests.helpers.discs import Discs, check_same_end
+from tests.helpers.victims import Net, fault, finish, log_of, start, train, wait_for
 
 from seglib import runs
 from seglib.losses import BCELoss

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from discs import check_same_end
-from together import SIZES, Discs, Plain, free_port, join
-from victims import fault, fork, log_of, wait_for
+from tests.helpers.discs import check_same_end
+from tests.helpers.together import SIZES, Discs, Plain, free_port, join
+from tests.helpers.victims import fault, fork, log_of, wait_for
 
 from seglib import runs
 from seglib.losses import BCELoss

@@ -1,0 +1,69 @@
+"""Draws the things of a scene: people, cats, dogs, balls, books, plants, and what only stands around.
+
+A figure is a list of parts, painted in order (`outlines`); each kind of figure has its module; `rasterise` turns one
+into pixels. `seglib.datasets.sample.coco` puts them together. What is never annotated is in `figures.surroundings`.
+"""
+
+from seglib.datasets.sample.objects import surroundings
+from seglib.datasets.sample.objects.animals import cat, dog
+from seglib.datasets.sample.objects.outlines import (
+    GREENS,
+    WOOD,
+    Colour,
+    Figure,
+    Part,
+    Point,
+    ellipse,
+    faded,
+    mix,
+    moved,
+    paint,
+    pick,
+    tint,
+)
+from seglib.datasets.sample.objects.people import CROWD_SPACING, POSE_NAMES, crowd, person
+from seglib.datasets.sample.objects.props import (
+    BALL_KINDS,
+    PLANT_HEIGHT,
+    ball,
+    closed_book,
+    open_book,
+    plant,
+    raised_book,
+    standing_book,
+)
+from seglib.datasets.sample.objects.raster import EVEN_LIGHT, Sprite, rasterise
+
+__all__ = [
+    "BALL_KINDS",
+    "CROWD_SPACING",
+    "EVEN_LIGHT",
+    "GREENS",
+    "PLANT_HEIGHT",
+    "POSE_NAMES",
+    "WOOD",
+    "Colour",
+    "Figure",
+    "Part",
+    "Point",
+    "Sprite",
+    "ball",
+    "cat",
+    "closed_book",
+    "crowd",
+    "dog",
+    "ellipse",
+    "faded",
+    "mix",
+    "moved",
+    "open_book",
+    "paint",
+    "person",
+    "pick",
+    "plant",
+    "raised_book",
+    "rasterise",
+    "standing_book",
+    "surroundings",
+    "tint",
+]
