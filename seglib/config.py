@@ -150,9 +150,7 @@ def precision() -> str:
 
 
 @contextmanager
-def telling_what_needs_less_memory(
-    config: TrainConfig, image_size: tuple[int, int], device: torch.device
-) -> Iterator[None]:
+def explain_out_of_memory(config: TrainConfig, image_size: tuple[int, int], device: torch.device) -> Iterator[None]:
     """Where the memory of the GPU runs out, say what filled it and which settings need less."""
     try:
         yield

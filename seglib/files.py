@@ -16,7 +16,7 @@ STORED_AS = {6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}
 
 
 @contextmanager
-def written_aside(path: str | Path) -> Iterator[Path]:
+def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; what was written there becomes `path` when the block ends well.
 
     Raises:
@@ -39,14 +39,14 @@ def written_aside(path: str | Path) -> Iterator[Path]:
             aside.unlink(missing_ok=True)
 
 
-def shown(path: str | Path) -> str:
+def short_path(path: str | Path) -> str:
     """A path as a message shows it: as it is, or from here, whichever is shorter."""
     with suppress(ValueError):  # Windows: another drive
         return min(str(path), os.path.relpath(path), key=len)
     return str(path)
 
 
-def link(source: Path, target: Path) -> None:
+def link_or_copy(source: Path, target: Path) -> None:
     """Give a file a second name, which takes no room where the disk can do that."""
     try:
         os.link(os.path.realpath(source), target)  # of a link, the file: a relative one leads nowhere from elsewhere
@@ -57,7 +57,7 @@ def link(source: Path, target: Path) -> None:
 def write_lines(path: Path, lines: Iterable[str]) -> None:
     """Write a text file, a line each."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with written_aside(path) as aside:
+    with atomic_path(path) as aside:
         aside.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 

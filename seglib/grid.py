@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from filelock import FileLock, Timeout
 
-from seglib.files import shown
+from seglib.files import short_path
 from seglib.loading import set_generators
 from seglib.processes import apart
 from seglib.runs import (
@@ -244,8 +244,8 @@ def grid(
     if result.best is None:
         first = result.unfinished[0]
         raise RuntimeError(
-            f"no cell of {shown(folder)} finished; {first.name} {first.status}: {first.reason}. "
-            f"{shown(first.run.dir / ERROR)} says where."
+            f"no cell of {short_path(folder)} finished; {first.name} {first.status}: {first.reason}. "
+            f"{short_path(first.run.dir / ERROR)} says where."
         )
     return result
 
@@ -298,10 +298,10 @@ def check_history(run_dir: Path) -> None:
     """Raise ValueError where a training left no history, or one without what the table needs."""
     history = read_run(run_dir).history
     if not history:
-        raise ValueError(f"train() left no history.csv in {shown(run_dir)}: hand run_dir on to fit()")
+        raise ValueError(f"train() left no history.csv in {short_path(run_dir)}: hand run_dir on to fit()")
     missing = NEEDED - set(history[0])
     if missing:
-        raise ValueError(f"{shown(run_dir / 'history.csv')} has no column {', '.join(sorted(missing))}")
+        raise ValueError(f"{short_path(run_dir / 'history.csv')} has no column {', '.join(sorted(missing))}")
 
 
 def how_it_ended(error: Exception) -> tuple[str, str]:

@@ -13,7 +13,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from scipy import ndimage
 
-from seglib.files import open_image, written_aside
+from seglib.files import atomic_path, open_image
 
 IGNORE = 255
 ROUNDING = 1e-6  # of a fraction: so much beyond 0 or 1 is no mistake
@@ -371,7 +371,7 @@ def write_index_png(
     check_values(mask, len(classes), path)
     image = Image.fromarray(np.asarray(mask).astype(np.uint8))
     image.putpalette((palette() if colours is None else colours).tobytes())
-    with written_aside(path) as aside:
+    with atomic_path(path) as aside:
         image.save(aside, format="PNG")
 
 

@@ -16,7 +16,7 @@ from matplotlib.patches import FancyArrowPatch, Patch, Rectangle
 from matplotlib.ticker import MaxNLocator, NullFormatter, PercentFormatter
 from PIL import Image
 
-from seglib.files import written_aside
+from seglib.files import atomic_path
 from seglib.instances import Instances
 from seglib.masks import IGNORE, palette
 
@@ -26,7 +26,7 @@ History = Sequence[Mapping[str, float]]
 
 def save(figure: Figure | np.ndarray, path: str | Path) -> None:
     """Save a figure, or a picture uint8 (H, W, 3), aside, then rename."""
-    with written_aside(path) as aside:
+    with atomic_path(path) as aside:
         if isinstance(figure, np.ndarray):
             Image.fromarray(figure).save(aside, quality=92)
         else:

@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from seglib import plots
-from seglib.files import as_rgb, read_image, written_aside
+from seglib.files import as_rgb, atomic_path, read_image
 from seglib.instances import Instances
 from seglib.masks import palette, write_index_png
 from seglib.models import INSTANCES, load_model, logits_to_mask
@@ -346,7 +346,7 @@ def _save(
     plots.save(laid_over, overlay_file)
     if not saved.masks:
         lines = [f"{number} {palette()[number].tobytes().hex()} {name}\n" for number, name in enumerate(classes)]
-        with written_aside(out_dir / "classes.txt") as aside:
+        with atomic_path(out_dir / "classes.txt") as aside:
             aside.write_text("".join(["class, its colour as red, green, blue, its name\n", *lines]), encoding="utf-8")
     saved.masks.append(mask_file)
     saved.colours.append(colour_file)

@@ -30,7 +30,7 @@ import torch
 from filelock import FileLock, Timeout
 from torch import nn
 
-from seglib.files import shown, written_aside
+from seglib.files import atomic_path, short_path
 from seglib.models import load_model
 
 Row = dict[str, float]
@@ -133,7 +133,7 @@ def branch(run_dir: str | Path, new_dir: str | Path) -> None:
     if not (run_dir / LAST).is_file():
         raise FileNotFoundError(f"no run to go on from in {run_dir}: train it first")
     state = read_checkpoint(run_dir / LAST) | {"about": about_this_machine()}
-    with written_aside(new_dir / BEST) as aside:
+    with atomic_path(new_dir / BEST) as aside:
         shutil.copyfile(run_dir / BEST, aside)
     save_torch(new_dir / LAST, state)  # last: until then there is nothing to go on from
 
@@ -199,7 +199,7 @@ def open_run(
     if there is not None and (here is None or how_far(there) > how_far(here)):
         state = there
         copy_checkpoints(mirror, run_dir)
-        print(f"The checkpoints of {shown(run_dir)} were restored from {shown(mirror)}.")
+        print(f"The checkpoints of {short_path(run_dir)} were restored from {short_path(mirror)}.")
     kept = {"settings": settings, "about": state["about"] if state else about}
     if read_config(run_dir) != kept:
         write_json(run_dir / CONFIG, kept)
@@ -324,7 +324,7 @@ def copy_checkpoints(source: Path, run_dir: Path) -> None:
     """Copy checkpoints to a run folder. The one to go on from comes last: until then, none is."""
     for name in (BEST, LAST):
         if (source / name).is_file():
-            with written_aside(run_dir / name) as aside:
+            with atomic_path(run_dir / name) as aside:
                 shutil.copyfile(source / name, aside)
 
 
@@ -373,13 +373,13 @@ def is_mirrored(run_dir: Path, mirror: Path) -> bool:
 
 def write_json(path: Path, content: Any) -> None:
     """Write JSON aside, then rename."""
-    with written_aside(path) as aside:
+    with atomic_path(path) as aside:
         aside.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def save_torch(path: Path, content: Any) -> None:
     """torch.save aside, onto the disk itself, then rename; a disk that is full is an OSError that names the file."""
-    with written_aside(path) as aside:
+    with atomic_path(path) as aside:
         try:
             torch.save(content, aside)
         except RuntimeError as error:  # the zip writer's way to say that the disk is full
@@ -390,7 +390,7 @@ def save_torch(path: Path, content: Any) -> None:
 
 def write_history(path: Path, history: list[Row]) -> None:
     """Write a row an epoch; numbers in full, so that reading them back gives the same ones."""
-    with written_aside(path) as aside, aside.open("w", newline="") as file:
+    with atomic_path(path) as aside, aside.open("w", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=list(history[0]))
         writer.writeheader()
         writer.writerows(history)

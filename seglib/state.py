@@ -13,12 +13,12 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from seglib import runs
-from seglib.files import shown
+from seglib.config import TrainConfig, is_finished, make_optimizer, make_schedule, make_warmup
+from seglib.files import short_path
 from seglib.loading import set_generators
 from seglib.losses import weighted_mean
 from seglib.processes import Interrupts, Processes
 from seglib.runs import Row, Run
-from seglib.config import TrainConfig, is_finished, make_optimizer, make_schedule, make_warmup
 
 WHAT_TO_TRY = (
     "look at the files; if they are sound, try a tenth of the learning rate, max_grad_norm=1 or some warmup_steps. "
@@ -212,7 +212,9 @@ class Training:
             print(f"{images} images a step: {' x '.join(many)} x {config.batch_size} images.")
         if self.run.history or self.tally.steps:
             inside = f" and {self.tally.steps} of {steps} steps" if self.tally.steps else ""
-            print(f"Going on after epoch {len(self.run.history)}{inside} of {config.epochs} in {shown(self.run.dir)}.")
+            print(
+                f"Going on after epoch {len(self.run.history)}{inside} of {config.epochs} in {short_path(self.run.dir)}."
+            )
 
 
 def get_states() -> dict[str, Any]:
@@ -254,5 +256,5 @@ def saving_when_stopped(training: Training, interrupts: Interrupts) -> Iterator[
             raise KeyboardInterrupt("stopped before the first step was done: there is nothing to go on from") from None
         done = f"epoch {len(run.history)} and {steps} steps"
         raise KeyboardInterrupt(
-            f"stopped after {done}, which is saved in {shown(run.dir)}: the same call goes on from there"
+            f"stopped after {done}, which is saved in {short_path(run.dir)}: the same call goes on from there"
         ) from None

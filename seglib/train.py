@@ -19,8 +19,16 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from seglib import plots, runs
+from seglib.config import (
+    Loss,
+    TrainConfig,
+    explain_out_of_memory,
+    is_finished,
+    precision,
+    with_class_weights,
+)
 from seglib.datasets.base import class_names, file_names, own_transform
-from seglib.files import shown
+from seglib.files import short_path
 from seglib.loading import (
     Batches,
     CheckedSamples,
@@ -38,14 +46,6 @@ from seglib.metrics import ConfusionMatrix
 from seglib.models import logits_to_mask
 from seglib.processes import Interrupts, Processes
 from seglib.runs import Row, Run
-from seglib.config import (
-    Loss,
-    TrainConfig,
-    is_finished,
-    precision,
-    telling_what_needs_less_memory,
-    with_class_weights,
-)
 from seglib.state import WHAT_TO_TRY, Training, saving_when_stopped
 from seglib.trackers import Trackers
 from seglib.transforms import describe, keeps_size
@@ -123,7 +123,7 @@ def fit(
         interrupts = Interrupts(processes)
         for watch in (  # the last is the first to see an error, the others see what it makes of it
             watching_workers(loader, val_loader),
-            telling_what_needs_less_memory(config, image_size, device),
+            explain_out_of_memory(config, image_size, device),
             trackers,
             lent(accelerator, model),
             interrupts,
@@ -383,7 +383,9 @@ def write_summary(run: Run) -> None:
 
 def tidy_finished(run: Run, config: TrainConfig) -> None:
     """Say that there is nothing to train; do what was left undone by a process that was killed at its very end."""
-    print(f"{shown(run.dir)} is finished ({len(run.history)} epochs): nothing to train. Another run_dir trains anew.")
+    print(
+        f"{short_path(run.dir)} is finished ({len(run.history)} epochs): nothing to train. Another run_dir trains anew."
+    )
     curves, last = run.dir / CURVES[-1], run.dir / runs.LAST
     if not curves.is_file() or curves.stat().st_mtime < last.stat().st_mtime:
         write_summary(run)

@@ -24,12 +24,12 @@ import torch
 from torch.utils.data import Dataset
 
 from seglib import plots, runs
+from seglib.config import precision
 from seglib.datasets.base import class_names, unwrapped
 from seglib.datasets.yolo import YOLO_PARTS, YOLOSegmentationDataset, write_data_yaml
-from seglib.files import link, shown, write_lines
+from seglib.files import link_or_copy, short_path, write_lines
 from seglib.models.yolo import YOLO, YOLOSegmenter, at_work, check_side, fetch_weights, quiet_ultralytics
 from seglib.runs import Row, Run, best_epoch
-from seglib.config import precision
 from seglib.state import WHAT_TO_TRY
 
 METRIC = "val_ap"
@@ -171,7 +171,7 @@ def fit_yolo(train_data: Dataset, val_data: Dataset, config: YOLOConfig, run_dir
             write_summary(run)
             if config.mirror is not None and not runs.is_mirrored(run.dir, config.mirror):  # killed at its very end
                 runs.mirror_run(run.dir, config.mirror)
-            print(f"{shown(run.dir)} is finished ({len(run.history)} epochs): nothing to train.")
+            print(f"{short_path(run.dir)} is finished ({len(run.history)} epochs): nothing to train.")
             return run
         weights = str(fetch_weights(config.model)) if config.weights and state is None else False
         overrides = {**ultralytics_settings(config), **config.others, "model": f"{config.model}.yaml"}
@@ -312,7 +312,7 @@ def borrow(image: Path, target: Path) -> None:
     try:
         target.symlink_to(image.resolve())
     except OSError:  # Windows lets few people
-        link(image, target)
+        link_or_copy(image, target)
 
 
 def restore(run: Run, state: dict[str, Any]) -> str:

@@ -4,12 +4,12 @@ import weakref
 
 import pytest
 import torch
-from tests.helpers.discs import Discs, Unsure, config, train
 from torch import nn
 
-from seglib.losses import BCELoss, CEDiceLoss, CrossEntropyLoss, DiceLoss, weight_of, weighted_mean
 from seglib.config import make_optimizer, make_schedule, make_warmup, what_needs_less_memory
+from seglib.losses import BCELoss, CEDiceLoss, CrossEntropyLoss, DiceLoss, weight_of, weighted_mean
 from seglib.train import measure
+from tests.helpers.discs import Discs, Unsure, config, train
 
 
 def test_settings_that_make_no_sense_are_refused():

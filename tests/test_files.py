@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from seglib.files import as_rgb, image_files, read_image, shown, written_aside
+from seglib.files import as_rgb, atomic_path, image_files, read_image, short_path
 
 
 def test_a_file_appears_when_its_block_ends_well(tmp_path):
-    with written_aside(tmp_path / "new" / "a.txt") as aside:
+    with atomic_path(tmp_path / "new" / "a.txt") as aside:
         aside.write_text("whole")
         assert not (tmp_path / "new" / "a.txt").exists()
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.txt"]
@@ -26,7 +26,7 @@ def test_what_was_there_before_outlives_a_failure(tmp_path, monkeypatch, where):
         monkeypatch.setattr(os, "replace", full)
     with (
         pytest.raises(OSError, match=r"cannot write .*a\.txt: No space left on device"),
-        written_aside(tmp_path / "a.txt") as aside,
+        atomic_path(tmp_path / "a.txt") as aside,
     ):
         aside.write_text("after")
         if where == "block":
@@ -103,5 +103,5 @@ def test_arrays_become_rgb():
 
 def test_a_path_is_shown_the_shorter_way(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert shown(tmp_path / "runs" / "a") == shown("runs/a") == "runs/a"
-    assert shown("/tmp") == "/tmp"
+    assert short_path(tmp_path / "runs" / "a") == short_path("runs/a") == "runs/a"
+    assert short_path("/tmp") == "/tmp"

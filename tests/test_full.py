@@ -4,10 +4,11 @@ import json
 import random
 from pathlib import Path
 
-from tests.helpers import miniature
 import nbformat
 import pytest
 from nbclient import NotebookClient
+
+from tests.helpers import miniature
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 

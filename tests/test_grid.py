@@ -9,12 +9,12 @@ import time
 import numpy as np
 import pytest
 import torch
-from tests.helpers.discs import Discs, check_same_end, net, train
 from matplotlib.text import Text
 
 from seglib import plots, runs
 from seglib.grid import Cell, Grid, cell_name, ended_since, grid, how_it_ended, note, read_grid
 from seglib.processes import apart
+from tests.helpers.discs import Discs, check_same_end, net, train
 
 AXES = {"lr": [1e-2, 1e-3], "batch_size": [2, 4]}
 

@@ -11,13 +11,13 @@ from multiprocessing.context import SpawnProcess
 import numpy as np
 import pytest
 import torch
-from tests.helpers.discs import Discs, Jittery, train
 from torch.utils.data import Subset
 
 from seglib.datasets import COCOSegmentationDataset, MaskFolderDataset
 from seglib.datasets.coco import write_masks
 from seglib.loading import Batches, CheckedSamples, Samples, make_loader, split, stack
 from seglib.transforms import augmentation, resize
+from tests.helpers.discs import Discs, Jittery, train
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create 3 worker processes")  # on two cores

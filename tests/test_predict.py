@@ -8,7 +8,6 @@ import zlib
 import numpy as np
 import pytest
 import torch
-from tests.conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -22,6 +21,7 @@ from seglib.models import UNet, build_model
 from seglib.plots import colour_mask, overlay
 from seglib.predict import How, _all_logits, main, predict, predict_logits, save_predictions, spans, window
 from seglib.train import TrainConfig, fit
+from tests.conftest import ROOT
 
 CLASSES = ["background", "bright"]
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+
 from tests.conftest import ROOT
 
 sys.path.insert(0, str(ROOT / "tools"))

@@ -4,12 +4,12 @@ import sys
 
 import pytest
 import torch
-from tests.helpers.discs import Discs, check_same_end, net, train
 from filelock import FileLock
 
 from seglib import runs
 from seglib.losses import BCELoss
 from seglib.train import duration
+from tests.helpers.discs import Discs, check_same_end, net, train
 
 # ------------------------------------------------------------------------------------------------ more epochs
 

@@ -6,10 +6,10 @@ import types
 from typing import ClassVar
 
 import pytest
-from tests.helpers.discs import train
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from seglib import trackers
+from tests.helpers.discs import train
 
 
 def test_weights_and_biases_is_used_only_when_asked_for_and_told_how_to_go_on(tmp_path, monkeypatch, server):

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState
-from tests.helpers.discs import Discs, net, train
 from PIL import Image
 from torch import nn
 from torch.utils.data import Subset
@@ -21,6 +20,7 @@ from seglib.models import load_model
 from seglib.predict import predict
 from seglib.train import measure, precision
 from seglib.transforms import augmentation
+from tests.helpers.discs import Discs, net, train
 
 # ------------------------------------------------------------------------------------------------ it learns
 

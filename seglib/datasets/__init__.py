@@ -1,8 +1,8 @@
 """Data sets: a reader for each format, a card for each set, and the rendered sample that stands in for it."""
 
-from seglib.datasets.download import prepare
-from seglib.datasets.coco import COCOSegmentationDataset
 from seglib.datasets.base import all_instances, hold_out
+from seglib.datasets.coco import COCOSegmentationDataset
+from seglib.datasets.download import prepare
 from seglib.datasets.download.fetch import DownloadError
 from seglib.datasets.folder import MaskFolderDataset
 from seglib.datasets.sample import render

@@ -4,6 +4,7 @@ import hashlib
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -15,6 +16,17 @@ from seglib.masks import check_values
 from seglib.transforms import Transform
 
 SHOWN = 10  # an error lists this many problems and counts the rest
+
+
+class SegmentationData(Protocol):
+    """What training and measuring take: any map-style dataset with a length, a torch `Subset` of one included.
+
+    A sample is (image uint8 (3, H, W), mask uint8 (H, W)) or (image, mask, file name).
+    """
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Any: ...
 
 
 @dataclass(frozen=True)

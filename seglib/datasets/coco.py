@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from seglib.datasets.base import Problem, as_sample, check_choice, settle
-from seglib.files import read_image, written_aside
+from seglib.files import atomic_path, read_image
 from seglib.instances import Instances
 from seglib.masks import IGNORE, check_classes, check_polygon, polygons_to_mask, rle_to_mask, write_index_png
 from seglib.transforms import Transform
@@ -299,7 +299,7 @@ def write_masks(data: COCOSegmentationDataset, folder: str | Path) -> Written:
     actions = Counter(problem.action for problem in data.problems)
     report = Written(len(targets), actions["skipped"], actions["repaired"], empty)
     files = [target.relative_to(folder).as_posix() for target in targets]
-    with written_aside(stamp) as aside:
+    with atomic_path(stamp) as aside:
         aside.write_text(json.dumps({"made_from": made_from, "report": asdict(report), "files": files}, indent=1))
     return report
 

@@ -20,9 +20,9 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from seglib.datasets.coco import COCOSegmentationDataset, annotation_bitmap
 from seglib.datasets.base import Problem, as_sample, check_choice, settle
-from seglib.files import IMAGE_SUFFIXES, image_size, link, read_image, write_lines, written_aside
+from seglib.datasets.coco import COCOSegmentationDataset, annotation_bitmap
+from seglib.files import IMAGE_SUFFIXES, atomic_path, image_size, link_or_copy, read_image, write_lines
 from seglib.instances import Instances
 from seglib.masks import (
     Polygon,
@@ -451,9 +451,9 @@ def place_image(source: Path, target: Path, size: tuple[int, int], report: Conve
     target.parent.mkdir(parents=True, exist_ok=True)
     target.unlink(missing_ok=True)
     if upright:
-        link(source, target)
+        link_or_copy(source, target)
         return
-    with written_aside(target) as aside:
+    with atomic_path(target) as aside:
         Image.fromarray(read_image(source, size)).save(aside, quality=95)
     report.turned += 1
 

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from tests.conftest import REAL
 from PIL import Image
 
 from seglib.datasets import MaskFolderDataset
+from tests.conftest import REAL
 
 
 @pytest.fixture

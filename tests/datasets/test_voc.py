@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from tests.conftest import REAL
 from PIL import Image
 from torchmetrics import JaccardIndex
 from torchvision.datasets import VOCSegmentation
@@ -18,6 +17,7 @@ from seglib.masks import voc_palette
 from seglib.models import UNet
 from seglib.predict import save_predictions
 from seglib.train import measure
+from tests.conftest import REAL
 
 DRAWN = {"car", "cat", "diningtable", "dog", "person", "pottedplant", "sofa"}
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from tests.conftest import REAL
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -29,6 +28,7 @@ from seglib.datasets.yolo import (
 )
 from seglib.masks import join_polygons, mask_to_outlines, mask_to_rle
 from seglib.transforms import resize
+from tests.conftest import REAL
 
 SQUARE = "0 0.1 0.25 0.5 0.25 0.5 0.75 0.1 0.75"  # of 8x10 pixels: x 1 to 4, y 2 to 5
 TRIANGLE = "1 0.5 0 1 0 1 1"

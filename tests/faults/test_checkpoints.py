@@ -5,10 +5,10 @@ import shutil
 
 import pytest
 import torch
-from tests.helpers.discs import check_same_end
-from tests.helpers.victims import fault, train
 
 from seglib import runs
+from tests.helpers.discs import check_same_end
+from tests.helpers.victims import fault, train
 
 DAMAGES = {
     "empty": lambda path: path.write_bytes(b""),

@@ -7,10 +7,10 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from tests.helpers.discs import check_same_end
-from tests.helpers.victims import fail, fault, finish
 
 from seglib import runs
+from tests.helpers.discs import check_same_end
+from tests.helpers.victims import fail, fault, finish
 
 SETTINGS = {"epochs": 2, "count": 6, "checkpoint_minutes": None}
 

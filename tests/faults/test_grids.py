@@ -8,12 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.conftest import ROOT
-from tests.helpers.discs import check_same_end
-from tests.helpers.victims import fault, finish, start
 
 from seglib import runs
 from seglib.grid import cell_name, check_axes, read_grid
+from tests.conftest import ROOT
+from tests.helpers.discs import check_same_end
+from tests.helpers.victims import fault, finish, start
 
 AXES = {"lr": [1e-2, 1e-3], "batch_size": [0, 3]}  # a batch size of 0 is refused: two of the four cells fail
 ENDS = ["failed", "finished"] * 2

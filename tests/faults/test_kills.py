@@ -3,10 +3,10 @@
 import random
 
 import pytest
-from tests.helpers.discs import check_same_end
-from tests.helpers.victims import die_at, fault, finish, start, wait_for
 
 from seglib import runs
+from tests.helpers.discs import check_same_end
+from tests.helpers.victims import die_at, fault, finish, start, wait_for
 
 CASES = [  # every optimizer with every scheduler, and each of them both without workers and with some
     {"optimizer": optimizer, "scheduler": scheduler, "workers": 2 * ((row + column) % 2)}

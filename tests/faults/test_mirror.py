@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.helpers.discs import check_same_end
-from tests.helpers.victims import die_at, fail, fault, finish, start, train
 
 from seglib import runs, state
-from seglib.files import shown
+from seglib.files import short_path
+from tests.helpers.discs import check_same_end
+from tests.helpers.victims import die_at, fail, fault, finish, start, train
 
 SETTINGS = {"epochs": 3, "count": 6}
 
@@ -61,7 +61,7 @@ def test_the_folder_is_gone_and_comes_back_from_the_mirror(tmp_path, drive, whol
         shutil.rmtree(tmp_path / "run")
         train(tmp_path / "run", **SETTINGS, mirror=drive / "run")
         printed = capsys.readouterr().out
-        assert f"restored from {shown(drive / 'run')}" in printed and "Going on after epoch 2 of 3" in printed
+        assert f"restored from {short_path(drive / 'run')}" in printed and "Going on after epoch 2 of 3" in printed
         check_same_end(tmp_path / "run", whole)
         check_mirrors(drive / "run", tmp_path / "run")
     with fault("run folder gone"):

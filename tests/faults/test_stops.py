@@ -6,12 +6,12 @@ import signal
 
 import pytest
 import torch
-from tests.helpers.discs import Discs, check_same_end
-from tests.helpers.victims import Net, fault, finish, log_of, start, train, wait_for
 
 from seglib import runs
 from seglib.losses import BCELoss
 from seglib.train import TrainConfig, fit
+from tests.helpers.discs import Discs, check_same_end
+from tests.helpers.victims import Net, fault, finish, log_of, start, train, wait_for
 
 SETTINGS = {"epochs": 6, "checkpoint_minutes": None, "scheduler": "cosine"}  # saved by nothing but epochs and stops
 

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.helpers.discs import check_same_end
-from tests.helpers.together import SIZES, Discs, Plain, free_port, join
-from tests.helpers.victims import fault, fork, log_of, wait_for
 
 from seglib import runs
 from seglib.losses import BCELoss
 from seglib.train import measure
+from tests.helpers.discs import check_same_end
+from tests.helpers.together import SIZES, Discs, Plain, free_port, join
+from tests.helpers.victims import fault, fork, log_of, wait_for
 
 SCRIPT = Path(__file__).with_name("together.py")
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]

@@ -17,13 +17,13 @@ os.environ["CUDA_VISIBLE_DEVICES"] = ""
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
-from tests.helpers.discs import Discs, Sketches, Unsure
 from torch import nn
 
 from seglib import train as train_module
 from seglib.losses import BCELoss, CrossEntropyLoss
 from seglib.processes import Processes
 from seglib.train import TrainConfig, fit, make_accelerator, measure
+from tests.helpers.discs import Discs, Sketches, Unsure
 
 SIZES = [(32, 32), (20, 40), (32, 32), (17, 33), (20, 40), (32, 32), (24, 24)]  # of the images to measure
 

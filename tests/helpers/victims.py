@@ -23,7 +23,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.helpers.discs import Discs, Jittery, Sketches
 from torch import nn
 
 from seglib import train as train_module
@@ -32,6 +31,7 @@ from seglib.losses import BCEDiceLoss
 from seglib.runs import Run
 from seglib.train import TrainConfig, fit
 from seglib.transforms import augmentation
+from tests.helpers.discs import Discs, Jittery, Sketches
 
 TRIED, SURVIVED = Counter(), Counter()  # faults, by kind; printed at the end of the tests
 SERVER = multiprocessing.get_context("forkserver")

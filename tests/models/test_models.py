@@ -5,7 +5,6 @@ import pickle
 import pytest
 import segmentation_models_pytorch as smp
 import torch
-from tests.helpers.discs import Discs, train
 from torch import nn
 from torch.utils.data import TensorDataset
 
@@ -14,6 +13,7 @@ from seglib.models import INSTANCES, MODELS, SegNet, UNet, build_model, load_mod
 from seglib.models.common import pad_to_stride
 from seglib.models.smp import BatchNorm, FromSMP
 from seglib.train import TrainConfig, fit
+from tests.helpers.discs import Discs, train
 
 # Every model of the zoo, with the smallest encoder it can have, for what does not depend on the encoder.
 SMALL = {name: {"encoder": "resnet18"} for name in MODELS} | {

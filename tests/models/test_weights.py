@@ -17,11 +17,11 @@ import timm
 import torch
 from huggingface_hub import constants
 from safetensors.torch import save, save_file
-from tests.helpers.server import cut, headed, other, status
 from torchvision.models import VGG16_BN_Weights, vgg
 
 from seglib.models import build_model, load_model
 from seglib.models.smp import weight_files
+from tests.helpers.server import cut, headed, other, status
 
 CONFIG = {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4], "input_space": "RGB", "input_range": [0, 1]}
 

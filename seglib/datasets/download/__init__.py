@@ -46,7 +46,7 @@ from seglib.datasets.download.fetch import (
 from seglib.datasets.download.fields import same_field
 from seglib.datasets.download.unpack import BLOCK, ArchiveError, unpack
 from seglib.datasets.yolo import YOLO_PARTS, write_data_yaml
-from seglib.files import link, open_image, read_image, write_lines
+from seglib.files import link_or_copy, open_image, read_image, write_lines
 from seglib.masks import mask_to_polygons, polygons_to_yolo, read_index_png, rle_to_mask, voc_palette, write_index_png
 
 T = TypeVar("T")
@@ -258,7 +258,9 @@ def _select_coco(chosen: Card, choice: dict, staging: Path) -> None:
     for part, content in contents.items():
         (staging / "images" / part).mkdir(parents=True)
         for entry in content["images"]:
-            link(downloads(chosen) / f"{part}2017" / entry["file_name"], staging / "images" / part / entry["file_name"])
+            link_or_copy(
+                downloads(chosen) / f"{part}2017" / entry["file_name"], staging / "images" / part / entry["file_name"]
+            )
         write_lines(staging / "annotations" / f"instances_{part}.json", [json.dumps(content)])
 
 
@@ -399,7 +401,7 @@ def build_sbd(archives: Sequence[Path], staging: Path, voc: Path) -> None:
     shutil.rmtree(staging / "cls")
     for name in known:
         for path in (f"JPEGImages/{name}.jpg", f"SegmentationClass/{name}.png"):
-            link(voc / path, staging / path)
+            link_or_copy(voc / path, staging / path)
     for part, names in (("train", train), ("val", val), ("trainaug", trainaug)):
         write_lines(staging / f"ImageSets/Segmentation/{part}.txt", names)
 

@@ -9,9 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from seglib.datasets.sample.objects import pick
-from seglib.datasets.sample.objects.outlines import Outline
-from seglib.datasets.sample.objects.roofs import Plan, box, courtyard, jittered, placed, roofed, tank, toned, winged
 from seglib.datasets.sample.land import (
     ASPHALT,
     CROPS,
@@ -26,6 +23,9 @@ from seglib.datasets.sample.land import (
     plant,
     stripes,
 )
+from seglib.datasets.sample.objects import pick
+from seglib.datasets.sample.objects.outlines import Outline
+from seglib.datasets.sample.objects.roofs import Plan, box, courtyard, jittered, placed, roofed, tank, toned, winged
 
 
 @dataclass(frozen=True)

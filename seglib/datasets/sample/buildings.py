@@ -17,10 +17,10 @@ import numpy as np
 from seglib import masks
 from seglib.datasets.sample import blocks
 from seglib.datasets.sample.blocks import Block, park_car, put, scatter_trees
+from seglib.datasets.sample.land import ASPHALT, LAWNS, PAINT, PAVING, SOIL, Bridge, Land, make_land, paint_land
 from seglib.datasets.sample.objects import pick
 from seglib.datasets.sample.objects.outlines import Outline
 from seglib.datasets.sample.objects.roofs import Building, Patch, box, courtyard, following, jittered, toned, winged
-from seglib.datasets.sample.land import ASPHALT, LAWNS, PAINT, PAVING, SOIL, Bridge, Land, make_land, paint_land
 from seglib.datasets.yolo import YOLO_PARTS, write_data_yaml
 from seglib.files import write_jpeg, write_lines
 

@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 
 from seglib import masks
+from seglib.datasets.download.catalog import data_home
 from seglib.datasets.sample import objects as figures
 from seglib.datasets.sample.buildings import write_buildings
 from seglib.datasets.sample.casting import (
@@ -31,7 +32,6 @@ from seglib.datasets.sample.casting import (
     part_of,
     people,
 )
-from seglib.datasets.download.catalog import data_home
 from seglib.datasets.sample.objects import Figure, pick, surroundings
 from seglib.datasets.sample.scene import BALL, BOOK, CAT, DOG, PERSON, PLANT, Stage, Thing, paint_stage
 from seglib.datasets.sample.voc import write_voc

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.conftest import REAL, ROOT
 from PIL import Image
 
 from seglib.datasets import __main__ as command_line
 from seglib.datasets.download.catalog import CAMVID_VIDEOS, CARDS, COCO_CLASSES, VOC_CLASSES, card, check_layout
 from seglib.masks import voc_palette
+from tests.conftest import REAL, ROOT
 
 EVERY = pytest.mark.parametrize("name", CARDS)
 

@@ -16,6 +16,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+
+from seglib.datasets import download
+from seglib.datasets.download.fetch import DownloadError, Remote
 from tests.helpers.server import (
     chunked,
     compressed,
@@ -44,9 +47,6 @@ from tests.helpers.server import (
     weak_etag,
     without,
 )
-
-from seglib.datasets import download
-from seglib.datasets.download.fetch import DownloadError, Remote
 
 CONTENT = random.Random(0).randbytes(3000)
 OTHER = random.Random(1).randbytes(3000)  # another version of the same file

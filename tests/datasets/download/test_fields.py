@@ -4,10 +4,10 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from tests.conftest import REAL
 from PIL import Image
 
 from seglib.datasets.download.fields import same_field
+from tests.conftest import REAL
 
 SIDE = 192  # pixels of a piece: a border half as long crosses so few nuclei that some agree by chance
 

@@ -15,12 +15,9 @@ import threading
 import time
 from pathlib import Path
 
-from tests.helpers import miniature
 import numpy as np
 import pytest
-from tests.conftest import ROOT
 from PIL import Image
-from tests.helpers.server import PERFORMED, Server, cut, drip, flipped, page, status
 from tqdm import tqdm
 
 from seglib import masks
@@ -36,6 +33,9 @@ from seglib.datasets import (
 )
 from seglib.datasets.base import file_names
 from seglib.datasets.download.fetch import DownloadError
+from tests.conftest import ROOT
+from tests.helpers import miniature
+from tests.helpers.server import PERFORMED, Server, cut, drip, flipped, page, status
 
 NAMES = list(catalog.CARDS)
 

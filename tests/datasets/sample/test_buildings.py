@@ -17,8 +17,8 @@ from PIL import Image, ImageOps
 from seglib import masks
 from seglib.datasets import aerial_scenes, scenes
 from seglib.datasets.download.catalog import card
-from seglib.datasets.sample.objects.roofs import Patch
 from seglib.datasets.sample.land import ZOOM, paint_land, paint_roofs
+from seglib.datasets.sample.objects.roofs import Patch
 
 PARTS = ("train", "valid", "test")
 SIZE = 128
