@@ -25,7 +25,7 @@ from seglib.instances import Instances
 from seglib.masks import palette, write_index_png
 from seglib.models import INSTANCES, load_model, logits_to_mask
 from seglib.models.yolo import YOLOSegmenter
-from seglib.train import progress
+from seglib.progress import progress_bar
 from seglib.transforms import resize
 
 FLIPS = {"": [()], "h": [(), (3,)], "v": [(), (2,)], "hv": [(), (3,), (2,), (2, 3)]}  # axes of (B, C, H, W) to mirror
@@ -181,7 +181,7 @@ def _tiled(model: nn.Module, picture: np.ndarray, how: How) -> Tensor:
     boxes = [(row, column) for row in rows for column in columns]
     total: Tensor | None = None
     # batch by batch, for all logits of all tiles at once could be too many
-    for start in progress(range(0, len(boxes), how.batch_size), "tiles"):
+    for start in progress_bar(range(0, len(boxes), how.batch_size), "tiles"):
         some = boxes[start : start + how.batch_size]
         logits = _in_batches(model, [picture[slice(*row), slice(*column)] for row, column in some], how)
         for (row, column), of_tile in zip(some, logits, strict=True):
@@ -264,7 +264,7 @@ def save_predictions(
     saved = Saved()
     names = _names(_files(photographs), Path(out_dir), saved)
     paths = list(names)
-    for start in progress(range(0, len(paths), how.batch_size), "predicting"):
+    for start in progress_bar(range(0, len(paths), how.batch_size), "predicting"):
         images = {}
         for path in paths[start : start + how.batch_size]:
             try:

@@ -3,8 +3,7 @@
 import hashlib
 import json
 import os
-import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from itertools import zip_longest
@@ -16,7 +15,6 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
 
 from seglib import plots, runs
 from seglib.config import (
@@ -45,6 +43,7 @@ from seglib.masks import write_index_png
 from seglib.metrics import ConfusionMatrix
 from seglib.models import logits_to_mask
 from seglib.processes import Interrupts, Processes
+from seglib.progress import progress_bar
 from seglib.runs import Row, Run
 from seglib.state import WHAT_TO_TRY, Training, saving_when_stopped
 from seglib.trackers import Trackers
@@ -138,7 +137,7 @@ def fit(
             batches.epoch, batches.first = epoch, tally.steps
             training.begin_epoch(epoch)
             model.train()
-            for step in progress(loader, f"epoch {epoch}/{config.epochs}", tally.steps):
+            for step in progress_bar(loader, f"epoch {epoch}/{config.epochs}", done=tally.steps):
                 with interrupts.held():
                     total, stop, due = training.agree(weight_of(loss, step[1]), interrupts.asked)
                     optimizer.zero_grad()
@@ -391,17 +390,6 @@ def tidy_finished(run: Run, config: TrainConfig) -> None:
         write_summary(run)
     if config.mirror is not None and not runs.is_mirrored(run.dir, config.mirror):
         runs.mirror_run(run.dir, config.mirror)
-
-
-def progress(steps: Iterable, title: str, done: int = 0) -> Any:
-    """A plain text bar that is gone when the steps are done; none in a log file, nor in any process but the first.
-
-    Args:
-        done: how many were done before these.
-    """
-    watched = (sys.stdout.isatty() or "ipykernel" in sys.modules) and os.environ.get("RANK", "0") == "0"
-    shown = {"leave": False, "file": sys.stdout, "ncols": 80, "mininterval": 0.5, "disable": not watched}
-    return tqdm(steps, desc=title, initial=done, total=len(steps), **shown)
 
 
 def epoch_line(run: Run, epochs: int) -> str:

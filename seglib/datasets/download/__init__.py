@@ -10,10 +10,9 @@ import json
 import os
 import shutil
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import TypeVar
 
 import numpy as np
 from PIL import Image
@@ -41,15 +40,14 @@ from seglib.datasets.download.fetch import (
     download_all,
     in_bytes,
     only_one,
-    progress,
 )
 from seglib.datasets.download.fields import same_field
 from seglib.datasets.download.unpack import BLOCK, ArchiveError, unpack
 from seglib.datasets.yolo import YOLO_PARTS, write_data_yaml
 from seglib.files import link_or_copy, open_image, read_image, write_lines
 from seglib.masks import mask_to_polygons, polygons_to_yolo, read_index_png, rle_to_mask, voc_palette, write_index_png
+from seglib.progress import progress_bar
 
-T = TypeVar("T")
 Build = Callable[[Sequence[Path], Path], None]  # archives, the empty folder to fill
 
 
@@ -170,14 +168,6 @@ def expect(found: int, wanted: int, what: str, archive: Path | None = None) -> N
     """Raise ArchiveError unless an archive held as many things as its publisher says."""
     if found != wanted:
         raise ArchiveError(f"{found:,} {what} in place of {wanted:,}", archive)
-
-
-def steps(things: Sequence[T], title: str) -> Iterator[T]:
-    """The things one after the other, with a progress bar."""
-    with progress(title, len(things), " files") as bar:
-        for thing in things:
-            yield thing
-            bar.update()
 
 
 # ----------------------------------------------------------------------------------------------------------------- COCO
@@ -392,7 +382,7 @@ def build_sbd(archives: Sequence[Path], staging: Path, voc: Path) -> None:
     unpack(archives[0], staging, place, 4 * GB)
     expect(len(theirs), card("voc2012_sbd").counts["SBD"], "images")
     (staging / "SegmentationClass").mkdir()
-    for path in steps(sorted((staging / "cls").iterdir()), "masks"):
+    for path in progress_bar(sorted((staging / "cls").iterdir()), "masks"):
         mask = loadmat(path)["GTcls"][0]["Segmentation"][0]
         target = staging / "SegmentationClass" / f"{path.stem}.png"
         write_index_png(target, mask, card("voc2012").classes, voc_palette())
@@ -484,7 +474,7 @@ def build_camvid(archives: Sequence[Path], staging: Path) -> None:
     for part, wanted in chosen.counts.items():
         names = sorted(path.stem for path in (staging / part).glob("*.png"))
         expect(len(names), wanted, f"frames in {part}")
-        for name in steps(names, part):
+        for name in progress_bar(names, part):
             _check_camvid(staging / part / f"{name}.png", staging / f"{part}annot" / f"{name}.png", len(chosen.classes))
         frames += [f"{part}/{name}" for name in names]
     for part, videos in CAMVID_VIDEOS.items():
@@ -511,7 +501,7 @@ def build_nuclei(archives: Sequence[Path], staging: Path) -> None:
     names = sorted(path.name for path in raw.iterdir())
     expect(len(names), card("dsb2018").counts["images"], "images")
     images = []
-    for name in steps(names, "images"):
+    for name in progress_bar(names, "images"):
         try:
             images.append(read_image(raw / name / "images" / f"{name}.png"))
             labels = merge_masks(sorted((raw / name / "masks").iterdir()), images[-1].shape[:2])

@@ -14,7 +14,6 @@ import os
 import random
 import re
 import shutil
-import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -26,7 +25,8 @@ from typing import NoReturn
 import requests
 import urllib3
 from filelock import FileLock, Timeout
-from tqdm import tqdm
+
+from seglib.progress import progress_bar
 
 TIMEOUT = (15, 30)  # seconds: to connect, and without a byte
 TRIES = 5  # attempts in a row, at one address, that brought nothing worth mentioning
@@ -110,7 +110,7 @@ def download_all(remotes: Sequence[Remote], folder: str | Path, title: str) -> N
         with (
             _shared_session() as session,
             ThreadPoolExecutor(WORKERS) as pool,
-            progress(title, len(remotes), " files") as bar,
+            progress_bar(None, title, total=len(remotes), unit=" files") as bar,
         ):
             tasks = [pool.submit(_download, session, remote, folder / remote.name, stop, True) for remote in remotes]
             try:
@@ -172,15 +172,6 @@ def only_one(path: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-def progress(title: str, total: int | None, unit: str = "B", done: int = 0, quiet: bool = False) -> tqdm:
-    """A plain progress bar, of bytes or of things; in a log file a line every half minute."""
-    watched = sys.stdout.isatty() or "ipykernel" in sys.modules
-    return tqdm(
-        desc=title, total=total, initial=done, unit=unit, unit_scale=unit == "B", disable=quiet,
-        file=sys.stdout, ncols=90, mininterval=0.5 if watched else 30,
-    )  # fmt: skip
 
 
 def in_bytes(size: float) -> str:
@@ -312,7 +303,7 @@ def _receive(
             _refuse_page(piece)
         with (
             part.open("r+b" if start else "wb") as file,
-            progress(Path(remote.name).name, total, done=start, quiet=quiet) as bar,
+            progress_bar(None, Path(remote.name).name, total=total, done=start, unit="B", quiet=quiet) as bar,
         ):
             file.seek(start)
             file.truncate()

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from seglib.datasets.download.fetch import progress
+from seglib.progress import progress_bar
 
 BLOCK = 4096  # bytes that even an empty file takes: a million of those is a bomb, too
 
@@ -66,7 +66,7 @@ def unpack(archive: Path, folder: Path, place: Callable[[str], str | None], limi
     """
     taken: set[PurePosixPath] = set()
     folders: set[PurePosixPath] = set()
-    with _reading(archive), progress(f"unpacking {archive.name}", None, " files") as bar:
+    with _reading(archive), progress_bar(None, f"unpacking {archive.name}", unit=" files") as bar:
         for member in members(archive):
             check_path(member.name)
             if member.link is not None:
