@@ -8,19 +8,15 @@ the `backdrops`; here is what COCO's annotators would say of a picture, and how 
 """
 
 import json
-import os
-import shutil
-import tempfile
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from seglib import masks
-from seglib.datasets.download.catalog import data_home
 from seglib.datasets.sample import objects as figures
-from seglib.datasets.sample.buildings import write_buildings
-from seglib.datasets.sample.casting import (
+from seglib.datasets.sample.common import LICENSES, PERIOD, VERSION
+from seglib.datasets.sample.composition import (
     Special,
     add_person,
     add_small,
@@ -34,10 +30,7 @@ from seglib.datasets.sample.casting import (
 )
 from seglib.datasets.sample.objects import Figure, pick, surroundings
 from seglib.datasets.sample.scene import BALL, BOOK, CAT, DOG, PERSON, PLANT, Stage, Thing, paint_stage
-from seglib.datasets.sample.voc import write_voc
 from seglib.files import write_jpeg
-
-VERSION = 2  # part of the folder's name: raise it whenever the pictures change, so that nobody keeps the old ones
 
 CATEGORIES = (
     (PERSON, "person", "person"), (CAT, "cat", "animal"), (DOG, "dog", "animal"), (BALL, "sports ball", "sports"),
@@ -138,7 +131,6 @@ def plants_and_people(stage: Stage) -> None:
     people(stage)
 
 
-PERIOD = 80
 SPECIALS: dict[int, Special] = {  # by image index, counted modulo PERIOD; every fifth (2, 7, 12, 17 ...) is val
     0: Special(people, aspect=0.75),
     1: Special(crowd_scene, indoor=False, camera=1.5, aspect=0.667),
@@ -243,47 +235,7 @@ def _plain_rle(mask: np.ndarray) -> dict:
 # ---------------------------------------------------------------------------------------------------------------- files
 
 
-def render(name: str, images: int, size: int, seed: int = 0, root: Path | None = None) -> Path:
-    """Render the bundled sample of a data set in its real on-disk format, unless it is there already.
-
-    Args:
-        name: which data set; "coco" is images/train, images/val and annotations/instances_{train,val}.json; "voc2012"
-            is JPEGImages, SegmentationClass, SegmentationObject and ImageSets/Segmentation/{train,val,trainval}.txt;
-            "buildings_yolo" is {train,valid,test}/images, /labels and /_annotations.coco.json, and data.yaml.
-        images: how many pictures, at least 2; a fifth of them is val. Of "buildings_yolo" three fifths train, a fifth
-            validates, a fifth tests; of two pictures none tests.
-        size: the longer side of a picture in pixels, at least 64. Those of "buildings_yolo" are square.
-        seed: other seeds give other pictures; a picture depends on seed and index alone.
-        root: the folder that the sample's own folder is put in; None: `catalog.data_home()`.
-
-    Returns:
-        The folder. It appears when it is complete, also where two processes render it at the same time.
-
-    Raises:
-        ValueError: a data set that has no sample, or numbers too small.
-    """
-    if name not in WRITERS:
-        raise ValueError(f"no bundled sample of {name!r}: there is one of {', '.join(sorted(WRITERS))}")
-    if images < 2 or size < 64:
-        raise ValueError(f"a sample needs at least 2 images of 64 pixels, not {images} of {size}")
-    folder = Path(root or data_home()) / f"sample_{name}_{images}x{size}_seed{seed}_v{VERSION}"
-    if folder.is_dir():
-        return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        WRITERS[name](aside, images, size, seed)
-        aside.chmod(0o755)
-        os.rename(aside, folder)
-    except OSError:
-        if not folder.is_dir():  # else somebody else was faster, and theirs is the same
-            raise
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-    return folder
-
-
-def _write_coco(folder: Path, images: int, size: int, seed: int) -> None:
+def write_coco(folder: Path, images: int, size: int, seed: int) -> None:
     files: dict[str, dict] = {part: _empty_coco(part) for part in ("train", "val")}
     for part in files:
         (folder / "images" / part).mkdir(parents=True)
@@ -314,11 +266,8 @@ def _write_coco(folder: Path, images: int, size: int, seed: int) -> None:
 def _empty_coco(part: str) -> dict:
     return {
         "info": {"description": f"Scenes drawn by code in COCO's format, {part}", "version": str(VERSION)},
-        "licenses": [{"id": 1, "name": "CC0 1.0", "url": "https://creativecommons.org/publicdomain/zero/1.0/"}],
+        "licenses": LICENSES,
         "images": [],
         "annotations": [],
         "categories": [{"id": id_, "name": name, "supercategory": group} for id_, name, group in CATEGORIES],
     }
-
-
-WRITERS = {"coco": _write_coco, "voc2012": write_voc, "buildings_yolo": write_buildings}

@@ -13,7 +13,7 @@ from PIL import Image
 
 from seglib.datasets.download.catalog import VOC_CLASSES
 from seglib.datasets.sample import objects as figures
-from seglib.datasets.sample.casting import add_person, add_small, close_up, compose, part_of, people
+from seglib.datasets.sample.composition import add_person, add_small, close_up, compose, part_of, people
 from seglib.datasets.sample.objects import Figure, surroundings
 from seglib.datasets.sample.scene import CAT, DOG, PERSON, PLANT, Stage, Thing, paint_stage
 from seglib.masks import IGNORE, voc_palette, write_index_png

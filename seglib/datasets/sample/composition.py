@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from seglib.datasets.sample import objects as figures
-from seglib.datasets.sample.backdrops import indoors, outdoors
+from seglib.datasets.sample.backgrounds import indoors, outdoors
 from seglib.datasets.sample.objects import Figure, pick, surroundings
 from seglib.datasets.sample.scene import BALL, BOOK, CAT, DOG, PERSON, PLANT, Stage, Thing, make_stage
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from seglib.datasets.sample.land import (
+from seglib.datasets.sample.aerial_ground import (
     ASPHALT,
     CROPS,
     LAWNS,
