@@ -149,6 +149,19 @@ def precision() -> str:
     return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that the memory of the GPU or of the machine is used up.
+
+    CUDA raises `torch.OutOfMemoryError`. cuDNN, Apple's GPUs and the CPU allocator raise a plain RuntimeError, and the
+    operating system an OSError, which only their texts tell from other errors.
+    """
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    text = str(error).lower()
+    phrases = ("out of memory", "allocate memory", "alloc_failed")
+    return isinstance(error, RuntimeError | OSError) and any(phrase in text for phrase in phrases)
+
+
 @contextmanager
 def explain_out_of_memory(config: TrainConfig, image_size: tuple[int, int], device: torch.device) -> Iterator[None]:
     """Where the memory of the GPU runs out, say what filled it and which settings need less."""
