@@ -152,8 +152,8 @@ def precision() -> str:
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that the memory of the GPU or of the machine is used up.
 
-    CUDA raises `torch.OutOfMemoryError`. cuDNN, Apple's GPUs and the CPU allocator raise a plain RuntimeError, and the
-    operating system an OSError, which only their texts tell from other errors.
+    CUDA raises `torch.OutOfMemoryError`. cuDNN, Apple's GPUs and the CPU allocator raise a plain RuntimeError and the
+    operating system an OSError: these are recognized by their text.
     """
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
