@@ -1,68 +1,148 @@
-"""Files: written aside and renamed, so that nobody meets half of one; photographs read as a viewer shows them."""
+"""Files: images read as a viewer shows them, files that are written completely or not at all, and file locks."""
 
+import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from filelock import FileLock, Timeout
 from PIL import Image, ImageOps
 
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "as_rgb",
+    "atomic_path",
+    "check_choice",
+    "image_files",
+    "image_size",
+    "link_or_copy",
+    "locked",
+    "open_image",
+    "read_image",
+    "short_path",
+    "write_jpeg",
+    "write_json",
+    "write_lines",
+]
+
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
-EXIF_ORIENTATION = 0x0112
-# How a raster is turned before it is stored, so that a viewer that obeys the EXIF orientation shows it upright.
-STORED_AS = {6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}
+_ORIENTATION = 0x0112  # the EXIF tag
+# How an upright raster is turned before it is stored with an EXIF orientation.
+_STORED_AS = {6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}
+
+
+# ------------------------------------------------------------------------------------------------ writing
 
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; what was written there becomes `path` when the block ends well.
+    """Yield a temporary path beside `path`, which is renamed to `path` when the block ends without an error.
+
+    Folders that are missing are created.
 
     Raises:
-        OSError: the disk is full or may not be written to; names `path`, which is left as it was.
+        OSError: the disk is full or read-only. The message names `path`; a file of that name is left as it was.
     """
     path = Path(path)
-    aside = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        yield aside
-        os.replace(aside, path)
+        yield temporary
+        os.replace(temporary, path)
     except OSError as error:
-        reason = error.strerror or str(error)
         raise OSError(
-            f"cannot write {path}: {reason}. What was there before is untouched; free some space or choose a folder "
-            "that may be written to."
+            f"cannot write {path}: {error.strerror or error}. What was there before is untouched; free some space or "
+            "choose a folder that may be written to."
         ) from error
     finally:
-        with suppress(OSError):  # a read-only disk: there is nothing to tidy, and the error above says more
-            aside.unlink(missing_ok=True)
+        with suppress(OSError):  # on a read-only disk there is nothing to remove
+            temporary.unlink(missing_ok=True)
 
 
-def short_path(path: str | Path) -> str:
-    """A path as a message shows it: as it is, or from here, whichever is shorter."""
-    with suppress(ValueError):  # Windows: another drive
-        return min(str(path), os.path.relpath(path), key=len)
-    return str(path)
+def write_lines(path: Path, lines: Iterable[str]) -> None:
+    """Write a text file, one line for each string."""
+    with atomic_path(path) as temporary:
+        temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write `content` as a JSON file."""
+    write_lines(path, [json.dumps(content, indent=1)])
+
+
+def write_jpeg(path: str | Path, image: np.ndarray, gray: bool = False, exif: int | None = None) -> None:
+    """Write an image as a JPEG file.
+
+    Args:
+        image: uint8 (H, W, 3) RGB, upright.
+        gray: store one channel.
+        exif: EXIF orientation to store it in, 6 or 8; None: upright.
+    """
+    raster = Image.fromarray(image)
+    tags = Image.Exif()
+    if gray:
+        raster = raster.convert("L")
+    if exif:
+        raster = raster.transpose(_STORED_AS[exif])
+        tags[_ORIENTATION] = exif
+    raster.save(path, quality=90, exif=tags)
 
 
 def link_or_copy(source: Path, target: Path) -> None:
-    """Give a file a second name, which takes no room where the disk can do that."""
+    """Make a hard link to a file, or a copy where the disk has no hard links."""
     try:
-        os.link(os.path.realpath(source), target)  # of a link, the file: a relative one leads nowhere from elsewhere
+        os.link(os.path.realpath(source), target)  # not the symbolic link itself, which may be relative
     except OSError:
         shutil.copyfile(source, target)
 
 
-def write_lines(path: Path, lines: Iterable[str]) -> None:
-    """Write a text file, a line each."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(path) as aside:
-        aside.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+@contextmanager
+def locked(path: str | Path, message: str, timeout: float | None = None) -> Iterator[None]:
+    """Hold a lock file while the block runs, so that other processes keep out.
+
+    Where the file system has no locks, the block runs without one.
+
+    Args:
+        path: the lock file.
+        message: what to tell the user when another process holds the lock.
+        timeout: seconds to wait for that process; None: print `message` and wait as long as it takes.
+
+    Raises:
+        RuntimeError: `message`, when the time is over.
+        OSError: the folder of the lock file cannot be created.
+    """
+    path = Path(path)
+    lock = FileLock(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(
+            f"cannot write {path.parent}: {error.strerror}. Choose a folder that may be written to."
+        ) from error
+    try:
+        lock.acquire(timeout=timeout or 0)
+    except Timeout:
+        if timeout is not None:
+            raise RuntimeError(message) from None
+        print(message, flush=True)
+        lock.acquire()
+    except (OSError, NotImplementedError):  # no locks here, or a read-only disk, which the first write will report
+        pass
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+# ------------------------------------------------------------------------------------------------ reading
 
 
 def image_files(folder: str | Path) -> dict[str, Path]:
-    """The image files of a folder by name, sorted; hidden files and other kinds are left out."""
+    """The image files of a folder by name, sorted; hidden files and files of other kinds are left out."""
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder {folder}: give the folder that holds the images")
@@ -73,100 +153,125 @@ def image_files(folder: str | Path) -> dict[str, Path]:
     }
 
 
-def write_jpeg(path: str | Path, picture: np.ndarray, grey: bool = False, exif: int | None = None) -> None:
-    """Write uint8 (H, W, 3) as a JPEG; exif: the EXIF orientation it is stored in, 6 or 8, None: upright."""
-    image, tags = Image.fromarray(picture), Image.Exif()
-    if grey:
-        image = image.convert("L")
-    if exif:
-        image = image.transpose(STORED_AS[exif])
-        tags[EXIF_ORIENTATION] = exif
-    image.save(path, quality=90, exif=tags)
+@contextmanager
+def _name_file_in_errors(path: str | Path) -> Iterator[None]:
+    """Turn whatever goes wrong while an image is read into an error that names the file."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise FileNotFoundError(f"no image {path}: put the file there, or remove it from the data set") from None
+    except Exception as error:  # a damaged file can make a decoder raise anything
+        raise ValueError(f"{path} cannot be read as an image ({error}): replace or remove the file") from error
 
 
 def open_image(path: str | Path) -> Image.Image:
-    """Open and decode an image file, with an error that names the file where that fails."""
-    try:
-        with Image.open(path) as image:  # closed also where it fails: Windows deletes no open file
-            image.load()
-    except FileNotFoundError:
-        raise FileNotFoundError(f"no image {path}: put the file there, or leave it out of the data set") from None
-    except Exception as error:  # a damaged file can make a decoder raise anything
-        raise ValueError(f"{path} cannot be read as an image ({error}): replace the file or leave it out") from error
+    """Open and decode an image file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file cannot be decoded.
+    """
+    with (
+        _name_file_in_errors(path),
+        Image.open(path) as image,
+    ):  # closed even if decoding fails: Windows deletes no open file
+        image.load()
     return image
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
-    """(height, width) of a photograph as a viewer shows it, without decoding it."""
-    try:
-        with Image.open(path) as image:
-            width, height = image.size
-            if image.format == "TIFF":  # Pillow turns its size, in some versions on opening it, in some when decoding
-                width, height = image.tag_v2[256], image.tag_v2[257]
-            turn = 1
-            with suppress(Exception):  # as in read_image
-                turn = image.getexif().get(EXIF_ORIENTATION, 1)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"no image {path}: put the file there, or leave it out of the data set") from None
-    except Exception as error:  # as in open_image
-        raise ValueError(f"{path} cannot be read as an image ({error}): replace the file or leave it out") from error
-    return (width, height) if turn in (5, 6, 7, 8) else (height, width)
+    """(height, width) of an image as a viewer shows it, without decoding it. Raises as `open_image` does."""
+    orientation = 1
+    with _name_file_in_errors(path), Image.open(path) as image:
+        width, height = image.size
+        if image.format == "TIFF":  # some versions of Pillow turn the size on opening, others on decoding
+            width, height = image.tag_v2[256], image.tag_v2[257]  # type: ignore[attr-defined]  # TiffImageFile has it
+        with suppress(Exception):  # damaged EXIF: viewers do not turn the image either
+            orientation = image.getexif().get(_ORIENTATION, 1)
+    return (width, height) if orientation in (5, 6, 7, 8) else (height, width)
 
 
 def read_image(path: str | Path, size: tuple[int, int] | None = None) -> np.ndarray:
-    """Read a photograph as a viewer shows it.
+    """Read an image as a viewer shows it.
+
+    Gray, palette, CMYK and 16-bit images are converted, and transparency is dropped. White is 65535 in 16 bits: 12-bit
+    values in a 16-bit file come out dark, as in a viewer.
 
     Args:
-        size: (height, width) that the annotations speak of. It decides where a file carries an EXIF rotation: if it
-            is the size of the stored raster and not that of the turned one, the annotations were drawn on the stored
-            raster, and that is what comes back.
-
-    Returns:
-        uint8 (H, W, 3) RGB; grey, palette, CMYK and 16-bit images are converted, transparency is dropped. White is
-        65535 in 16 bits: twelve bits of a microscope in a 16-bit file come out as dark as a viewer shows them.
-
-    Raises:
-        FileNotFoundError, ValueError: the file is missing, broken, or of another size than `size` either way round.
-    """
-    stored = open_image(path)
-    try:
-        shown = ImageOps.exif_transpose(stored)
-    except Exception:  # damaged EXIF, in which viewers find no rotation either
-        shown = stored
-    image = shown
-    if size is not None:
-        if (shown.height, shown.width) != tuple(size):
-            image = stored
-        if (image.height, image.width) != tuple(size):
-            raise ValueError(
-                f"{path} is {shown.height}x{shown.width} (height x width) but its annotations or mask say "
-                f"{size[0]}x{size[1]}: the image was resized, or belongs to others"
-            )
-    if image.mode == "F":
-        raise ValueError(f"{path} holds fractions, whose black and white are not known: save it with 8 or 16 bits")
-    if image.mode in ("I", "I;16", "I;16B", "I;16L"):  # more than 8 bits, which Pillow would cut off at 255
-        values = np.asarray(image)
-        if values.max() > 65535 or values.min() < 0:
-            raise ValueError(f"{path} holds numbers beyond 16 bits: save it with 8 or 16 bits a channel")
-        as_8_bits = image.mode == "I" and values.max() <= 255  # a small picture in a large kind of number
-        return as_rgb(values.astype(np.uint8 if as_8_bits else np.uint16))
-    return np.array(image.convert("RGB"))
-
-
-def as_rgb(picture: np.ndarray) -> np.ndarray:
-    """Make a photograph of any common kind of array.
-
-    Args:
-        picture: uint8 or uint16; (H, W) or (H, W, 1) grey, (H, W, 3) RGB, (H, W, 4) RGBA; transparency is dropped.
+        path: the file.
+        size: (height, width) that the annotations were drawn on. An image with an EXIF rotation is turned only if the
+            result has this size; it stays as stored if the stored raster has it.
 
     Returns:
         uint8 (H, W, 3) RGB.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file cannot be decoded, has no known white, or has another size than `size`.
     """
-    if picture.dtype not in (np.uint8, np.uint16) or picture.ndim not in (2, 3) or picture.size == 0:
-        raise ValueError(f"an image is uint8 (H, W, 3), not {picture.dtype} {picture.shape}")
-    channels = picture.reshape(*picture.shape[:2], -1)
+    stored = open_image(path)
+    try:
+        upright = ImageOps.exif_transpose(stored)
+    except Exception:  # damaged EXIF: viewers do not turn the image either
+        upright = stored
+    if size is None or (upright.height, upright.width) == tuple(size):
+        return _decode(upright, path)
+    if (stored.height, stored.width) == tuple(size):
+        return _decode(stored, path)
+    raise ValueError(
+        f"{path} is {upright.height}x{upright.width} (height x width) but its annotations or mask say "
+        f"{size[0]}x{size[1]}: the image was resized, or the annotations belong to another image"
+    )
+
+
+def _decode(image: Image.Image, path: str | Path) -> np.ndarray:
+    """The pixels of an image as uint8 (H, W, 3) RGB."""
+    if image.mode == "F":
+        raise ValueError(f"{path} holds fractions, whose black and white are not known: save it with 8 or 16 bits")
+    if image.mode not in ("I", "I;16", "I;16B", "I;16L"):
+        return np.array(image.convert("RGB"))
+    values = np.asarray(image)  # more than 8 bits, which `convert` would cut off at 255
+    if values.max() > 65535 or values.min() < 0:
+        raise ValueError(f"{path} holds numbers beyond 16 bits: save it with 8 or 16 bits a channel")
+    has_8_bits = image.mode == "I" and values.max() <= 255
+    return as_rgb(values.astype(np.uint8 if has_8_bits else np.uint16))
+
+
+def as_rgb(image: np.ndarray) -> np.ndarray:
+    """Convert an image array of any common kind to RGB.
+
+    Args:
+        image: uint8 or uint16; (H, W) or (H, W, 1) gray, (H, W, 3) RGB, or (H, W, 4) RGBA, whose alpha is dropped.
+
+    Returns:
+        uint8 (H, W, 3) RGB.
+
+    Raises:
+        ValueError: another type, shape or number of channels.
+    """
+    if image.dtype not in (np.uint8, np.uint16) or image.ndim not in (2, 3) or image.size == 0:
+        raise ValueError(f"an image is uint8 (H, W, 3), not {image.dtype} {image.shape}")
+    channels = image.reshape(*image.shape[:2], -1)
     if channels.shape[2] not in (1, 3, 4):
-        raise ValueError(f"an image has 1, 3 or 4 channels, last: (H, W, 3), not {picture.shape}")
-    if picture.dtype == np.uint16:
+        raise ValueError(f"an image has 1, 3 or 4 channels, last: (H, W, 3), not {image.shape}")
+    if image.dtype == np.uint16:
         channels = (channels / 257).round().astype(np.uint8)
-    return np.repeat(channels, 3, axis=2) if channels.shape[2] == 1 else np.ascontiguousarray(channels[..., :3])
+    if channels.shape[2] == 1:
+        return np.repeat(channels, 3, axis=2)
+    return np.ascontiguousarray(channels[..., :3])
+
+
+# ------------------------------------------------------------------------------------------------ names and choices
+
+
+def short_path(path: str | Path) -> str:
+    """A path as a message shows it: as given or relative to the current folder, whichever is shorter."""
+    with suppress(ValueError):  # another drive on Windows
+        return min(str(path), os.path.relpath(path), key=len)
+    return str(path)
+
+
+def check_choice(name: str, value: object, choices: Collection[object]) -> None:
+    """Raise ValueError, listing the choices, unless `value` is one of them."""
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(str, choices))}, not {value!r}")

@@ -61,12 +61,6 @@ def settle(problems: list[Problem], on_error: str, what: str) -> None:
     warnings.warn(f"{what}: skipped {skipped}, repaired {repaired} (see .problems):\n{listed}{more}", stacklevel=4)
 
 
-def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    """Raise ValueError, listing the choices, unless `value` is one of them."""
-    if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(choices)}, not {value!r}")
-
-
 def as_sample(
     image: np.ndarray, mask: np.ndarray, classes: int, where: str | Path, transform: Transform | None
 ) -> tuple[Tensor, Tensor]:

@@ -16,8 +16,8 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from seglib.datasets.base import Problem, as_sample, check_choice, settle
-from seglib.files import atomic_path, read_image
+from seglib.datasets.base import Problem, as_sample, settle
+from seglib.files import atomic_path, check_choice, read_image
 from seglib.instances import Instances
 from seglib.masks import IGNORE, check_classes, check_polygon, polygons_to_mask, rle_to_mask, write_index_png
 from seglib.transforms import Transform

@@ -8,8 +8,8 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from seglib.datasets.base import Problem, as_sample, check_choice, settle
-from seglib.files import image_files, read_image
+from seglib.datasets.base import Problem, as_sample, settle
+from seglib.files import check_choice, image_files, read_image
 from seglib.masks import IGNORE, check_classes, read_index_png
 from seglib.transforms import Transform
 

@@ -6,9 +6,9 @@ from pathlib import Path
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from seglib.datasets.base import Problem, as_sample, check_choice, settle
+from seglib.datasets.base import Problem, as_sample, settle
 from seglib.datasets.download.catalog import VOC_CLASSES
-from seglib.files import read_image
+from seglib.files import check_choice, read_image
 from seglib.masks import check_classes, check_values, read_index_png
 from seglib.transforms import Transform
 

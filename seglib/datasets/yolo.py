@@ -20,9 +20,9 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from seglib.datasets.base import Problem, as_sample, check_choice, settle
+from seglib.datasets.base import Problem, as_sample, settle
 from seglib.datasets.coco import COCOSegmentationDataset, annotation_bitmap
-from seglib.files import IMAGE_SUFFIXES, atomic_path, image_size, link_or_copy, read_image, write_lines
+from seglib.files import IMAGE_SUFFIXES, atomic_path, check_choice, image_size, link_or_copy, read_image, write_lines
 from seglib.instances import Instances
 from seglib.masks import (
     Polygon,
