@@ -1,29 +1,34 @@
-# Every target sets itself up: the first one to run makes .venv and installs into it; later ones do so again only
+# Every target sets itself up: the first one to run creates .venv and installs into it. Later ones install again only
 # when the requirements have changed.
 
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 PORT ?= 8888
-LAB_ARGS ?= # as root, in a container: make lab LAB_ARGS=--allow-root
+LAB_ARGS ?= # in a container, as root: make lab LAB_ARGS=--allow-root
+REF ?= main
 
-.PHONY: help course lesson lab test lint format notebooks constraints data/README.md
+.PHONY: help course lesson lab test kill lint format notebooks badges constraints data/README.md
 
 help:
 	@echo "make course        run every lesson on the bundled sample (SEGLIB_PROFILE=tiny), no GPU needed"
 	@echo "make lesson N=02   run one lesson"
 	@echo "make lab           open the lessons in JupyterLab"
 	@echo "make test          lint, unit tests, every lesson"
-	@echo "make lint          ruff, on package, tests and notebooks"
-	@echo "make format        let ruff put that right"
-	@echo "make notebooks     run the lessons and keep their outputs in notebooks/ (for maintainers)"
-	@echo "make data/README.md  write it from the cards of the data sets (for maintainers)"
-	@echo "make constraints   write down the exact versions that are installed (for maintainers)"
+	@echo "make kill          kill trainings at every named point and resume them"
+	@echo "make lint          check style and types"
+	@echo "make format        format the code and fix what ruff can fix"
+	@echo ""
+	@echo "For maintainers:"
+	@echo "make notebooks     run the lessons and keep their outputs in notebooks/"
+	@echo "make badges REPO=owner/name REF=v0.1.0   write the repository address into notebooks and README.md"
+	@echo "make data/README.md   write the data sets' part of that file from their cards"
+	@echo "make constraints   record the exact versions that are installed"
 
 $(READY): requirements.txt constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo "Python 3.11 or newer is needed, '$(PYTHON)' is older: make PYTHON=python3.12 ..."; exit 1; }
-	@echo "Setting up .venv: once, several minutes and up to 7 GB where PyTorch comes with CUDA."
+		{ echo "Python 3.11 or newer is needed, but '$(PYTHON)' is older. Try: make PYTHON=python3.12 ..."; exit 1; }
+	@echo "Setting up .venv. This happens once, takes several minutes and needs about 7 GB of disk (PyTorch with CUDA)."
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
@@ -38,12 +43,17 @@ lab: $(READY)
 	$(BIN)/jupyter lab --port=$(PORT) --notebook-dir=notebooks $(LAB_ARGS)
 
 test: lint
-	rm -rf runs/test # else the lessons would find their runs finished and train nothing
+	rm -rf runs/test # a lesson trains nothing if it finds its runs finished
 	env -u SEGLIB_DATA SEGLIB_PROFILE=tiny SEGLIB_RUNS="$(CURDIR)/runs/test" $(BIN)/pytest --nbmake --nbmake-timeout=900 tests notebooks
+	rm -rf runs/test
+
+kill: $(READY)
+	$(BIN)/pytest tests/faults/test_kills.py --kills=all
 
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 format: $(READY)
 	$(BIN)/ruff check --fix .
@@ -51,6 +61,9 @@ format: $(READY)
 
 notebooks: $(READY)
 	$(BIN)/python tools/course.py --keep $(N)
+
+badges: $(READY)
+	$(BIN)/python tools/badges.py "$(REPO)" "$(REF)"
 
 data/README.md: $(READY)
 	$(BIN)/python -m seglib.datasets readme > $@.new && mv $@.new $@

@@ -1,27 +1,43 @@
-"""What the tests share: the bundled sample, the real photographs where they are at hand, little files to break."""
+"""Fixtures that the tests share: the sample, real photographs, a small annotation file, a local web server."""
 
 import json
 import os
 import socket
 import sys
+import tempfile
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
-os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the tests count on a CPU's arithmetic: bit for bit, no mixed precision
+# Set before torch and matplotlib are imported. No test depends on the machine, its user or their settings.
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # results are compared bit for bit, which only a CPU can promise
+os.environ["TZ"] = "UTC"
+os.environ["LC_ALL"] = "C.UTF-8"
+time.tzset()
+os.umask(0o022)
+if not os.access(Path.home(), os.W_OK):  # caches of matplotlib, torch and Jupyter go to the home folder
+    HOME = tempfile.TemporaryDirectory()
+    os.environ["HOME"] = HOME.name
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-torch.set_num_threads(1)  # nets this small gain nothing from a second thread, and lose much where a core is busy
+torch.set_num_threads(1)  # a second thread does not help networks this small
 
 ROOT = Path(__file__).parents[1]
 REAL = ROOT.parent / "shared" / "data"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add --kills, which chooses at how many points tests/faults/test_kills.py kills a training."""
+    parser.addoption("--kills", choices=["some", "all"], default="some", help="points at which trainings are killed")
+
+
 @pytest.fixture(autouse=True)
-def _no_settings_from_outside(monkeypatch):
-    """A variable set in the shell that runs the tests must not decide what they see."""
+def _no_settings_from_the_shell(monkeypatch):
+    """Remove the SEGLIB_ variables of the shell that runs the tests."""
     for name in [name for name in os.environ if name.startswith("SEGLIB_")]:
         monkeypatch.delenv(name)
 
@@ -55,17 +71,18 @@ def sample(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def real_coco() -> Path:
-    """Real COCO photographs, which a stranger's clone does not have."""
+    """Real COCO photographs, which are not part of the repository."""
     if not (REAL / "coco" / "annotations").is_dir():
         pytest.skip("needs the real photographs of ../shared/data/coco")
     return REAL / "coco"
 
 
 class Tiny:
-    """A COCO data set of two 8x10 photographs to break on purpose: change `.content`, then call `.open`."""
+    """A COCO data set of two 8x10 images. Change `.content` to break it, then call `.open`."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.file = folder, folder / "instances.json"
+        self.folder = folder
+        self.file = folder / "instances.json"
         self.images = folder / "images"
         self.images.mkdir()
         for number in (1, 2):
@@ -81,9 +98,10 @@ class Tiny:
         }
 
     def open(self, **settings):
+        """Write the annotation file and return the data set that reads it."""
         from seglib.datasets import COCOSegmentationDataset
 
-        self.file.write_text(json.dumps(self.content))
+        self.file.write_text(json.dumps(self.content), encoding="utf-8")
         return COCOSegmentationDataset(self.images, self.file, **settings)
 
 
@@ -93,16 +111,17 @@ def tiny(tmp_path) -> Tiny:
 
 
 @pytest.fixture
-def server(monkeypatch):
-    """A web server on this machine, see server.py; while it is there, no other machine can be reached."""
+def server(monkeypatch) -> Iterator:
+    """A web server on this machine, see helpers/server.py. While it runs, no other machine can be reached."""
     from tests.helpers.server import Server
 
-    def only_here(host, *args, **kwargs):
-        assert host == "127.0.0.1", f"a test wants to reach {host}"
+    look_up = socket.getaddrinfo
+
+    def look_up_local(host, *args, **kwargs):
+        assert host == "127.0.0.1", f"a test tries to reach {host}"
         return look_up(host, *args, **kwargs)
 
-    look_up = socket.getaddrinfo
-    monkeypatch.setattr(socket, "getaddrinfo", only_here)
+    monkeypatch.setattr(socket, "getaddrinfo", look_up_local)
     for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
         monkeypatch.delenv(name)
     with Server() as server:
@@ -110,12 +129,13 @@ def server(monkeypatch):
 
 
 def pytest_terminal_summary(terminalreporter):
-    """Say what was done to the downloads by the local web server, and to trainings by faults/."""
-    performed = sys.modules["server"].PERFORMED if "server" in sys.modules else {}
-    if performed:
-        listed = ", ".join(f"{name} {count}" for name, count in performed.most_common())
-        terminalreporter.write_line(f"local server: {performed.total()} faults performed ({listed})")
-    if "victims" in sys.modules:
-        tried, survived = sys.modules["victims"].TRIED, sys.modules["victims"].SURVIVED
-        listed = ", ".join(f"{name} {survived[name]} of {count}" for name, count in tried.most_common())
-        terminalreporter.write_line(f"training: {survived.total()} of {tried.total()} faults survived ({listed})")
+    """Report which faults the local web server and the tests in faults/ produced."""
+    server = sys.modules.get("tests.helpers.server")
+    if server and server.PERFORMED:
+        counts = ", ".join(f"{name} {count}" for name, count in server.PERFORMED.most_common())
+        terminalreporter.write_line(f"local server: {server.PERFORMED.total()} faults performed ({counts})")
+    victims = sys.modules.get("tests.helpers.victims")
+    if victims and victims.TRIED:
+        counts = ", ".join(f"{name} {victims.SURVIVED[name]} of {n}" for name, n in victims.TRIED.most_common())
+        survived = f"{victims.SURVIVED.total()} of {victims.TRIED.total()}"
+        terminalreporter.write_line(f"training: {survived} faults survived ({counts})")
