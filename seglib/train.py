@@ -25,7 +25,7 @@ from seglib.config import (
     precision,
     with_class_weights,
 )
-from seglib.datasets.base import class_names, file_names, own_transform
+from seglib.datasets.base import get_class_names, get_filenames, get_transform
 from seglib.files import short_path
 from seglib.loading import (
     Batches,
@@ -225,7 +225,7 @@ def check_fit(
     if weights is not None and len(weights) != outputs:
         raise ValueError(f"{len(weights)} class weights for {outputs} classes, background being one")
     num_classes = max(2, outputs)
-    names, val_names = (list(class_names(data) or ()) for data in (train_data, val_data))
+    names, val_names = (list(get_class_names(data) or ()) for data in (train_data, val_data))
     if names != val_names:
         raise ValueError(f"training and validation differ in their classes: {names} and {val_names}")
     names = names or [f"class {index}" for index in range(num_classes)]
@@ -246,7 +246,7 @@ def photograph_size(train_data: Dataset, augment: Any, image_size: tuple[int, in
     sizes = {tuple(as_they_are[(1, index)][0].shape[-2:]) for index in range(min(len(as_they_are), 4))}
     if keeps_size(augment, *next(iter(sizes))):
         return image_size
-    return sizes.pop() if len(sizes) == 1 and own_transform(train_data) is not None else None
+    return sizes.pop() if len(sizes) == 1 and get_transform(train_data) is not None else None
 
 
 # ------------------------------------------------------------------------------------------------ measuring
@@ -280,7 +280,7 @@ def measure(
     Returns:
         One confusion matrix of all pixels, and the loss averaged over the pixels that count; the same in each process.
     """
-    processes, num_classes = processes or Processes(), num_classes or max(2, len(class_names(data) or ()))
+    processes, num_classes = processes or Processes(), num_classes or max(2, len(get_class_names(data) or ()))
     loader = make_val_loader(data, num_classes, next(model.parameters()).device, batch_size, workers, processes)
     with watching_workers(loader):
         return measure_batches(model, loader, loss, num_classes, processes)
@@ -365,9 +365,9 @@ def run_settings(
 
 def describe_data(data: Dataset) -> dict[str, Any]:
     """What identifies a data set: how many samples, which files, which classes."""
-    names = file_names(data)
+    names = get_filenames(data)
     digest = None if names is None else hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
-    return {"samples": len(data), "files": digest, "classes": class_names(data)}
+    return {"samples": len(data), "files": digest, "classes": get_class_names(data)}
 
 
 # ------------------------------------------------------------------------------------------------ what a person sees

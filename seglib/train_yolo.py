@@ -25,7 +25,7 @@ from torch.utils.data import Dataset
 
 from seglib import plots, runs
 from seglib.config import precision
-from seglib.datasets.base import class_names, unwrapped
+from seglib.datasets.base import get_class_names, unwrap_subset
 from seglib.datasets.yolo import YOLO_PARTS, YOLOSegmentationDataset, write_data_yaml
 from seglib.files import link_or_copy, short_path, write_lines
 from seglib.models.yolo import YOLO, YOLOSegmenter, at_work, check_side, fetch_weights, quiet_ultralytics
@@ -211,7 +211,7 @@ def check_data(train_data: Dataset, val_data: Dataset) -> list[str]:
         TypeError: no YOLO-seg folder.
     """
     for data in (train_data, val_data):
-        if not isinstance(unwrapped(data)[0], YOLOSegmentationDataset):
+        if not isinstance(unwrap_subset(data)[0], YOLOSegmentationDataset):
             raise TypeError(
                 f"Ultralytics reads YOLO-seg folders: give YOLOSegmentationDataset, not {type(data).__name__}"
             )
@@ -219,7 +219,7 @@ def check_data(train_data: Dataset, val_data: Dataset) -> list[str]:
             raise ValueError("no images to train on or to validate with")
     if not any(lines for _, _, lines in members(train_data)):
         raise ValueError("there is not one object on the images to train on")
-    names, others = class_names(train_data), class_names(val_data)
+    names, others = get_class_names(train_data), get_class_names(val_data)
     if names != others:
         raise ValueError(f"training and validation differ in their classes: {names} and {others}")
     return names
@@ -227,7 +227,7 @@ def check_data(train_data: Dataset, val_data: Dataset) -> list[str]:
 
 def members(data: Dataset) -> Iterator[tuple[str, Path, list[str]]]:
     """The name, image file and label lines of each sample."""
-    source, indices = unwrapped(data)
+    source, indices = unwrap_subset(data)
     for index in indices:
         yield source.filenames[index], source.image_path(index), source.lines(index)
 
@@ -364,7 +364,7 @@ def measure_as_ultralytics(model: YOLOSegmenter, data: Dataset) -> dict[str, flo
     Args:
         data: a `YOLOSegmentationDataset` or a Subset.
     """
-    names = class_names(data)
+    names = get_class_names(data)
     with TemporaryDirectory() as folder, at_work():
         figures = validate(model, write_data(Path(folder), data, data, names), names, folder)
     named = {"AP50-95": "val_ap", "AP50": "val_ap50", "box AP50-95": "val_box_ap", "box AP50": "val_box_ap50"}

@@ -1,10 +1,11 @@
-"""What the readers share: problems found in the data, tensors handed out, a validation part held out."""
+"""What all readers share: problems found in the data, samples as tensors, Subsets, a held-out validation split."""
 
 import hashlib
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 import torch
@@ -13,13 +14,34 @@ from torch.utils.data import Dataset, Subset
 
 from seglib.instances import Instances
 from seglib.masks import check_values
-from seglib.transforms import Transform
 
-SHOWN = 10  # an error lists this many problems and counts the rest
+__all__ = [
+    "InstanceData",
+    "Problem",
+    "SegmentationData",
+    "Transform",
+    "all_instances",
+    "as_sample",
+    "get_class_names",
+    "get_filenames",
+    "get_transform",
+    "hold_out",
+    "is_readable",
+    "report_problems",
+    "unwrap_subset",
+]
+
+_MAX_LISTED = 10  # an error message lists this many problems and counts the rest
+
+
+class Transform(Protocol):
+    """A function that changes an image uint8 (H, W, 3) and its mask uint8 (H, W): `transforms.resize`, for example."""
+
+    def __call__(self, *, image: np.ndarray, mask: np.ndarray) -> dict[str, np.ndarray]: ...
 
 
 class SegmentationData(Protocol):
-    """What training and measuring take: any map-style dataset with a length, a torch `Subset` of one included.
+    """A map-style dataset with a length; torch's `Subset` is one.
 
     A sample is (image uint8 (3, H, W), mask uint8 (H, W)) or (image, mask, file name).
     """
@@ -29,110 +51,153 @@ class SegmentationData(Protocol):
     def __getitem__(self, index: int, /) -> Any: ...
 
 
+@runtime_checkable
+class InstanceData(Protocol):
+    """A dataset that knows the objects of each image."""
+
+    def instances(self, index: int) -> Instances: ...
+
+
 @dataclass(frozen=True)
 class Problem:
-    """Something broken in a data set: where it is, what it is, and what was done about it."""
+    """One broken entry of a data set.
 
-    where: str  # a file, and the annotation's id where there is one
+    Attributes:
+        where: the file, and the id of the annotation or the number of the line.
+        what: what is wrong.
+        action: "skipped", or "repaired" if only a part of the object was dropped.
+    """
+
+    where: str
     what: str
-    action: str = "skipped"  # or "repaired": a part was dropped, the rest of the object kept
+    action: str = "skipped"
 
     def __str__(self) -> str:
         return f"{self.where}: {self.what}"
 
 
-def settle(problems: list[Problem], on_error: str, what: str) -> None:
-    """Raise for problems, or, where the reader was told to skip, say how many there were.
+def report_problems(problems: list[Problem], on_error: str, source: str) -> None:
+    """Raise an error that lists the problems, or warn of them if `on_error` is "skip".
+
+    Args:
+        source: the file or folder that the message names.
 
     Raises:
-        ValueError: with on_error="raise", listing the first problems.
+        ValueError: there are problems and `on_error` is "raise".
     """
     if not problems:
         return
-    listed = "\n".join(f"  {problem}" for problem in problems[:SHOWN])
-    more = f"\n  ... and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
+    listed = "\n".join(f"  {problem}" for problem in problems[:_MAX_LISTED])
+    if len(problems) > _MAX_LISTED:
+        listed += f"\n  ... and {len(problems) - _MAX_LISTED} more"
     if on_error == "raise":
+        count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
         raise ValueError(
-            f'{what} has {len(problems)} problem{"s" * (len(problems) > 1)} (on_error="skip" leaves out what is '
-            f"broken and lists it in .problems):\n{listed}{more}"
+            f'{source} has {count}. Repair the data, or pass on_error="skip" to leave out what is broken '
+            f"(.problems then lists it):\n{listed}"
         )
     repaired = sum(problem.action == "repaired" for problem in problems)
     skipped = len(problems) - repaired
-    warnings.warn(f"{what}: skipped {skipped}, repaired {repaired} (see .problems):\n{listed}{more}", stacklevel=4)
+    warnings.warn(f"{source}: skipped {skipped}, repaired {repaired} (listed in .problems):\n{listed}", stacklevel=3)
+
+
+def is_readable(read: Callable[[], object], where: str, problems: list[Problem]) -> bool:
+    """Whether `read()` succeeds; an OSError or ValueError is added to `problems`."""
+    try:
+        read()
+    except (OSError, ValueError) as error:
+        problems.append(Problem(where, str(error)))
+        return False
+    return True
 
 
 def as_sample(
     image: np.ndarray, mask: np.ndarray, classes: int, where: str | Path, transform: Transform | None
 ) -> tuple[Tensor, Tensor]:
-    """Transform and check a picture and its mask and hand them out as tensors.
+    """Transform an image and its mask, check the mask and return both as tensors.
 
     Args:
         image: uint8 (H, W, 3).
         mask: uint8 (H, W).
-        where: the file that an error names.
+        classes: the number of classes, background included.
+        where: the file that an error message names.
 
     Returns:
-        uint8 (3, H, W) and uint8 (H, W).
+        Image uint8 (3, H, W) and mask uint8 (H, W).
 
     Raises:
-        ValueError: the mask holds a value that is no class, or is not of the image's size.
+        ValueError: the mask has another size than the image, or a value that is not a class.
     """
     if image.shape[:2] != mask.shape[:2]:
         raise ValueError(
-            f"{where}: the mask is {mask.shape[0]}x{mask.shape[1]} (height x width) but its image "
-            f"{image.shape[0]}x{image.shape[1]}: export the mask again at the image's size"
+            f"{where}: the mask is {mask.shape[0]}x{mask.shape[1]} (height x width) but its image is "
+            f"{image.shape[0]}x{image.shape[1]}. Export the mask again at the size of the image."
         )
     if transform is not None:
-        changed = transform(image=image, mask=mask)
-        image, mask = changed["image"], changed["mask"]
+        transformed = transform(image=image, mask=mask)
+        image = transformed["image"]
+        mask = transformed["mask"]
     check_values(mask, classes, where)
-    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))), torch.from_numpy(np.array(mask, np.uint8))
+    channels_first = np.ascontiguousarray(image.transpose(2, 0, 1))
+    return torch.from_numpy(channels_first), torch.from_numpy(np.array(mask, np.uint8))
 
 
-def file_names(data: Dataset) -> list[str] | None:
-    """The file name of each sample of a data set, or of a Subset of one, where it keeps them."""
-    if isinstance(data, Subset):
-        names = file_names(data.dataset)
-        return None if names is None else [names[index] for index in data.indices]
-    return getattr(data, "filenames", None)
-
-
-def class_names(data: Dataset) -> list[str] | None:
-    """The class names of a data set, or of a Subset of one, where it keeps them."""
-    return class_names(data.dataset) if isinstance(data, Subset) else getattr(data, "classes", None)
-
-
-def unwrapped(data: Dataset) -> tuple[Dataset, list[int]]:
-    """The data set that a Subset, or a Subset of one, is of, and the samples of it that it has."""
+def unwrap_subset(data: SegmentationData) -> tuple[SegmentationData, list[int]]:
+    """The data set behind a Subset, however deeply nested, and the indices of its samples that the Subset holds."""
     if not isinstance(data, Subset):
         return data, list(range(len(data)))
-    source, indices = unwrapped(data.dataset)
+    source, indices = unwrap_subset(data.dataset)  # type: ignore[arg-type]  # torch's Dataset declares no __len__
     return source, [indices[index] for index in data.indices]
 
 
-def all_instances(data: Dataset) -> list[Instances]:
-    """The objects of each sample of a data set with `instances`, or of a Subset of one."""
-    source, indices = unwrapped(data)
+def get_filenames(data: SegmentationData) -> list[str] | None:
+    """The file name of each sample of a data set or Subset; None if the data set has no `filenames`."""
+    source, indices = unwrap_subset(data)
+    names = getattr(source, "filenames", None)
+    return None if names is None else [names[index] for index in indices]
+
+
+def get_class_names(data: SegmentationData) -> list[str] | None:
+    """The class names of a data set or Subset; None if the data set has no `classes`."""
+    return getattr(unwrap_subset(data)[0], "classes", None)
+
+
+def get_transform(data: SegmentationData) -> Transform | None:
+    """The transform of a data set or Subset; None if it has none."""
+    return getattr(unwrap_subset(data)[0], "transform", None)
+
+
+def all_instances(data: SegmentationData) -> list[Instances]:
+    """The objects of each sample of a data set or Subset.
+
+    Raises:
+        TypeError: the data set has no `instances` method.
+    """
+    source, indices = unwrap_subset(data)
+    if not isinstance(source, InstanceData):
+        raise TypeError(
+            f"{type(source).__name__} has no method instances(index): read the data with COCOSegmentationDataset or "
+            "YOLOSegmentationDataset"
+        )
     return [source.instances(index) for index in indices]
 
 
-def own_transform(data: Dataset) -> Transform | None:
-    """The deterministic transform of a data set, or of what a Subset is one of; None where it has none."""
-    return own_transform(data.dataset) if isinstance(data, Subset) else getattr(data, "transform", None)
+def hold_out(data: SegmentationData, fraction: float = 0.25, at_most: int = 1000) -> tuple[Subset, Subset]:
+    """Split a data set into a training and a validation Subset by the hash of each file name.
 
+    A file falls on the same side on every machine, whichever reader is used.
 
-def hold_out(data: Dataset, fraction: float = 0.25, at_most: int = 1000) -> tuple[Subset, Subset]:
-    """Split a training part in two: (training, validation), by file name and nothing else.
-
-    The file names are ordered by their SHA-256 and the first `fraction` of them, at most `at_most`, validate. The same
-    files fall on the same side in every lesson, on every machine, whichever reader read them.
+    Args:
+        fraction: the share of samples for validation.
+        at_most: the largest number of samples for validation.
 
     Raises:
-        ValueError: fewer than two samples, or a data set without .filenames.
+        ValueError: fewer than two samples, or a data set without `filenames`.
     """
-    names = file_names(data)
+    names = get_filenames(data)
     if names is None or len(names) < 2:
-        raise ValueError("hold_out needs a data set of at least two samples that keeps their names in .filenames")
+        raise ValueError("hold_out needs a data set with at least two samples and their names in .filenames")
     order = sorted(range(len(names)), key=lambda index: hashlib.sha256(Path(names[index]).stem.encode()).digest())
     count = min(max(1, round(fraction * len(names))), at_most, len(names) - 1)
-    return Subset(data, sorted(order[count:])), Subset(data, sorted(order[:count]))
+    dataset = cast("Dataset[Any]", data)  # Subset asks for torch's class, but takes whatever has an index
+    return Subset(dataset, sorted(order[count:])), Subset(dataset, sorted(order[:count]))

@@ -16,11 +16,10 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from seglib.datasets.base import Problem, as_sample, settle
+from seglib.datasets.base import Problem, Transform, as_sample, report_problems
 from seglib.files import atomic_path, check_choice, read_image
 from seglib.instances import Instances
 from seglib.masks import IGNORE, check_classes, check_polygon, polygons_to_mask, rle_to_mask, write_index_png
-from seglib.transforms import Transform
 
 
 class COCOSegmentationDataset(Dataset):
@@ -77,7 +76,7 @@ class COCOSegmentationDataset(Dataset):
         self._annotations = self._check_annotations(content, known)
         if on_error == "skip":
             self.images = [image for image in self.images if self._opens(image)]
-        settle(self.problems, on_error, str(self.annotation_file))
+        report_problems(self.problems, on_error, str(self.annotation_file))
         if not keep_empty:
             self.images = [image for image in self.images if self._annotations.get(image["id"])]
         if not self.images:

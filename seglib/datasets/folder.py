@@ -8,10 +8,9 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from seglib.datasets.base import Problem, as_sample, settle
+from seglib.datasets.base import Problem, Transform, as_sample, report_problems
 from seglib.files import check_choice, image_files, read_image
 from seglib.masks import IGNORE, check_classes, read_index_png
-from seglib.transforms import Transform
 
 
 class MaskFolderDataset(Dataset):
@@ -53,7 +52,7 @@ class MaskFolderDataset(Dataset):
         self._pairs = self._find_pairs()
         if on_error == "skip":
             self._pairs = [pair for pair in self._pairs if self._opens(*pair)]
-        settle(self.problems, on_error, str(self.images_dir))
+        report_problems(self.problems, on_error, str(self.images_dir))
         if not self._pairs:
             raise ValueError(f"no image with a mask in {self.images_dir} and {self.masks_dir}")
         self.filenames = [image.name for image, _ in self._pairs]

@@ -6,11 +6,14 @@ from pathlib import Path
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from seglib.datasets.base import Problem, as_sample, settle
-from seglib.datasets.download.catalog import VOC_CLASSES
+from seglib.datasets.base import Problem, Transform, as_sample, report_problems
 from seglib.files import check_choice, read_image
 from seglib.masks import check_classes, check_values, read_index_png
-from seglib.transforms import Transform
+
+VOC_CLASSES = (
+    "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
+    "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)  # fmt: skip
 
 
 class VOCSegmentationDataset(Dataset):
@@ -53,7 +56,7 @@ class VOCSegmentationDataset(Dataset):
             if not (self.root / folder).is_dir():
                 raise FileNotFoundError(f"no folder {self.root / folder}: VOC's layout has one beside ImageSets/")
         self._names = [name for name in dict.fromkeys(names) if self._is_whole(name, opened=on_error == "skip")]
-        settle(self.problems, on_error, str(list_file(self.root, image_set)))
+        report_problems(self.problems, on_error, str(list_file(self.root, image_set)))
         if not self._names:
             raise ValueError(f"no image is left of {len(names)} in {list_file(self.root, image_set)}")
         self.filenames = [self._image(name).name for name in self._names]

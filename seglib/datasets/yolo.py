@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from seglib.datasets.base import Problem, as_sample, settle
+from seglib.datasets.base import Problem, Transform, as_sample, report_problems
 from seglib.datasets.coco import COCOSegmentationDataset, annotation_bitmap
 from seglib.files import IMAGE_SUFFIXES, atomic_path, check_choice, image_size, link_or_copy, read_image, write_lines
 from seglib.instances import Instances
@@ -34,7 +34,6 @@ from seglib.masks import (
     rle_to_mask,
     yolo_to_polygons,
 )
-from seglib.transforms import Transform
 
 YOLO_PARTS = {"train": "train", "val": "valid", "test": "test"}  # of a part, as Roboflow names them
 SEVERAL, HOLES = ("split", "join"), ("fill", "cut")
@@ -83,7 +82,7 @@ class YOLOSegmentationDataset(Dataset):
         self.problems += label_files_of_nothing(self.images_dir, self.filenames)
         if on_error == "skip":
             self.filenames = [name for name in self.filenames if self._opens(name)]
-        settle(self.problems, on_error, str(self.images_dir.parent))
+        report_problems(self.problems, on_error, str(self.images_dir.parent))
 
     def __len__(self) -> int:
         return len(self.filenames)
@@ -326,7 +325,7 @@ class Converted:
         return "\n".join(line for line in told if line)
 
 
-def to_lines(
+def segmentation_to_yolo(
     index: int, shape: Any, size: tuple[int, int], several: str, holes: str, report: Converted | None = None
 ) -> list[str]:
     """The YOLO-seg lines of one object.
@@ -432,7 +431,7 @@ def coco_to_yolo(
                 report.crowds += 1
                 continue
             number = class_of[annotation["category_id"]]
-            lines += to_lines(number, annotation["segmentation"], size, several, holes, report)
+            lines += segmentation_to_yolo(number, annotation["segmentation"], size, several, holes, report)
         place_image(data.images_dir / entry["file_name"], folder / "images" / entry["file_name"], size, report)
         write_lines(folder / "labels" / Path(entry["file_name"]).with_suffix(".txt"), lines)
         report.images += 1
@@ -513,7 +512,7 @@ def yolo_to_coco(
     write_lines(Path(annotation_file), [json.dumps(content)])
 
 
-def round_trip(shape: Any, size: tuple[int, int], several: str = "split", holes: str = "fill") -> float:
+def round_trip_iou(shape: Any, size: tuple[int, int], several: str = "split", holes: str = "fill") -> float:
     """IoU of an object's mask before and after it was written as YOLO's lines and read again.
 
     Of an object that was split it is the best of its parts: as the one object it was, no more of it is left.
@@ -522,7 +521,7 @@ def round_trip(shape: Any, size: tuple[int, int], several: str = "split", holes:
         shape: COCO's segmentation. size: (height, width). several, holes: as of `coco_to_yolo`.
     """
     before = annotation_bitmap({"segmentation": shape}, *size)
-    lines = to_lines(0, shape, size, several, holes)
+    lines = segmentation_to_yolo(0, shape, size, several, holes)
     after = [polygons_to_mask(yolo_to_polygons(line, *size)[1], *size) for line in lines]
     shares = [(before & mask).sum() / max((before | mask).sum(), 1) for mask in after]
     return float(max(shares, default=0.0))

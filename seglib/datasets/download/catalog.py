@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from seglib.datasets.download.fetch import Remote
+from seglib.datasets.voc import VOC_CLASSES
 from seglib.masks import palette, voc_palette
 
 MB, GB = 10**6, 10**9
@@ -157,11 +158,6 @@ COCO_FOUR = Card(
 )
 
 # ------------------------------------------------------------------------------------------------------------------ VOC
-
-VOC_CLASSES = (
-    "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
-    "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
-)  # fmt: skip
 
 VOC_TAR = Remote(
     name="VOCtrainval_11-May-2012.tar",

@@ -31,7 +31,7 @@ from seglib.datasets import (
     hold_out,
     prepare,
 )
-from seglib.datasets.base import file_names
+from seglib.datasets.base import get_filenames
 from seglib.datasets.download.fetch import DownloadError
 from tests.conftest import ROOT
 from tests.helpers import miniature
@@ -527,7 +527,7 @@ def test_training_validation_and_test_share_no_photograph_of_voc(served, name, i
     """As lesson 04 splits it; by name, and by what is in the files."""
     folder = prepare(name)
     train_data, val_data = hold_out(VOCSegmentationDataset(folder, image_set))
-    parts = [file_names(part) for part in (train_data, val_data, VOCSegmentationDataset(folder, "val"))]
+    parts = [get_filenames(part) for part in (train_data, val_data, VOCSegmentationDataset(folder, "val"))]
     assert sorted(parts[2]) == sorted(f"{name}.jpg" for name in miniature.VAL)
     assert sorted(parts[0] + parts[1]) == sorted(VOCSegmentationDataset(folder, image_set).filenames)
     digests = [
