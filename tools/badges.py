@@ -26,7 +26,9 @@ def badge(repo: str, ref: str, notebook: str) -> str:
     """Return the Markdown of a badge that opens a notebook in Colab, or "" without a repository."""
     if not repo:
         return ""
-    return f"[![Open in Colab]({IMAGE})](https://colab.research.google.com/github/{repo}/blob/{ref}/notebooks/{notebook})"
+    return (
+        f"[![Open in Colab]({IMAGE})](https://colab.research.google.com/github/{repo}/blob/{ref}/notebooks/{notebook})"
+    )
 
 
 def write_notebook(path: Path, repo: str, ref: str, address: str) -> None:
@@ -57,7 +59,7 @@ def write_address(root: Path, repo: str, ref: str = "main") -> None:
         write_notebook(path, repo, ref, address)
 
     readme = root / "README.md"
-    text = BADGE_COLUMN.sub(lambda row: f"{row[1]} {badge(repo, ref, row[2])} |", readme.read_text(encoding="utf-8"))
+    text = BADGE_COLUMN.sub(lambda row: f"{row[1]}{badge(repo, ref, row[2])}|", readme.read_text(encoding="utf-8"))
     text = README_ADDRESS.sub(lambda match: match[1] + (address or "ADDRESS"), text)
     readme.write_text(text, encoding="utf-8")
 

@@ -1,13 +1,13 @@
-"""Run the lessons from first cell to last, each in a fresh kernel, and say how it went.
+"""Run the lessons, each in a fresh kernel, and report the results.
 
-    python tools/course.py            all of them
-    python tools/course.py 02         those whose number is given
-    python tools/course.py --keep 02  and keep the outputs: in notebooks/, assets/ and README.md
+    python tools/course.py            all lessons
+    python tools/course.py 02         one lesson, or several
+    python tools/course.py --keep 02  also keep the outputs: in notebooks/, assets/ and README.md
 
-The executed notebooks and their HTML go to runs/course/, what they train to runs/course/trained/: in the tiny profile
-anew each time; in the longer ones a run that was interrupted goes on, and a finished one is shown. A lesson that fails
-does not stop the others; the exit status is then 1. Where SEGLIB_PROFILE is not set, all of them run in the tiny
-profile, and those that are named in the one that suits the machine.
+The executed notebooks and their HTML are written to runs/course/, the training runs to runs/course/trained/. The tiny
+profile trains from scratch each time. The longer profiles resume an interrupted run and show a finished one. If a
+lesson fails, the others still run, and the exit status is 1. Without SEGLIB_PROFILE, the whole course runs in the tiny
+profile and a lesson that is named runs in the profile that suits the machine.
 """
 
 import argparse
@@ -28,143 +28,200 @@ from nbconvert.preprocessors import CoalesceStreamsPreprocessor, ExecutePreproce
 from seglib.lesson import choose_profile
 
 ROOT = Path(__file__).parents[1]
-OUT = ROOT / "runs" / "course"
-RESULTS = ROOT / "assets" / "results"
-MARKS = "<!-- measured: begin -->\n", "<!-- measured: end -->"
-CELL_TIMEOUT = 6 * 3600  # seconds: a cell that trains on real data may take its time
+OUTPUT_DIR = ROOT / "runs" / "course"
+RESULTS_DIR = ROOT / "assets" / "results"
+TABLE_BEGIN = "<!-- measured: begin -->\n"
+TABLE_END = "<!-- measured: end -->"
+CELL_TIMEOUT = 6 * 3600  # seconds; training on real data may take hours
 
 
 @dataclass
-class Outcome:
-    """How a lesson went."""
+class LessonReport:
+    """The result of running one lesson.
+
+    Attributes:
+        lesson: the notebook's name, "02_unet_binary".
+        seconds: how long it ran.
+        result: its main metric with the value, "test IoU 0.459".
+        error: why it failed; empty if it did not.
+        html: the path of the executed notebook as HTML.
+    """
 
     lesson: str
     seconds: float
-    headline: str
+    result: str = "none"
     error: str = ""
-    where: str = "none"
+    html: str = "none"
 
 
-def run_lesson(path: Path, keep: bool) -> Outcome:
-    """Execute one notebook, write it and its HTML to runs/course/, and tell how it went."""
-    work = OUT / "trained" / path.stem
+def run_lesson(path: Path, keep: bool) -> LessonReport:
+    """Execute a notebook and write it, with its outputs, to runs/course/.
+
+    Args:
+        path: the notebook.
+        keep: also write the outputs to notebooks/, assets/ and README.md, unless the lesson fails.
+    """
     profile = os.environ["SEGLIB_PROFILE"]
     own_data = bool(os.environ.get("SEGLIB_DATA"))
-    if profile == "tiny" and not own_data:
-        shutil.rmtree(work / "tiny", ignore_errors=True)  # a finished run would be found and not trained again
-    os.environ["SEGLIB_RUNS"] = str(work.parent)
-    shown = path.stem + (f"-{profile}" if profile != "tiny" else "") + ("-data" if own_data else "")
+    trained = OUTPUT_DIR / "trained" / path.stem
+    always_anew = profile == "tiny" and not own_data
+    if always_anew:
+        shutil.rmtree(trained / "tiny", ignore_errors=True)
+    os.environ["SEGLIB_RUNS"] = str(trained.parent)
+
     notebook = nbformat.read(path, as_version=4)
-    executor = ExecutePreprocessor(timeout=CELL_TIMEOUT, kernel_name="python3", record_timing=False)
-    executor.extra_arguments = ["--IPKernelApp.log_level=40"]  # else it warns of its own connection to this process
-    error, started = "", time.perf_counter()
-    try:
-        executor.preprocess(notebook, {"metadata": {"path": str(path.parent)}})
-    except CellExecutionError as failure:
-        error = f"{failure.ename}: {failure.evalue}"
-    except (CellTimeoutError, DeadKernelError) as failure:
-        error = str(failure)
+    started = time.perf_counter()
+    error = execute(notebook, path.parent)
     seconds = time.perf_counter() - started
-    notebook, _ = CoalesceStreamsPreprocessor().preprocess(notebook, {})  # drops what a progress bar wrote over
-    write(notebook, OUT / f"{shown}.ipynb")
+
+    name = path.stem + (f"-{profile}" if profile != "tiny" else "") + ("-data" if own_data else "")
+    notebook, _ = CoalesceStreamsPreprocessor().preprocess(notebook, {})  # keeps only the end of a progress bar
+    write_notebook(notebook, OUTPUT_DIR / f"{name}.ipynb")
     html, _ = HTMLExporter().from_notebook_node(notebook)
-    (OUT / f"{shown}.html").write_text(html, encoding="utf-8")
-    result = read_result(work, f"{profile}-*" if own_data else profile)
-    if keep and not error and result:
-        write(notebook, path)
+    (OUTPUT_DIR / f"{name}.html").write_text(html, encoding="utf-8")
+
+    result = read_result(trained, f"{profile}-*" if own_data else profile)
+    if keep and result and not error:
+        write_notebook(notebook, path)
         keep_results(path.stem, notebook, result)
-    headline = f"{result['metric']} {result['value']:.3f}" if result else "none"
-    return Outcome(path.stem, seconds, headline, error, f"runs/course/{shown}.html")
+    if always_anew and not error:
+        delete_checkpoints(trained / "tiny")
+    metric = f"{result['metric']} {result['value']:.3f}" if result else "none"
+    return LessonReport(path.stem, seconds, metric, error, f"runs/course/{name}.html")
 
 
-def write(notebook: nbformat.NotebookNode, path: Path) -> None:
-    """Write a notebook without what changes from machine to machine."""
-    notebook.metadata = nbformat.from_dict(
-        {
-            "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
-            "language_info": {"name": "python"},
-            "colab": {"provenance": []},
-            "accelerator": "GPU",
-        }
-    )
+def execute(notebook: nbformat.NotebookNode, folder: Path) -> str:
+    """Execute all cells of a notebook in `folder`. Return the error that stopped it, or ""."""
+    executor = ExecutePreprocessor(timeout=CELL_TIMEOUT, kernel_name="python3", record_timing=False)
+    executor.extra_arguments = ["--IPKernelApp.log_level=40"]  # the kernel warns about its connection otherwise
+    try:
+        executor.preprocess(notebook, {"metadata": {"path": str(folder)}})
+    except CellExecutionError as error:
+        return f"{error.ename}: {error.evalue}"
+    except (CellTimeoutError, DeadKernelError) as error:
+        return str(error)
+    return ""
+
+
+def write_notebook(notebook: nbformat.NotebookNode, path: Path) -> None:
+    """Write a notebook without the metadata that depend on the machine."""
+    metadata = {
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        "language_info": {"name": "python"},
+        "colab": {"provenance": []},
+    }
+    if "accelerator" in notebook.metadata:  # asks Colab for a GPU
+        metadata["accelerator"] = notebook.metadata["accelerator"]
+    notebook.metadata = nbformat.from_dict(metadata)
     path.parent.mkdir(parents=True, exist_ok=True)
     nbformat.write(notebook, path)
 
 
-def read_result(work: Path, folder: str) -> dict:
-    """What the lesson itself names as its result, with profile, device and seconds; empty if there is none."""
-    for file in work.glob(f"{folder}/result.json"):
-        return json.loads(file.read_text())
+def delete_checkpoints(folder: Path) -> None:
+    """Delete the checkpoints that only serve to resume. Models and histories stay."""
+    for checkpoints in folder.glob("**/last"):
+        shutil.rmtree(checkpoints)
+
+
+def read_result(folder: Path, profile: str) -> dict:
+    """Return what `lesson.result` wrote: metric, value, profile, device and seconds. Empty if it wrote nothing.
+
+    Args:
+        folder: the lesson's folder of training runs.
+        profile: the name, or a pattern for the name, of the profile's folder.
+    """
+    for file in folder.glob(f"{profile}/result.json"):
+        return json.loads(file.read_text(encoding="utf-8"))
     return {}
 
 
 def keep_results(lesson: str, notebook: nbformat.NotebookNode, result: dict) -> None:
-    """Keep a lesson's result and the figure it has for README.md, and bring README.md's table up to date."""
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    (RESULTS / f"{lesson}_{result['profile']}.json").write_text(json.dumps(result, indent=1) + "\n")
+    """Write a lesson's result and its figure for README.md to assets/, and update the table in README.md."""
+    RESULTS_DIR.mkdir(parents=True, exist_ok=True)
+    file = RESULTS_DIR / f"{lesson}_{result['profile']}.json"
+    file.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     for cell in notebook.cells:
         if "readme" in cell.metadata.get("tags", ()):
-            pictures = [o.data["image/png"] for o in cell.outputs if "image/png" in o.get("data", {})]
-            (ROOT / "assets" / f"{lesson}.png").write_bytes(base64.b64decode(pictures[0]))
+            images = [output.data["image/png"] for output in cell.outputs if "image/png" in output.get("data", {})]
+            (ROOT / "assets" / f"{lesson}.png").write_bytes(base64.b64decode(images[0]))
     readme = ROOT / "README.md"
-    before, rest = readme.read_text(encoding="utf-8").split(MARKS[0])
-    after = rest.split(MARKS[1])[1]
-    readme.write_text(before + MARKS[0] + measured_table() + MARKS[1] + after, encoding="utf-8")
+    before, rest = readme.read_text(encoding="utf-8").split(TABLE_BEGIN)
+    after = rest.split(TABLE_END)[1]
+    readme.write_text(before + TABLE_BEGIN + results_table() + TABLE_END + after, encoding="utf-8")
 
 
-def measured_table() -> str:
-    """README.md's table of what was measured, from assets/results/."""
+def results_table() -> str:
+    """Return the Markdown table of all results in assets/results/."""
     lines = ["| lesson | profile | machine | seconds | result |", "|---|---|---|---|---|"]
-    for file in sorted(RESULTS.glob("[0-9][0-9]_*.json")):
-        result = json.loads(file.read_text())
+    for file in sorted(RESULTS_DIR.glob("[0-9][0-9]_*.json")):
+        result = json.loads(file.read_text(encoding="utf-8"))
         lesson = file.stem.removesuffix(f"_{result['profile']}")
-        shown = f"{result['metric']} {result['value']:.3f}"
-        lines.append(f"| {lesson} | {result['profile']} | {result['device']} | {result['seconds']:.0f} | {shown} |")
+        metric = f"{result['metric']} {result['value']:.3f}"
+        lines.append(f"| {lesson} | {result['profile']} | {result['device']} | {result['seconds']:.0f} | {metric} |")
     return "\n".join(lines) + "\n"
 
 
-def print_table(outcomes: list[Outcome]) -> None:
-    """Lesson, seconds, headline metric, where to look."""
-    rows = [("lesson", "seconds", "result", "where to look")]
-    for outcome in outcomes:
-        shown = "FAILED" if outcome.error else outcome.headline
-        rows.append((outcome.lesson, f"{outcome.seconds:.0f}", shown, outcome.where))
+def run_lessons(paths: list[Path], keep: bool) -> list[LessonReport]:
+    """Run lessons one after the other and print their progress."""
+    reports = []
+    for number, path in enumerate(paths, 1):
+        print(f"[{number}/{len(paths)}] {path.stem}, profile {os.environ['SEGLIB_PROFILE']} ...", flush=True)
+        try:
+            report = run_lesson(path, keep)
+        except Exception as error:  # a broken notebook file, for example; the other lessons still run
+            report = LessonReport(path.stem, 0, error=f"{type(error).__name__}: {error}")
+        print(f"      {report.seconds:.0f} s", flush=True)
+        if report.error:
+            print(f"      FAILED. Outputs up to the error: {report.html}\n{report.error}")
+        reports.append(report)
+    return reports
+
+
+def print_table(reports: list[LessonReport]) -> None:
+    """Print lesson, seconds, result and HTML file of each report."""
+    rows = [("lesson", "seconds", "result", "see")]
+    for report in reports:
+        rows.append((report.lesson, f"{report.seconds:.0f}", "FAILED" if report.error else report.result, report.html))
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
+def choose_lessons(numbers: list[str]) -> list[Path]:
+    """Return the notebooks with these numbers, or all of them without numbers.
+
+    Raises:
+        ValueError: no lesson has one of the numbers.
+    """
+    paths = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+    wanted = [number.zfill(2) for number in numbers]
+    unknown = set(wanted) - {path.name[:2] for path in paths}
+    if unknown:
+        names = ", ".join(path.stem for path in paths)
+        raise ValueError(f"no lesson has the number {', '.join(sorted(unknown))}. The lessons are {names}.")
+    return [path for path in paths if not wanted or path.name[:2] in wanted]
+
+
 def main() -> int:
     """Run the lessons that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("numbers", nargs="*", help="lesson numbers, 02 say; none: all")
+    parser.add_argument("numbers", nargs="*", help="numbers of lessons, such as 02 (default: all)")
     parser.add_argument("--keep", action="store_true", help="keep the outputs in notebooks/, assets/ and README.md")
     arguments = parser.parse_args()
-    # The whole course is the quick one; a lesson that is named runs as it would in Jupyter.
-    os.environ.setdefault("SEGLIB_PROFILE", choose_profile()[0] if arguments.numbers and not arguments.keep else "tiny")
     if arguments.keep and os.environ.get("SEGLIB_DATA"):
-        print("--keep is for the bundled sample: other people's photographs do not belong in the repository")
+        print("--keep works with the bundled sample only, because other photographs do not belong in the repository.")
         return 2
-    paths = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
-    numbers = [number.zfill(2) for number in arguments.numbers]
-    chosen = [path for path in paths if not numbers or path.name[:2] in numbers]
-    unknown = set(numbers) - {path.name[:2] for path in chosen}
-    if unknown or not chosen:
-        print(f"no lesson {', '.join(sorted(unknown))}; there are {', '.join(path.stem for path in paths)}")
+    try:
+        paths = choose_lessons(arguments.numbers)
+    except ValueError as error:
+        print(error)
         return 2
-    outcomes = []
-    for number, path in enumerate(chosen, 1):
-        print(f"[{number}/{len(chosen)}] {path.stem}, profile {os.environ['SEGLIB_PROFILE']} ...", flush=True)
-        try:
-            outcomes.append(run_lesson(path, arguments.keep))
-        except Exception as error:  # a notebook that is no notebook, say: the others are run all the same
-            outcomes.append(Outcome(path.stem, 0, "none", f"{type(error).__name__}: {error}"))
-        print(f"      {outcomes[-1].seconds:.0f} s", flush=True)
-        if outcomes[-1].error:
-            print(f"      FAILED; as far as it got, it is in {outcomes[-1].where}\n{outcomes[-1].error}")
+    one_by_one = arguments.numbers and not arguments.keep
+    os.environ.setdefault("SEGLIB_PROFILE", choose_profile()[0] if one_by_one else "tiny")
+    reports = run_lessons(paths, arguments.keep)
     print()
-    print_table(outcomes)
-    return int(any(outcome.error for outcome in outcomes))
+    print_table(reports)
+    return int(any(report.error for report in reports))
 
 
 if __name__ == "__main__":
