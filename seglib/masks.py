@@ -1,66 +1,79 @@
-"""One place for pixel formats: polygon <-> bitmap <-> RLE <-> index PNG <-> YOLO polygon.
+"""Pixel formats and the conversions between them: polygon, bitmap, RLE, index PNG, YOLO line.
 
-Numpy in, numpy out. A bitmap is bool (H, W). A polygon is COCO's flat list [x1, y1, x2, y2, ...] in pixels, where
-(0, 0) is the upper left corner of the upper left pixel. A class mask is uint8 (H, W): 0 is background, 255 "do not
-count". Rasters and run-length encoding are pycocotools', so a mask has the very pixels that COCO's evaluation counts.
+A bitmap is bool (H, W). A polygon is COCO's flat list [x1, y1, x2, y2, ...] in pixels; (0, 0) is the upper left corner
+of the upper left pixel. A class mask is uint8 (H, W), where 0 is background and 255 means "do not count". pycocotools
+rasterizes polygons and encodes run lengths, so a mask has exactly the pixels that COCO's evaluation counts.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 from pycocotools import mask as coco_mask
-from scipy import ndimage
 
 from seglib.files import atomic_path, open_image
 
-IGNORE = 255
-ROUNDING = 1e-6  # of a fraction: so much beyond 0 or 1 is no mistake
-FARTHEST = 1e6  # pixels: a coordinate beyond is a mistake
-COLOURS = (
-    (0, 0, 0),
-    (230, 57, 70),
-    (58, 110, 230),
-    (255, 183, 3),
-    (42, 157, 80),
-    (155, 93, 229),
-    (0, 187, 212),
-    (244, 120, 40),
-    (240, 98, 170),
-    (140, 100, 70),
-    (160, 200, 60),
-    (0, 240, 210),
-    (90, 105, 0),
-    (255, 0, 255),
-    (105, 60, 120),
-    (210, 180, 255),
-    (0, 255, 0),
-    (255, 165, 165),
-    (0, 0, 255),
-    (45, 120, 180),
-    (0, 240, 120),
-)
+__all__ = [
+    "IGNORE",
+    "RLE",
+    "Polygon",
+    "check_classes",
+    "check_polygon",
+    "check_values",
+    "clip_polygon",
+    "clip_to_half_plane",
+    "join_polygons",
+    "mask_to_outlines",
+    "mask_to_polygons",
+    "mask_to_rle",
+    "palette",
+    "polygons_to_mask",
+    "polygons_to_rle",
+    "polygons_to_yolo",
+    "read_index_png",
+    "rle_to_mask",
+    "voc_palette",
+    "write_index_png",
+    "yolo_to_polygons",
+]
 
 Polygon = list[float]
+RLE = dict[str, Any]  # {"size": [height, width], "counts": ...}
+_Point = tuple[int, int]  # a corner of pixels: (x, y)
+
+IGNORE = 255  # the value of pixels that do not count
+_TOLERANCE = 1e-6  # rounding error of a YOLO coordinate, as a fraction of the image's side
+_MAX_COORDINATE = 1e6  # pixels; pycocotools crashes on much larger numbers
+_COLORS = [
+    (0, 0, 0), (230, 57, 70), (58, 110, 230), (255, 183, 3), (42, 157, 80), (155, 93, 229), (0, 187, 212),
+    (244, 120, 40), (240, 98, 170), (140, 100, 70), (160, 200, 60), (0, 240, 210), (90, 105, 0), (255, 0, 255),
+    (105, 60, 120), (210, 180, 255), (0, 255, 0), (255, 165, 165), (0, 0, 255), (45, 120, 180), (0, 240, 120),
+]  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------------------ polygons
 
 
 def check_polygon(polygon: Sequence[float], height: int, width: int) -> None:
-    """Raise ValueError, saying what is wrong, for a polygon that cannot be drawn in a (height, width) image."""
-    points = np.asarray(polygon, dtype=object)
+    """Raise ValueError if a polygon cannot be drawn in a (height, width) image; the message says why."""
     try:
-        points = points.astype(float)
+        points = np.asarray(polygon, dtype=object).astype(float)
     except (TypeError, ValueError):
-        raise ValueError(f"polygon holds something that is no number: {list(polygon)[:8]}") from None
-    if points.ndim != 1 or points.size % 2:
+        raise ValueError(f"polygon holds a value that is not a number: {list(polygon)[:8]}") from None
+    if points.ndim != 1:
+        raise ValueError(f"polygon has the shape {points.shape}: it must be a flat list x1, y1, x2, y2, ...")
+    if points.size % 2:
         raise ValueError(f"polygon has an odd number of coordinates ({points.size}): it must be x1, y1, x2, y2, ...")
     if points.size < 6:
         raise ValueError(f"polygon has {points.size // 2} points: an area needs three")
     if not np.isfinite(points).all():
         raise ValueError("polygon holds NaN or infinity")
-    if np.abs(points).max() > FARTHEST:  # pycocotools' integers overflow, and the interpreter with them
-        raise ValueError(f"polygon reaches {np.abs(points).max():g} pixels far: no image does")
-    x, y = points[0::2], points[1::2]
+    if np.abs(points).max() > _MAX_COORDINATE:
+        raise ValueError(f"polygon has a coordinate of {np.abs(points).max():g} pixels: no image is that large")
+    x = points[0::2]
+    y = points[1::2]
     if x.max() <= 0 or y.max() <= 0 or x.min() >= width or y.min() >= height:
         raise ValueError(
             f"polygon lies wholly outside the image: x {x.min():g} to {x.max():g}, y {y.min():g} to {y.max():g}, "
@@ -69,220 +82,273 @@ def check_polygon(polygon: Sequence[float], height: int, width: int) -> None:
 
 
 def polygons_to_mask(polygons: Sequence[Sequence[float]], height: int, width: int) -> np.ndarray:
-    """Rasterise the union of some polygons as COCO does.
+    """Rasterize the union of polygons as COCO does.
 
     Args:
-        polygons: flat lists [x1, y1, x2, y2, ...] in pixels; what reaches over the border is cut off.
+        polygons: flat lists [x1, y1, x2, y2, ...] in pixels; they may reach beyond the image.
+        height, width: size of the image in pixels.
 
     Returns:
         bool (height, width).
 
     Raises:
-        ValueError: a polygon of fewer than three points, of an odd number of coordinates, with a coordinate that is
-            no finite number, or wholly outside the image.
+        ValueError: a polygon has fewer than three points, an odd number of coordinates, a coordinate that is not a
+            finite number, or lies wholly outside the image.
     """
-    if len(polygons) == 0:
-        return np.zeros((height, width), dtype=bool)
-    return coco_mask.decode(_union(polygons, height, width)).astype(bool)
+    return coco_mask.decode(polygons_to_rle(polygons, height, width)).astype(bool)
 
 
-def polygons_to_rle(polygons: Sequence[Sequence[float]], height: int, width: int) -> dict:
-    """COCO's compressed RLE of the union of some polygons: `polygons_to_mask`, encoded, but in one step."""
+def polygons_to_rle(polygons: Sequence[Sequence[float]], height: int, width: int) -> RLE:
+    """Encode the union of polygons as COCO's compressed RLE. Arguments and errors are those of `polygons_to_mask`."""
     if len(polygons) == 0:
         return mask_to_rle(np.zeros((height, width), dtype=bool))
-    return {"size": [height, width], "counts": _union(polygons, height, width)["counts"].decode("ascii")}
-
-
-def _union(polygons: Sequence[Sequence[float]], height: int, width: int) -> dict:
-    """pycocotools' RLE of the union of some polygons, one or more, each of which is checked."""
     for polygon in polygons:
         check_polygon(polygon, height, width)
-    # A pair of equal polygons of four numbers would be taken for boxes by pycocotools; check_polygon lets none through.
-    return coco_mask.merge(
-        coco_mask.frPyObjects([[float(value) for value in polygon] for polygon in polygons], height, width)
-    )
+    numbers = [[float(value) for value in polygon] for polygon in polygons]
+    return _to_json(coco_mask.merge(coco_mask.frPyObjects(numbers, height, width)))
 
 
 def mask_to_polygons(mask: np.ndarray) -> list[Polygon]:
-    """Trace a bitmap along its pixel edges, so that `polygons_to_mask` gives the very same bitmap back.
+    """Trace a bitmap along its pixel edges, so that `polygons_to_mask` gives exactly the same bitmap.
 
     Args:
         mask: bool (H, W).
 
     Returns:
-        One polygon for each 4-connected part, clockwise as seen on the screen, corners only. A polygon cannot hold a
-        hole: holes come back filled. (A hole that touches the outside at a pixel's corner is no hole, and survives.)
+        One polygon for each 4-connected part, clockwise on the screen, corners only. A polygon cannot hold a hole, so
+        holes are filled; a gap that reaches the outside through the corner of a pixel is not a hole and is kept.
     """
-    following = _pixel_edges(np.asarray(mask, dtype=bool))
+    edges = _pixel_edges(np.asarray(mask, dtype=bool))
     polygons = []
-    while following:
-        loop = _walk(following, next(iter(following)))
-        if _signed_area(loop) > 0:  # a hole is walked the other way round
-            polygons.append([float(value) for corner in _corners(loop) for value in corner])
+    while edges:
+        loop = _take_loop(edges, start=next(iter(edges)))
+        if _signed_area(loop) > 0:  # the outline of a hole runs counterclockwise
+            polygons.append([float(value) for corner in _turns(loop) for value in corner])
     return polygons
 
 
-def _pixel_edges(mask: np.ndarray) -> dict[tuple[int, int], list[tuple[int, int]]]:
-    """The edges between set pixels and others, from corner (x, y) to corners, the set pixel on the right."""
+def _pixel_edges(mask: np.ndarray) -> dict[_Point, list[_Point]]:
+    """The edges between set and unset pixels: start -> ends. The set pixel is on the right of each edge."""
     padded = np.pad(mask, 1)
-    inside = padded[1:-1, 1:-1]
-    following: dict[tuple[int, int], list[tuple[int, int]]] = {}
-    sides = (  # the neighbour that is missing, where the edge starts, where it ends; x and y from the pixel's corner
-        (padded[:-2, 1:-1], (0, 0), (1, 0)),  # above: walk right
-        (padded[1:-1, 2:], (1, 0), (1, 1)),  # right: walk down
-        (padded[2:, 1:-1], (1, 1), (0, 1)),  # below: walk left
-        (padded[1:-1, :-2], (0, 1), (0, 0)),  # left: walk up
+    sides = (  # the neighbor across an edge, and where the edge starts and ends, relative to the pixel's corner
+        (padded[:-2, 1:-1], (0, 0), (1, 0)),  # above: to the right
+        (padded[1:-1, 2:], (1, 0), (1, 1)),  # right: downward
+        (padded[2:, 1:-1], (1, 1), (0, 1)),  # below: to the left
+        (padded[1:-1, :-2], (0, 1), (0, 0)),  # left: upward
     )
-    for neighbour, (x0, y0), (x1, y1) in sides:
-        rows, columns = np.nonzero(inside & ~neighbour)
+    edges: dict[_Point, list[_Point]] = {}
+    for neighbor, (x0, y0), (x1, y1) in sides:
+        rows, columns = np.nonzero(mask & ~neighbor)
         for y, x in zip(rows.tolist(), columns.tolist(), strict=True):
-            following.setdefault((x + x0, y + y0), []).append((x + x1, y + y1))
-    return following
+            edges.setdefault((x + x0, y + y0), []).append((x + x1, y + y1))
+    return edges
 
 
-def _walk(following: dict, start: tuple[int, int]) -> list[tuple[int, int]]:
-    """Take one closed loop out of `following`, turning right where two pixels meet at a corner only."""
-    loop, here, right = [], start, None
-    while not loop or here != start or right in following.get(start, ()):
+def _take_loop(edges: dict[_Point, list[_Point]], start: _Point) -> list[_Point]:
+    """Remove a closed loop from `edges` and return its points. Turn right where two pixels meet at a corner only."""
+    loop: list[_Point] = []
+    here = start
+    right = start  # the point to the right of the last step
+    while not loop or here != start or right in edges.get(start, ()):
         loop.append(here)
-        ways = following[here]
-        step = right if right in ways else ways[0]
-        ways.remove(step)
-        if not ways:
-            del following[here]
-        (x, y), here = here, step
-        right = (here[0] - (here[1] - y), here[1] + (here[0] - x))
+        ends = edges[here]
+        end = right if right in ends else ends[0]
+        ends.remove(end)
+        if not ends:
+            del edges[here]
+        right = (end[0] - (end[1] - here[1]), end[1] + (end[0] - here[0]))
+        here = end
     return loop
 
 
-def _signed_area(loop: list[tuple[int, int]]) -> float:
+def _signed_area(loop: list[_Point]) -> float:
+    """The area inside a loop; positive if it runs clockwise on the screen."""
     x, y = np.array(loop, dtype=np.int64).T
     return float((x * np.roll(y, -1) - np.roll(x, -1) * y).sum()) / 2
 
 
-def _corners(loop: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """The points of a loop of unit steps at which it turns."""
+def _turns(loop: list[_Point]) -> list[list[int]]:
+    """The points of a loop of unit steps at which it changes direction."""
     points = np.array(loop)
-    turns = (np.roll(points, -1, axis=0) - points != points - np.roll(points, 1, axis=0)).any(axis=1)
-    return [tuple(point) for point in points[turns].tolist()]
+    steps = np.roll(points, -1, axis=0) - points
+    turns = (steps != np.roll(steps, 1, axis=0)).any(axis=1)
+    return points[turns].tolist()
 
 
 def mask_to_outlines(mask: np.ndarray) -> list[tuple[Polygon, list[Polygon]]]:
-    """Each 4-connected part of a bitmap, traced along pixel edges: its outer polygon and those of its holes."""
+    """Trace each 4-connected part of a bool (H, W) bitmap: its outer polygon, and the polygons of its holes."""
+    from scipy import ndimage  # slow to import, and only needed here
+
     parts, _ = ndimage.label(mask)
     outlines = []
     for outer in mask_to_polygons(mask):
-        y, x = min(zip(map(int, outer[1::2]), map(int, outer[0::2]), strict=True))  # its first pixel, in reading order
-        inside = polygons_to_mask([outer], *mask.shape) & (parts != parts[y, x])  # other parts lie in the holes, too
-        outlines.append((outer, mask_to_polygons(inside)))
+        y, x = min((int(y), int(x)) for x, y in zip(outer[0::2], outer[1::2], strict=True))
+        part = parts == parts[y, x]  # the first corner in reading order is that of the part's first pixel
+        holes = polygons_to_mask([outer], *mask.shape) & ~part  # with other parts that lie in them
+        outlines.append((outer, mask_to_polygons(holes)))
     return outlines
 
 
 def join_polygons(polygons: Sequence[Sequence[float]]) -> Polygon:
-    """Make one polygon of several, by slits of no width between the points where they are nearest to each other.
+    """Join polygons to one, by slits of zero width between their nearest points. The polygons must not overlap.
 
-    Where a slit leads to a polygon inside another, the inner one is cut out of it: a point lies inside where a line
-    from it to the far distance crosses the outline an odd number of times, and so pycocotools, Pillow and OpenCV fill.
-    Polygons side by side become the parts of one outline. They must not overlap.
+    Polygons side by side become parts of one outline. A polygon inside another is cut out of it, because pycocotools,
+    Pillow and OpenCV fill by the even-odd rule.
     """
     rings = [np.asarray(polygon, dtype=float).reshape(-1, 2) for polygon in polygons]
-    whole = rings.pop(0)
+    outline = rings.pop(0)
     while rings:
-        gaps = [((whole[:, None] - ring) ** 2).sum(-1) for ring in rings]
-        number = int(np.argmin([gap.min() for gap in gaps]))
-        ring, gap = rings.pop(number), gaps[number]
-        here, there = np.unravel_index(np.argmin(gap), gap.shape)
-        around = np.roll(ring, -there, axis=0)
-        whole = np.concatenate([whole[: here + 1], around, around[:1], whole[here:]])
-    return whole.ravel().tolist()
+        distances = [((outline[:, None] - ring) ** 2).sum(-1) for ring in rings]
+        nearest = int(np.argmin([distance.min() for distance in distances]))
+        ring = rings.pop(nearest)
+        here, there = np.unravel_index(np.argmin(distances[nearest]), distances[nearest].shape)
+        ring = np.roll(ring, -int(there), axis=0)
+        outline = np.concatenate([outline[: here + 1], ring, ring[:1], outline[here:]])
+    return outline.ravel().tolist()
 
 
-def mask_to_rle(mask: np.ndarray) -> dict:
+def clip_polygon(polygon: Sequence[float], height: int, width: int) -> Polygon:
+    """Clip a polygon to a (height, width) image; [] if nothing is left."""
+    points = np.reshape(np.asarray(polygon, dtype=float), (-1, 2))
+    for normal, limit in (((-1, 0), 0), ((1, 0), width), ((0, -1), 0), ((0, 1), height)):
+        points = clip_to_half_plane(points, normal, limit)
+    return points.ravel().tolist()
+
+
+def clip_to_half_plane(points: np.ndarray, normal: tuple[float, float], limit: float) -> np.ndarray:
+    """Clip a polygon to the points p with p . normal <= limit (Sutherland and Hodgman, 1974).
+
+    Args:
+        points: float (N, 2).
+
+    Returns:
+        float (M, 2), where M may be 0. Parts that fall apart stay connected along the border by a line of zero width.
+    """
+    depth = limit - points @ np.asarray(normal, dtype=float)
+    if (depth >= 0).all():
+        return points
+    kept = []
+    for before, point, d0, d1 in zip(np.roll(points, 1, axis=0), points, np.roll(depth, 1), depth, strict=True):
+        if (d0 >= 0) != (d1 >= 0):
+            kept.append(before + d0 / (d0 - d1) * (point - before))
+        if d1 >= 0:
+            kept.append(point)
+    return np.array(kept).reshape(-1, 2)
+
+
+# ------------------------------------------------------------------------------------------------ run lengths
+
+
+def mask_to_rle(mask: np.ndarray) -> RLE:
     """Encode a bool (H, W) bitmap as COCO's compressed RLE: {"size": [H, W], "counts": str}, ready for JSON."""
-    rle = coco_mask.encode(np.asfortranarray(np.asarray(mask, dtype=bool), dtype=np.uint8))
+    return _to_json(coco_mask.encode(np.asfortranarray(np.asarray(mask, dtype=bool), dtype=np.uint8)))
+
+
+def _to_json(rle: RLE) -> RLE:
+    """pycocotools' RLE with types that JSON can hold."""
     return {"size": [int(side) for side in rle["size"]], "counts": rle["counts"].decode("ascii")}
 
 
-def rle_to_mask(rle: dict) -> np.ndarray:
+def rle_to_mask(rle: RLE) -> np.ndarray:
     """Decode COCO's RLE, compressed (counts is a string) or not (counts is a list), to a bool (H, W) bitmap.
 
     Raises:
-        ValueError: the runs do not add up to the size.
+        ValueError: the runs do not add up to the size, or a part is missing.
     """
     try:
-        (height, width), counts = rle["size"], rle["counts"]
+        height, width = rle["size"]
+        counts = rle["counts"]
     except (KeyError, TypeError, ValueError):
         raise ValueError('an RLE must be {"size": [height, width], "counts": ...}') from None
     if not isinstance(height, int) or not isinstance(width, int) or not isinstance(counts, list | str | bytes):
         raise ValueError('an RLE must be {"size": [height, width], "counts": [...] or "..."}')
     if isinstance(counts, list):
         if any(not isinstance(run, int) or run < 0 for run in counts):
-            raise ValueError("an RLE's counts must be whole numbers, none negative")
+            raise ValueError("the counts of an RLE must be whole numbers, 0 or more")
         if sum(counts) != height * width:
             raise ValueError(f"RLE runs add up to {sum(counts)} pixels but its size is {height}x{width}")
         rle = coco_mask.frPyObjects(rle, height, width)
-    else:
-        _check_compressed(counts, height, width)
+    else:  # checked here, because pycocotools would read past the end of its memory
+        runs = _compressed_runs(counts.encode("ascii", "replace") if isinstance(counts, str) else counts)
+        if any(run < 0 for run in runs) or sum(runs) != height * width:
+            raise ValueError(f"compressed RLE covers {sum(runs)} pixels but its size is {height}x{width}")
     return coco_mask.decode(rle).astype(bool)
 
 
-def _check_compressed(counts: str | bytes, height: int, width: int) -> None:
-    """Raise where a compressed RLE does not cover its size: pycocotools would read past the end of its memory.
+def _compressed_runs(data: bytes) -> list[int]:
+    """The run lengths in a compressed RLE.
 
-    The format (COCO's rleFrString): five bits a character from 48 on, the sixth says that more follow, the last
-    one's fifth bit is the sign; from the fourth run on, a run is stored as its difference from the run two before.
+    The format (rleFrString in COCO's maskApi.c): a character holds five bits of a number, lowest first, offset by 48;
+    its sixth bit says that more characters follow. The fifth bit of the last character is the sign. From the fourth
+    number on, a number is the difference from the run before the previous one.
     """
-    data = counts.encode("ascii", "replace") if isinstance(counts, str) else counts
     runs: list[int] = []
-    position = 0
-    while position < len(data):
-        value, shift, more = 0, 0, True
-        while more:
-            if position >= len(data) or not 48 <= data[position] < 112:
-                raise ValueError("compressed RLE is cut off or holds a character that does not belong there")
-            bits = data[position] - 48
-            value |= (bits & 0x1F) << shift
-            more, shift, position = bool(bits & 0x20), shift + 5, position + 1
-            if not more and bits & 0x10:
-                value -= 1 << shift
+    value = 0
+    shift = 0
+    for byte in data:
+        bits = byte - 48
+        if not 0 <= bits < 64:
+            raise ValueError(f"compressed RLE holds a character that does not belong there: {chr(byte)!r}")
+        value |= (bits & 0x1F) << shift
+        shift += 5
+        if bits & 0x20:
+            continue
+        if bits & 0x10:
+            value -= 1 << shift
         runs.append(value + runs[-2] if len(runs) > 2 else value)
-    if any(run < 0 for run in runs) or sum(runs) != height * width:
-        raise ValueError(f"compressed RLE covers {sum(runs)} pixels but its size is {height}x{width}")
+        value = 0
+        shift = 0
+    if shift:
+        raise ValueError("compressed RLE is cut off")
+    return runs
+
+
+# ------------------------------------------------------------------------------------------------ YOLO lines
 
 
 def yolo_to_polygons(line: str, height: int, width: int) -> tuple[int, list[Polygon]]:
-    """Read one line of a YOLO-seg label file: a class and one polygon, x and y as fractions of the image's sides.
+    """Read a line of a YOLO-seg label file.
+
+    Args:
+        line: "class x1 y1 x2 y2 ...", coordinates as fractions of the image's width and height.
+        height, width: size of the image in pixels.
 
     Returns:
-        The class index (0 is the first class: YOLO has no background) and [polygon] in pixels.
+        The class index (0 is the first class, as YOLO has no background) and [polygon] in pixels.
 
     Raises:
-        ValueError: no whole class number, fewer than three points, an odd number of coordinates, or one outside 0-1.
+        ValueError: the class is not a whole number, a coordinate is not between 0 and 1, their number is odd, or there
+            are fewer than three points.
     """
     name, *rest = line.split() or [""]
-    if not name.isdecimal():  # isdigit also takes a superscript, which is no number
+    if not name.isdecimal():  # isdigit would accept a superscript, which int() does not
         raise ValueError(f"a YOLO line begins with a class number, this one with {name!r}")
     try:
         values = np.array([float(value) for value in rest])
     except ValueError:
-        raise ValueError(f"YOLO line holds something that is no number: {line[:60]!r}") from None
+        raise ValueError(f"YOLO line holds a value that is not a number: {line[:60]!r}") from None
     if len(values) == 4:
         raise ValueError("YOLO line holds four numbers: a box, or two points, where a polygon has three or more")
-    if values.size and (values.min() < -ROUNDING or values.max() > 1 + ROUNDING):
+    if values.size and (values.min() < -_TOLERANCE or values.max() > 1 + _TOLERANCE):
         raise ValueError(f"YOLO coordinates are fractions from 0 to 1, found {values.min():g} to {values.max():g}")
-    # Rounded, so that what was 10.5 pixels before it was made a fraction is not 10.4999999, on another side of a pixel.
-    polygon = np.round(np.clip(values, 0, 1) * np.resize([width, height], len(values)), 4)
+    # Rounded, because 10.5 pixels may come back as 10.4999999, which lies on the other side of a pixel's center.
+    polygon = np.round(np.clip(values, 0, 1) * np.resize([width, height], len(values)), 4).tolist()
     check_polygon(polygon, height, width)
-    return int(name), [polygon.tolist()]
+    return int(name), [polygon]
 
 
 def polygons_to_yolo(index: int, polygons: Sequence[Sequence[float]], height: int, width: int) -> list[str]:
-    """Write polygons in pixels as YOLO-seg lines of class `index`, cut off at the image's border.
+    """Write polygons as YOLO-seg lines, clipped to the image.
 
-    A YOLO line holds one polygon: an object in several parts becomes several lines, and reads as several objects.
+    A YOLO line holds one polygon: an object in several parts becomes several lines, and is read as several objects.
+
+    Args:
+        index: the class; 0 is the first.
+        polygons: flat lists [x1, y1, x2, y2, ...] in pixels.
+        height, width: size of the image in pixels.
 
     Raises:
-        ValueError: a polygon that cannot be drawn, or that covers nothing of the image.
+        ValueError: a polygon cannot be drawn, or covers no part of the image.
     """
     lines = []
     for polygon in polygons:
@@ -295,88 +361,73 @@ def polygons_to_yolo(index: int, polygons: Sequence[Sequence[float]], height: in
     return lines
 
 
-def clip_polygon(polygon: Sequence[float], height: int, width: int) -> Polygon:
-    """Cut a polygon off at the image's border, side by side (Sutherland and Hodgman, 1974).
-
-    Moving the points that lie outside onto the border instead would bend the edges that lead to them, inside too.
-    """
-    points = [(float(x), float(y)) for x, y in zip(polygon[0::2], polygon[1::2], strict=True)]
-    for axis, sign, bound in ((0, 1, 0.0), (0, -1, -float(width)), (1, 1, 0.0), (1, -1, -float(height))):
-        inside = [sign * point[axis] >= bound for point in points]
-        kept = []
-        for i, (point, here) in enumerate(zip(points, inside, strict=True)):
-            before = points[i - 1]
-            if here != inside[i - 1]:
-                share = (sign * bound - before[axis]) / (point[axis] - before[axis])
-                kept.append(tuple(a + share * (b - a) for a, b in zip(before, point, strict=True)))
-            if here:
-                kept.append(point)
-        points = kept
-    return [value for point in points for value in point]
+# ------------------------------------------------------------------------------------------------ class masks
 
 
 def palette(count: int = 256) -> np.ndarray:
-    """The colours of the classes: uint8 (count, 3), class 0 black, 255 pale.
+    """The library's colors of the classes: uint8 (count, 3). Class 0 is black, 255 is pale.
 
-    Twenty picked to be told apart on a photograph, then PASCAL VOC's.
+    The first classes have colors that are easy to tell apart on a photograph, the others those of PASCAL VOC.
     """
-    colours = voc_palette()
-    colours[: len(COLOURS)] = COLOURS
-    return colours[:count]
+    colors = voc_palette()
+    colors[: len(_COLORS)] = _COLORS
+    return colors[:count]
 
 
 def voc_palette(count: int = 256) -> np.ndarray:
-    """PASCAL VOC's own colours (VOC devkit, VOCcolormap.m): uint8 (count, 3), 255 is the border that does not count."""
+    """PASCAL VOC's colors of the classes (VOCcolormap.m of its devkit): uint8 (count, 3)."""
     index = np.arange(256)
-    colours = np.zeros((256, 3), dtype=np.uint8)
+    colors = np.zeros((256, 3), dtype=np.uint8)
     for bit in range(8):  # bits 0, 3, 6 of the index are the high bits of red; 1, 4, 7 of green; 2, 5 of blue
         for channel in range(3):
-            colours[:, channel] |= (((index >> (3 * bit + channel)) & 1) << (7 - bit)).astype(np.uint8)
-    return colours[:count]
+            colors[:, channel] |= (((index >> (3 * bit + channel)) & 1) << (7 - bit)).astype(np.uint8)
+    return colors[:count]
 
 
 def read_index_png(path: str | Path) -> np.ndarray:
-    """Read a mask whose pixel values are class indices: a palette PNG as its indices, never as its colours.
+    """Read a mask whose pixel values are class indices; a palette PNG is read as indices, not as colors.
 
     Returns:
         uint8 (H, W).
 
     Raises:
-        ValueError: the file holds colours (RGB) or more than 8 bits, which are not class indices.
+        ValueError: the file is a JPEG, holds colors (RGB) or more than 8 bits.
     """
     image = open_image(path)
     if image.format == "JPEG":
         raise ValueError(f"{path} is a JPEG, which changes the values at every edge: save masks as PNG")
     if image.mode not in ("P", "L", "1"):
         raise ValueError(
-            f"{path} is an image of mode {image.mode}, not a mask of class indices: save it as an 8-bit grey or "
+            f"{path} is an image of mode {image.mode}, not a mask of class indices: save it as an 8-bit gray or "
             "palette PNG whose pixel values are the classes"
         )
     return np.array(image, dtype=np.uint8)
 
 
 def write_index_png(
-    path: str | Path, mask: np.ndarray, classes: Sequence[str], colours: np.ndarray | None = None
+    path: str | Path, mask: np.ndarray, classes: Sequence[str], colors: np.ndarray | None = None
 ) -> None:
-    """Write a class mask as a palette PNG: the values are the classes, the colours are for people.
+    """Write a class mask as a palette PNG, whose values are the classes and whose colors are only for viewing.
 
     Args:
+        path: the file.
         mask: whole numbers (H, W), each below len(classes), or 255.
-        colours: uint8 (256, 3), a row a value; None: `palette()`.
+        classes: names of the classes, background first.
+        colors: uint8 (256, 3); None: `palette()`.
 
     Raises:
-        ValueError: a value that is no class.
+        ValueError: a value is not a class.
     """
     check_classes(classes)
     check_values(mask, len(classes), path)
     image = Image.fromarray(np.asarray(mask).astype(np.uint8))
-    image.putpalette((palette() if colours is None else colours).tobytes())
-    with atomic_path(path) as aside:
-        image.save(aside, format="PNG")
+    image.putpalette((palette() if colors is None else colors).tobytes())
+    with atomic_path(path) as temporary:
+        image.save(temporary, format="PNG")
 
 
 def check_classes(classes: Sequence[str]) -> None:
-    """Raise ValueError for a list of classes that a mask of bytes cannot hold, 255 being taken."""
+    """Raise ValueError if an 8-bit mask, in which 255 is taken, cannot hold these classes."""
     if isinstance(classes, str):
         raise ValueError(f"classes must be a list of names, not {classes!r}")
     if not 1 <= len(classes) <= IGNORE:
@@ -384,7 +435,13 @@ def check_classes(classes: Sequence[str]) -> None:
 
 
 def check_values(mask: np.ndarray, classes: int, where: str | Path) -> None:
-    """Raise ValueError, naming file, value and allowed range, where a class mask holds a value that is no class."""
+    """Raise ValueError if a class mask holds a value that is neither a class nor 255.
+
+    Args:
+        mask: whole numbers (H, W).
+        classes: number of classes.
+        where: the file, for the message.
+    """
     mask = np.asarray(mask)
     if mask.ndim != 2:
         raise ValueError(f"{where}: a class mask has two dimensions (H, W), this one {mask.shape}")

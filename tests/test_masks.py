@@ -70,8 +70,8 @@ def test_a_hole_comes_back_filled():
         ([1, 1, 3, float("inf"), 2, 2], "NaN or infinity"),
         ([20, 20, 30, 20, 30, 30], "wholly outside"),
         ([-9, 1, -3, 1, -3, 5], "wholly outside"),
-        ([1, 1, "x", 3, 2, 2], "no number"),
-        ([[1, 1], [3, 3], [2, 2]], "odd number"),
+        ([1, 1, "x", 3, 2, 2], "not a number"),
+        ([[1, 1], [3, 3], [2, 2]], "flat list"),
     ],
 )
 def test_a_polygon_that_cannot_be_drawn_says_why(polygon, message):
@@ -105,10 +105,10 @@ def test_uncompressed_rle_reads_the_same(mask):
     ("counts", "message"),
     [
         ([3, 3], "add up to 6"),
-        ([-1, 21], "none negative"),
+        ([-1, 21], "0 or more"),
         ("5", "covers 5 pixels"),
         ("P", "cut off"),  # says that more follows, and nothing does
-        ("\x01", "cut off"),
+        ("\x01", "does not belong"),
     ],
 )
 def test_an_rle_of_the_wrong_size_is_refused(counts, message):
@@ -150,7 +150,7 @@ def test_yolo_writes_a_line_for_each_part_and_clips_to_the_image():
         ("0 0.5 0.5 0.2 0.2", "box"),
         ("0 0.5 0.5", "1 points"),
         ("0 0.1 0.1 0.2 0.2 1.3 0.3", "fractions"),
-        ("0 0.1 0.1 0.2 0.2 x 0.3", "no number"),
+        ("0 0.1 0.1 0.2 0.2 x 0.3", "not a number"),
     ],
 )
 def test_a_broken_yolo_line_says_why(line, message):
@@ -292,7 +292,7 @@ def test_index_png_keeps_classes_and_255_and_is_a_palette_png(tmp_path):
     assert (masks.read_index_png(tmp_path / "a.png") == mask).all()
     with Image.open(tmp_path / "a.png") as image:
         assert image.mode == "P"  # converted to grey, a palette's colours would become classes
-        assert image.convert("RGB").getpixel((1, 0)) == masks.COLOURS[1]
+        assert image.convert("RGB").getpixel((1, 0)) == tuple(masks.palette()[1])
 
 
 def test_a_value_that_is_no_class_is_refused_by_name_value_and_range(tmp_path):
