@@ -1,19 +1,29 @@
-"""The objects of one image: a mask, a class and, where they were found by a model, a score for each.
+"""The objects of one image: a mask and a class for each, and a score if a model has detected it.
 
-Masks are kept as COCO's run-length code: with a bitmap for each object, a few hundred aerial images would fill the
-memory. Truth and prediction have one and the same form, whichever reader or model they come from.
+Masks are kept as COCO's run lengths, because a bitmap for each object of a few hundred aerial images would fill the
+memory. Ground truth and predictions have the same form, whichever data set or model they come from.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
+from numpy.typing import ArrayLike
 from pycocotools import mask as coco_mask
 
-from seglib.masks import IGNORE, mask_to_rle, polygons_to_rle, rle_to_mask
+from seglib.masks import IGNORE, RLE, mask_to_rle, polygons_to_rle, rle_to_mask
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["Instances", "as_instances"]
+
+Mask = ArrayLike | Mapping[str, Any]  # a bitmap, an RLE, or a list of polygons
+_KEYS = {"masks", "labels", "scores", "crowd", "iscrowd", "size"}
+_UNUSED_KEYS = {"boxes", "area", "image_id"}  # what other libraries have besides
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,26 +33,31 @@ class Instances:
     Attributes:
         size: (height, width) of the image in pixels.
         rles: the mask of each object, as COCO's compressed RLE.
-        labels: int (N,), the class of each; 0 is background, so the first class is 1.
-        scores: float (N,), how sure a model is of each; None for the truth.
-        crowd: bool (N,): a group that nobody took apart, which counts neither for nor against a prediction.
+        labels: int (N,), the class of each object; 0 is background, so the first class is 1.
+        scores: float (N,), the confidence of a model in each object; None for ground truth.
+        crowd: bool (N,), True for a group of objects, which counts neither for nor against a prediction. None: no
+            object is one.
+
+    Raises:
+        ValueError: the number of masks, labels, scores and crowds differs, a label is below 1, a score is not finite,
+            or a mask has another size than the image.
     """
 
     size: tuple[int, int]
-    rles: list[dict]
+    rles: list[RLE]
     labels: np.ndarray
     scores: np.ndarray | None = None
-    crowd: np.ndarray | None = None
+    crowd: np.ndarray = cast(np.ndarray, None)  # an array in every instance, see __post_init__
 
     def __post_init__(self) -> None:
         count = len(self.rles)
-        labels = np.ones(count, dtype=int) if self.labels is None else as_numbers(self.labels, count, "labels", int)
+        labels = _to_numbers(self.labels, count, "labels", int)
         if (labels < 1).any():
             raise ValueError(f"label {labels.min()}: classes count from 1, as 0 is background")
-        scores = None if self.scores is None else as_numbers(self.scores, count, "scores", float)
+        scores = None if self.scores is None else _to_numbers(self.scores, count, "scores", float)
         if scores is not None and not np.isfinite(scores).all():
-            raise ValueError("a score is no finite number")
-        crowd = np.zeros(count, dtype=bool) if self.crowd is None else as_numbers(self.crowd, count, "crowd", bool)
+            raise ValueError("a score is not a finite number")
+        crowd = np.zeros(count, dtype=bool) if self.crowd is None else _to_numbers(self.crowd, count, "crowd", bool)
         for rle in self.rles:
             if tuple(rle["size"]) != tuple(self.size):
                 raise ValueError(f"a mask of {tuple(rle['size'])} in an image of {tuple(self.size)} (height, width)")
@@ -52,26 +67,31 @@ class Instances:
     @classmethod
     def of(
         cls,
-        masks: Any,
-        labels: Any = None,
-        scores: Any = None,
-        crowd: Any = None,
+        masks: Tensor | np.ndarray | Sequence[Mask],
+        labels: ArrayLike | None = None,
+        scores: ArrayLike | None = None,
+        crowd: ArrayLike | None = None,
         size: tuple[int, int] | None = None,
     ) -> Instances:
-        """Make instances of any kind of masks.
+        """Make the instances of an image from masks of any kind.
 
         Args:
-            masks: (N, H, W) array or tensor of True and False (or 1 and 0), or a list in which each object is such an
+            masks: (N, H, W) array or tensor of True and False (or 1 and 0); or a list in which each object is such an
                 (H, W) array, COCO's RLE, or a list of polygons [x1, y1, x2, y2, ...] in pixels.
-            labels: (N,), from 1 on; None: all 1.
-            scores: (N,); None for the truth.
-            crowd: (N,); None: none is.
-            size: (height, width); needed where there are no masks, or nothing but polygons.
+            labels: int (N,), from 1 on; None: all are 1.
+            scores: float (N,); None for ground truth.
+            crowd: bool (N,); None: no object is a crowd.
+            size: (height, width) in pixels; needed if there are no masks, or only polygons.
+
+        Raises:
+            ValueError: see `Instances`; or `masks` is not of these kinds.
         """
         if size is None:
             size = _size_of(masks)
-        size = (int(size[0]), int(size[1]))
-        return cls(size, [as_rle(mask, size) for mask in masks], labels, scores, crowd)
+        height, width = int(size[0]), int(size[1])
+        rles = [_to_rle(mask, height, width) for mask in masks]
+        numbers = np.ones(len(rles), dtype=int) if labels is None else labels
+        return cls((height, width), rles, cast(Any, numbers), cast(Any, scores), cast(Any, crowd))
 
     def __len__(self) -> int:
         return len(self.rles)
@@ -82,42 +102,45 @@ class Instances:
 
     @property
     def masks(self) -> np.ndarray:
-        """Bool (N, H, W)."""
+        """The bitmaps, bool (N, H, W)."""
         return np.array([rle_to_mask(rle) for rle in self.rles], dtype=bool).reshape(len(self), *self.size)
 
     @property
     def areas(self) -> np.ndarray:
-        """Pixels of each mask, int (N,)."""
+        """The number of pixels of each mask, int (N,)."""
         return np.array([coco_mask.area(rle) for rle in self.rles], dtype=int)  # it fails for a list of more than 255
 
     @property
     def boxes(self) -> np.ndarray:
-        """Float (N, 4): left, top, right, bottom of each mask, in pixels; its last pixel ends at right and bottom."""
+        """The box of each mask in pixels, float (N, 4): left, top, right, bottom; right and bottom are exclusive."""
         boxes = np.array(coco_mask.toBbox(self.rles) if self.rles else [], dtype=float).reshape(-1, 4)
         return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
 
-    def pick(self, which: Any) -> Instances:
-        """Some of them: an index array, or bool (N,)."""
-        order = np.atleast_1d(np.arange(len(self))[which])  # a tensor of one number is taken for that number
+    def pick(self, index: Tensor | np.ndarray | Sequence[int] | slice) -> Instances:
+        """The objects that an index selects: whole numbers, bool (N,), or a slice."""
+        order = np.atleast_1d(np.arange(len(self))[cast(Any, index)])  # a tensor of one element counts as a scalar
         scores = None if self.scores is None else self.scores[order]
         return Instances(self.size, [self.rles[i] for i in order], self.labels[order], scores, self.crowd[order])
 
     def above(self, score: float) -> Instances:
-        """Those of at least that score."""
+        """The objects that have at least this score. Raises ValueError if there are no scores."""
         if self.scores is None:
-            raise ValueError("these objects have no scores: they are the truth")
+            raise ValueError("these objects have no scores: they are ground truth, not predictions")
         return self.pick(self.scores >= score)
 
     def numbered(self) -> np.ndarray:
-        """Int (H, W): 0 where nothing is, else an object's number from 1 on; of two on one pixel, the smaller."""
+        """A map of the objects, int (H, W): 0 is background, 1 the first object; where two overlap, the smaller."""
         numbers = np.zeros(self.size, dtype=np.int32)
         for index in np.argsort(-self.areas, kind="stable"):
             numbers[rle_to_mask(self.rles[index])] = index + 1
         return numbers
 
     def semantic(self) -> np.ndarray:
-        """The class mask, uint8 (H, W): 0 is background; of two that overlap the smaller is seen; a crowd is 255 where
-        no other object lies on it."""
+        """The class mask, uint8 (H, W).
+
+        0 is background. Where two objects overlap, the smaller is visible; a crowd is 255 where no other object covers
+        it.
+        """
         if len(self) and self.labels.max() >= IGNORE:
             raise ValueError(f"label {self.labels.max()}: a mask of bytes holds classes up to {IGNORE - 1}")
         classes = np.zeros(self.size, dtype=np.uint8)
@@ -127,53 +150,50 @@ class Instances:
         return classes
 
 
-KEYS = {"masks", "labels", "scores", "crowd", "iscrowd", "size", "boxes", "area", "image_id"}  # the last three: unused
-
-
-def as_instances(objects: Any, size: tuple[int, int] | None = None) -> Instances:
-    """Instances out of what other libraries call them.
+def as_instances(objects: Instances | Mapping[str, Any], size: tuple[int, int] | None = None) -> Instances:
+    """Convert the objects of an image, as other libraries describe them, to `Instances`.
 
     Args:
-        objects: a mapping with "masks" and, where there are, "labels", "scores", "crowd" (or "iscrowd") and "size".
-        size: (height, width) of the image, where neither masks nor mapping tell.
+        objects: a mapping with "masks" and optionally "labels", "scores", "crowd" (or "iscrowd") and "size". "boxes",
+            "area" and "image_id" are not used.
+        size: (height, width) of the image, if neither the masks nor the mapping have it.
 
     Raises:
-        TypeError: something else. ValueError: a key that would be passed over.
+        TypeError: `objects` is of another type.
+        ValueError: the mapping has a key that is not known.
     """
     if isinstance(objects, Instances):
         return objects
     if not isinstance(objects, Mapping) or "masks" not in objects:
-        has = f"one with {', '.join(objects)}" if isinstance(objects, Mapping) else type(objects).__name__
-        raise TypeError(f'the objects of an image are Instances, or a mapping with "masks", not {has}')
-    unknown = [key for key in objects if key not in KEYS]
+        found = f"one with {', '.join(objects)}" if isinstance(objects, Mapping) else type(objects).__name__
+        raise TypeError(f'the objects of an image are Instances, or a mapping with "masks", not {found}')
+    unknown = [key for key in objects if key not in _KEYS | _UNUSED_KEYS]
     if unknown:
-        raise ValueError(f"objects have no {', '.join(map(repr, unknown))}; known are {', '.join(sorted(KEYS))}")
-    crowd, masks = objects.get("crowd", objects.get("iscrowd")), objects["masks"]
+        known = ", ".join(sorted(_KEYS | _UNUSED_KEYS))
+        raise ValueError(f"objects have no {', '.join(map(repr, unknown))}; known are {known}")
+    masks = objects["masks"]
+    crowd = objects.get("crowd", objects.get("iscrowd"))
     size = objects.get("size") or (size if not len(masks) else None)
     return Instances.of(masks, objects.get("labels"), objects.get("scores"), crowd, size)
 
 
-def as_rle(mask: Any, size: tuple[int, int]) -> dict:
-    """Any kind of mask as COCO's compressed RLE.
-
-    Args:
-        mask: (H, W) of True and False, an RLE, compressed or not, or a list of polygons. size: (height, width).
-    """
+def _to_rle(mask: Any, height: int, width: int) -> RLE:
+    """The compressed RLE of a mask: a bitmap (H, W), an RLE, compressed or not, or a list of polygons."""
     if isinstance(mask, Mapping):
-        return mask_to_rle(rle_to_mask(dict(mask)))  # checked, and of one form
+        return mask_to_rle(rle_to_mask(dict(mask)))  # decoded, which checks it
     if isinstance(mask, Sequence) and (not len(mask) or isinstance(mask[0], Sequence) or np.ndim(mask[0]) == 1):
-        return polygons_to_rle(mask, *size)
-    bitmap = as_array(mask)
-    if bitmap.ndim != 2 or bitmap.shape != tuple(size):
-        raise ValueError(f"a mask of shape {bitmap.shape} in an image of {tuple(size)} (height, width)")
+        return polygons_to_rle(mask, height, width)
+    bitmap = _to_numpy(mask)
+    if bitmap.shape != (height, width):
+        raise ValueError(f"a mask of shape {bitmap.shape} in an image of {(height, width)} (height, width)")
     if bitmap.dtype != bool and not np.isin(bitmap, (0, 1)).all():
         raise ValueError("a mask holds True and False (or 1 and 0): compare probabilities with a threshold first")
     return mask_to_rle(bitmap)
 
 
-def as_numbers(values: Any, count: int, name: str, kind: type) -> np.ndarray:
-    """One value an object, as an array (N,)."""
-    array = as_array(values).reshape(-1)
+def _to_numbers(values: Any, count: int, name: str, kind: type) -> np.ndarray:
+    """An array (N,) with one value for each object."""
+    array = _to_numpy(values).reshape(-1)
     if len(array) != count:
         raise ValueError(f"{len(array)} {name} for {count} masks")
     if kind is int and array.dtype.kind == "f" and not (np.isfinite(array) & (np.trunc(array) == array)).all():
@@ -181,20 +201,22 @@ def as_numbers(values: Any, count: int, name: str, kind: type) -> np.ndarray:
     return array.astype(kind)
 
 
-def as_array(values: Any) -> np.ndarray:
-    """A list, array or tensor, on whatever device, as an array."""
+def _to_numpy(values: Any) -> np.ndarray:
+    """A list, array or tensor, on any device, as an array."""
     return values.detach().cpu().numpy() if hasattr(values, "detach") else np.asarray(values)
 
 
 def _size_of(masks: Any) -> tuple[int, int]:
-    """The (height, width) that masks speak of themselves."""
+    """The (height, width) of masks that have one."""
     if hasattr(masks, "shape"):
         if len(masks.shape) != 3:
-            raise ValueError(f"masks of shape {tuple(masks.shape)}: an array of masks is (N, H, W), one an object")
+            raise ValueError(
+                f"masks of shape {tuple(masks.shape)}: an array of masks is (N, H, W), one for each object"
+            )
         return tuple(masks.shape[1:])
     for mask in masks:
         if isinstance(mask, Mapping):
             return tuple(mask["size"])
         if hasattr(mask, "shape") and len(mask.shape) == 2:
             return tuple(mask.shape)
-    raise ValueError("no masks, or nothing but polygons: give size=(height, width)")
+    raise ValueError("there are no masks, or only polygons: give size=(height, width)")
