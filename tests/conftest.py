@@ -43,22 +43,30 @@ def _no_settings_from_the_shell(monkeypatch):
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _sketched_curves():
-    """Let fit only sketch its curves: see `drawn_curves`."""
-    with pytest.MonkeyPatch.context() as patch:
-        if "seglib.train" in sys.modules:  # no test will train otherwise
-            from tests.helpers.discs import Sketches
+def _empty_curves():
+    """Let a run write empty files as its curves, because drawing takes longer than training a tiny model.
 
-            patch.setattr("seglib.train.plots", Sketches)
-        yield
+    The value is the method that draws; see `drawn_curves`.
+    """
+    if "seglib.runs" not in sys.modules:  # none of these tests trains
+        yield None
+        return
+    from seglib.runs import Run
+
+    def write_empty_curves(run, metrics):
+        for name in ("loss.png", "miou.png"):
+            (run.dir / name).write_bytes(b"")
+
+    save_curves = Run.save_curves
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Run, "save_curves", write_empty_curves)
+        yield save_curves
 
 
 @pytest.fixture
-def drawn_curves(monkeypatch):
-    """Let fit draw its curves, as it does outside of tests."""
-    from seglib import plots
-
-    monkeypatch.setattr("seglib.train.plots", plots)
+def drawn_curves(monkeypatch, _empty_curves):
+    """Let a run draw its curves, as it does outside of tests."""
+    monkeypatch.setattr("seglib.runs.Run.save_curves", _empty_curves)
 
 
 @pytest.fixture(scope="session")

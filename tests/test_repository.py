@@ -1,13 +1,15 @@
-"""The house: one address, one way for imports, notebooks in shape, tools that do what they say."""
+"""The repository as a whole: imports, names, the address, notebooks, tools."""
 
 import ast
 import json
-import os
 import re
+import shutil
 import subprocess
 import sys
-import tomllib
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
+from types import ModuleType
 
 import nbformat
 import pytest
@@ -15,98 +17,157 @@ import pytest
 from tests.conftest import ROOT
 
 sys.path.insert(0, str(ROOT / "tools"))
+import badges
 import colab
 import course
 
+MODULES = sorted((ROOT / "seglib").rglob("*.py"))
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
-ADDRESS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
 
-# What each module may import from seglib: always a module further down this list.
-LAYERS = [
-    "lesson",
-    "predict",
-    "evaluate",
-    "yolo",
-    "train",
-    "grid",
-    "state",
-    "settings",
-    "trackers",
-    "runs",
-    "plots",
-    "loading",
-    "processes",
-    "datasets",
-    "models",
-]
-LAYERS += ["losses", "metrics", "transforms", "instances", "masks", "files"]
+# A module of seglib imports only modules further down this list.
+LAYERS = ["lesson", "grid", "train_yolo", "train", "runs", "loading", "config", "predict", "evaluate", "plots"]
+LAYERS += ["datasets", "models", "losses", "metrics", "transforms", "instances", "masks", "files", "progress"]
+READERS = ["base", "coco", "folder", "voc", "yolo"]
 
 
-def cells(path: Path, kind: str) -> list:
-    return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == kind]
+def module_name(path: Path) -> str:
+    """The dotted name of a module of seglib."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def layer(path: Path) -> str:
-    return path.relative_to(ROOT / "seglib").parts[0].removesuffix(".py")
+def imported_modules(nodes: Iterator[ast.AST] | list[ast.stmt]) -> set[str]:
+    """The modules of seglib that these statements import."""
+    names = {module_name(path) for path in MODULES}
+    found = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names if alias.name in names}
+        elif isinstance(node, ast.ImportFrom) and node.module in names:
+            submodules = {f"{node.module}.{alias.name}" for alias in node.names} & names
+            found |= submodules or {node.module}
+    return found
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "seglib").rglob("*.py")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", MODULES, ids=module_name)
 def test_imports_point_one_way(path):
-    mine = layer(path)
-    if mine == "__init__":
+    name = module_name(path)
+    for other in imported_modules(ast.walk(ast.parse(path.read_text(encoding="utf-8")))) - {"seglib"}:
+        if name != "seglib" and other.split(".")[1] != name.split(".")[1]:
+            assert LAYERS.index(name.split(".")[1]) < LAYERS.index(other.split(".")[1]), f"{name} imports {other}"
+        if name in [f"seglib.datasets.{reader}" for reader in READERS]:
+            assert not other.startswith(("seglib.datasets.download", "seglib.datasets.sample")), other
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    graph = {
+        module_name(path): imported_modules(ast.parse(path.read_text(encoding="utf-8")).body) - {module_name(path)}
+        for path in MODULES
+    }
+    assert list(TopologicalSorter(graph).static_order())  # raises CycleError and names the circle
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_name)
+def test_public_names_are_listed_and_documented(path):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    assert ast.get_docstring(tree)
+    if path.name == "__main__.py" or path == ROOT / "seglib" / "__init__.py":
         return
-    for node in ast.walk(ast.parse(path.read_text())):
-        modules = []
-        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "seglib":
-            parts = node.module.split(".")
-            modules = [parts[1]] if len(parts) > 1 else [alias.name for alias in node.names]
-        elif isinstance(node, ast.Import):
-            modules = [alias.name.split(".")[1] for alias in node.names if alias.name.startswith("seglib.")]
-        for module in modules:
-            assert module == mine or LAYERS.index(module) > LAYERS.index(mine), f"{mine} imports {module}"
+    lists = [node for node in tree.body if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"]
+    assert lists, f"{path} has no __all__"
+    public = ast.literal_eval(lists[0].value)
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+            assert node.name in public, f"{node.name} is neither private nor in __all__"
+            assert ast.get_docstring(node), f"{node.name} has no docstring"
 
 
-def test_albumentations_is_known_to_transforms_only():
-    users = [
-        p.name for p in (ROOT / "seglib").rglob("*.py") if re.search(r"^import albumentations", p.read_text(), re.M)
-    ]
+def test_only_transforms_imports_albumentations():
+    pattern = re.compile(r"(?m)^ *(import|from) albumentations")
+    users = [path.name for path in MODULES if pattern.search(path.read_text(encoding="utf-8"))]
     assert users == ["transforms.py"]
 
 
-def test_there_is_one_address():
-    files = [ROOT / "README.md", *NOTEBOOKS]
-    for path in files:
-        found = set(re.findall(r"github\.com/([\w.-]+/[\w.-]+)", path.read_text()))
-        found |= set(re.findall(r"research\.google\.com/github/([\w.-]+/[\w.-]+)", path.read_text()))
-        assert found == {ADDRESS.removeprefix("https://github.com/")}, path
-
-
 def test_every_requirement_has_an_exact_version():
-    wanted = [re.split(r"[<>=]", line)[0] for line in (ROOT / "requirements.txt").read_text().splitlines()[1:]]
-    pinned = [
-        line.split("==")[0].lower().replace("_", "-")
-        for line in (ROOT / "constraints.txt").read_text().splitlines()[1:]
-    ]
-    assert wanted and set(wanted) <= set(pinned)
-    assert all("@" not in line and "/" not in line for line in pinned)
+    required, exact = (
+        (ROOT / name).read_text(encoding="utf-8").splitlines()[1:] for name in ("requirements.txt", "constraints.txt")
+    )
+    names = {re.split(r"[<>=]", line)[0] for line in required}
+    assert names
+    assert names <= {line.split("==")[0].lower().replace("_", "-") for line in exact}
+    assert not [line for line in exact if "@" in line or "/" in line]
+
+
+# ------------------------------------------------------------------------------------------------ the address
+
+
+def addresses(root: Path) -> dict[str, set[str]]:
+    """The repository, owner/name, that each file gives as that of the course."""
+    files = [root / "README.md", root / "pyproject.toml", *sorted((root / "notebooks").glob("*.ipynb"))]
+    pattern = re.compile(
+        r"(?:research\.google\.com/github/|(?:git clone |git\+|[\"=] ?)https://github\.com/)([\w.-]+/[\w.-]+)"
+    )
+    return {file.name: set(pattern.findall(file.read_text(encoding="utf-8"))) for file in files}
+
+
+def copy_addressed_files(root: Path) -> None:
+    for name in ("README.md", "pyproject.toml"):
+        shutil.copy(ROOT / name, root / name)
+    shutil.copytree(ROOT / "notebooks", root / "notebooks", ignore=shutil.ignore_patterns(".*"))
+
+
+def test_the_address_is_the_same_everywhere_or_nowhere():
+    found = addresses(ROOT)
+    first = found["README.md"]
+    assert len(first) <= 1
+    assert all(repositories == first for repositories in found.values()), found
+
+
+def test_badges_writes_the_address_everywhere_and_removes_it(tmp_path):
+    copy_addressed_files(tmp_path)
+    badges.write_address(tmp_path, "")
+    assert not any(addresses(tmp_path).values())
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.*") if path.is_file()}
+    badges.write_address(tmp_path, "someone/course", "v0.1.0")
+    assert all(repositories == {"someone/course"} for repositories in addresses(tmp_path).values())
+    for path in (tmp_path / "notebooks").glob("*.ipynb"):
+        link = f"github/someone/course/blob/v0.1.0/notebooks/{path.name})"
+        assert link in cells(path, "markdown")[0].source
+        assert link in (tmp_path / "README.md").read_text(encoding="utf-8") or path not in NOTEBOOKS
+        assert "--branch=v0.1.0" in cells(path, "code")[0].source
+    badges.write_address(tmp_path, "")
+    assert {path: path.read_bytes() for path in before} == before
 
 
 # ------------------------------------------------------------------------------------------------ notebooks
 
 
+def cells(path: Path, kind: str) -> list[nbformat.NotebookNode]:
+    return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == kind]
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_notebook_has_the_anatomy_of_a_lesson(path):
-    code, text = cells(path, "code"), cells(path, "markdown")
-    assert f"/blob/main/notebooks/{path.name}" in text[0].source and "**The question.**" in text[0].source
-    assert code[0].source == cells(NOTEBOOKS[0], "code")[0].source  # the set-up cell, the same bytes everywhere
+def test_a_notebook_has_the_parts_of_a_lesson(path):
+    code = cells(path, "code")
+    text = cells(path, "markdown")
+    assert "**The question.**" in text[0].source
+    assert code[0].source == cells(NOTEBOOKS[0], "code")[0].source  # the set-up cell is the same everywhere
+    assert len(code[0].source.splitlines()) <= 14
     assert '# @param ["auto", "tiny", "demo", "full"]' in code[1].source
     assert max(len(cell.source.splitlines()) for cell in code) <= 25
     headings = [line for cell in text for line in cell.source.splitlines() if line.startswith("#")]
-    assert any("take away" in line for line in headings) and any("Exercises" in line for line in headings)
+    assert any("take away" in line for line in headings)
+    assert any("Exercises" in line for line in headings)
     solutions = [cell for cell in code if "solution" in cell.metadata.get("tags", ())]
     assert 2 <= len(solutions) <= 3
     assert all(cell.metadata["jupyter"]["source_hidden"] and cell.metadata["cellView"] == "form" for cell in solutions)
     assert "**Next:" in text[-1].source
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_asks_colab_for_a_gpu_if_it_trains(path):
+    trains = any("from seglib.train" in cell.source for cell in cells(path, "code"))
+    assert ("accelerator" in nbformat.read(path, as_version=4).metadata) == trains
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -119,17 +180,20 @@ def test_a_notebook_is_committed_with_the_outputs_of_one_whole_run(path):
     for cell in code:
         if "solution" in cell.metadata.get("tags", ()):
             assert any("Right!" in o.get("text", "") for o in cell.outputs)
-    everything = json.dumps(outputs)
-    assert "\\r" not in everything and str(ROOT) not in everything
+    text = json.dumps([[o.get("text", ""), {**o.get("data", {}), "image/png": ""}] for o in outputs])
+    assert "\\r" not in text
+    assert f"{ROOT}/" not in text
     assert path.stat().st_size < 1_500_000
     assert "widgets" not in nbformat.read(path, as_version=4).metadata
 
 
-def test_readme_shows_what_was_measured():
-    readme = (ROOT / "README.md").read_text()
-    assert course.MARKS[0] + course.measured_table() + course.MARKS[1] in readme
+def test_readme_shows_the_measured_results():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    table = course.results_table()
+    assert course.TABLE_BEGIN + table + course.TABLE_END in readme
     for path in NOTEBOOKS:
-        assert f"notebooks/{path.name}" in readme and f"| {path.stem} |" in course.measured_table()
+        assert f"notebooks/{path.name}" in readme
+        assert f"| {path.stem} |" in table
     for figure in re.findall(r"\]\((assets/[^)]+)\)", readme):
         assert (ROOT / figure).is_file()
 
@@ -137,69 +201,97 @@ def test_readme_shows_what_was_measured():
 # ------------------------------------------------------------------------------------------------ Colab
 
 
-def test_colab_installs_what_is_missing_and_nothing_else():
-    assert colab.missing("torch>=2.5\nnumpy\n# a comment\nno-such-package>=1  # why\n") == ["no-such-package>=1"]
+def test_on_colab_only_missing_packages_are_installed():
+    requirements = "torch>=2.5\nnumpy\n# a comment\nno-such-package>=1  # why\n"
+    assert colab.missing_packages(requirements) == ["no-such-package>=1"]
 
 
-def test_the_set_up_cell_does_nothing_elsewhere(tmp_path):
-    source = cells(NOTEBOOKS[0], "code")[0].source
-    subprocess.run([sys.executable, "-c", source], cwd=tmp_path, check=True, env={**os.environ, "PATH": ""})
+@pytest.fixture
+def setup_cell(tmp_path, monkeypatch) -> str:
+    """The set-up cell, with Colab's folder and the course's repository in `tmp_path`."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    source = cells(NOTEBOOKS[0], "code")[0].source.replace("/content/", f"{tmp_path}/content/")
+    return re.sub(r'address = ".*?"', f'address = "{tmp_path}/repository"', source)
+
+
+def test_the_set_up_cell_does_nothing_elsewhere(setup_cell, tmp_path):
+    exec(setup_cell, {})
     assert not list(tmp_path.iterdir())
 
 
-def test_on_colab_the_set_up_cell_fetches_the_course_once_and_goes_there(tmp_path):
-    """As on Colab: a module google.colab is loaded; the course is cloned to /content, here from this very folder."""
-    if not (ROOT / ".git").exists():
-        pytest.skip("needs a checkout made by git")
-    source = cells(NOTEBOOKS[0], "code")[0].source.replace("/content", str(tmp_path / "content"))
-    pretend = "import sys, types; sys.modules['google.colab'] = types.ModuleType('google.colab')\n"
-    report = "\nimport os, seglib; print(os.getcwd()); print(seglib.__file__)"
-    subprocess.run(["git", "clone", "--quiet", "--bare", str(ROOT), str(tmp_path / "remote")], check=True)
-    env = {**os.environ, "GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": f"url.{tmp_path / 'remote'}.insteadOf"}
-    env |= {"GIT_CONFIG_VALUE_0": ADDRESS}
-    (tmp_path / "content").mkdir()
-    for _ in range(2):  # a second time, the folder is there
-        command = [sys.executable, "-c", pretend + source + report]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=env)
-        assert done.returncode == 0, done.stderr
-        where, module = done.stdout.split()[-2:]
-        assert where.endswith("content/image-segmentation-course/notebooks")
-        assert module.startswith(str(tmp_path / "content"))
+def test_on_colab_the_set_up_cell_gets_the_course_once(setup_cell, tmp_path, monkeypatch):
+    if not shutil.which("git"):
+        pytest.skip("needs git")
+    repository = tmp_path / "repository"
+    for file in ("tools/colab.py", "requirements.txt", "notebooks/01_coco_mask_prep.ipynb"):
+        (repository / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / file, repository / file)
+    branch = re.search(r"--branch=([^\"]+)", setup_cell)[1]
+    git = ["git", "-c", "user.name=test", "-c", "user.email=test", "-c", "commit.gpgsign=false"]
+    for command in (["init", "-q", "-b", branch], ["add", "."], ["commit", "-q", "-m", "a copy of the course"]):
+        subprocess.run([*git, *command], cwd=repository, check=True)
+    monkeypatch.setitem(sys.modules, "google.colab", ModuleType("google.colab"))
+    for _ in range(2):
+        exec(setup_cell, {})
+        assert Path.cwd() == tmp_path / "content" / "course" / "notebooks"
+        assert sys.path.count(str(tmp_path / "content" / "course")) == 1
+
+
+def test_on_colab_the_set_up_cell_says_what_to_do_without_an_address(setup_cell, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "google.colab", ModuleType("google.colab"))
+    without = re.sub(r'address = ".*?"', 'address = ""', setup_cell)
+    with pytest.raises(RuntimeError, match="Upload the course to .*/content/course, or set `address`"):
+        exec(without, {})
 
 
 # ------------------------------------------------------------------------------------------------ tools/course.py
 
+GOOD_LESSON = """
+import json, os
+from pathlib import Path
 
-def lesson_file(folder: Path, name: str, source: str) -> None:
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
-    nbformat.write(notebook, folder / "notebooks" / f"{name}.ipynb")
+folder = Path(os.environ["SEGLIB_RUNS"]) / "02_works" / "tiny"
+for name in ("last", "best"):
+    (folder / "run" / name).mkdir(parents=True)
+(folder / "result.json").write_text(json.dumps({"metric": "IoU", "value": 0.25}))
+"""
 
 
-def test_course_goes_on_past_a_failed_lesson_and_then_fails(tmp_path, monkeypatch, capsys):
+@pytest.fixture
+def small_course(tmp_path, monkeypatch) -> Path:
+    """A course of three lessons: one fails, one works, one is no notebook."""
     (tmp_path / "notebooks").mkdir()
-    lesson_file(tmp_path, "01_breaks", "raise RuntimeError('on purpose')")
-    sound = "from seglib import lesson\nlesson.settings('02_works', 'tiny')\nlesson.result('IoU', 0.25)"
-    lesson_file(tmp_path, "02_works", sound)
+    for name, source in (("01_breaks", "raise RuntimeError('on purpose')"), ("02_works", GOOD_LESSON)):
+        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
+        nbformat.write(notebook, tmp_path / "notebooks" / f"{name}.ipynb")
     (tmp_path / "notebooks" / "03_garbled.ipynb").write_text("no notebook")
     monkeypatch.setattr(course, "ROOT", tmp_path)
-    monkeypatch.setattr(course, "OUT", tmp_path / "runs" / "course")
-    monkeypatch.setattr(sys, "argv", ["course.py"])
+    monkeypatch.setattr(course, "OUTPUT_DIR", tmp_path / "runs" / "course")
+    monkeypatch.setenv("SEGLIB_PROFILE", "tiny")
     monkeypatch.setenv("SEGLIB_RUNS", "set by the tool")
+    return tmp_path
+
+
+def test_course_runs_the_other_lessons_when_one_fails(small_course, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["course.py"])
     assert course.main() == 1
-    said = capsys.readouterr().out
-    assert "on purpose" in said
-    table = said.split("\n\n")[-1].splitlines()
+    printed = capsys.readouterr().out
+    assert "on purpose" in printed
+    table = printed.split("\n\n")[-1].splitlines()
+    assert re.match(r"01_breaks +\d+ +FAILED +runs/course/01_breaks.html", table[1])
+    assert re.match(r"02_works +\d+ +IoU 0.250 +runs/course/02_works.html", table[2])
     assert re.match(r"03_garbled +0 +FAILED", table[3])
-    assert re.match(r"01_breaks +\d+ +FAILED", table[1]) and re.match(r"02_works +\d+ +IoU 0.250", table[2])
     for name in ("01_breaks", "02_works"):
-        assert (course.OUT / f"{name}.html").is_file() and (course.OUT / f"{name}.ipynb").is_file()
-    monkeypatch.setattr(sys, "argv", ["course.py", "02"])
-    assert course.main() == 0
-    monkeypatch.setattr(sys, "argv", ["course.py", "07"])
-    assert course.main() == 2
+        assert (course.OUTPUT_DIR / f"{name}.html").is_file()
+        assert (course.OUTPUT_DIR / f"{name}.ipynb").is_file()
+    run = course.OUTPUT_DIR / "trained" / "02_works" / "tiny" / "run"
+    assert [path.name for path in run.iterdir()] == ["best"]  # checkpoints to resume from are deleted
 
 
-def test_other_peoples_photographs_are_never_kept(monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["course.py", "--keep"])
+@pytest.mark.parametrize("arguments", [["07"], ["--keep"]])
+def test_course_refuses_unknown_lessons_and_to_keep_other_photographs(small_course, monkeypatch, arguments):
+    monkeypatch.setattr(sys, "argv", ["course.py", *arguments])
     monkeypatch.setenv("SEGLIB_DATA", "somewhere")
     assert course.main() == 2
+    assert not (small_course / "runs").exists()

@@ -25,8 +25,6 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernel
 from nbconvert import HTMLExporter
 from nbconvert.preprocessors import CoalesceStreamsPreprocessor, ExecutePreprocessor
 
-from seglib.lesson import choose_profile
-
 ROOT = Path(__file__).parents[1]
 OUTPUT_DIR = ROOT / "runs" / "course"
 RESULTS_DIR = ROOT / "assets" / "results"
@@ -202,6 +200,13 @@ def choose_lessons(numbers: list[str]) -> list[Path]:
     return [path for path in paths if not wanted or path.name[:2] in wanted]
 
 
+def default_profile() -> str:
+    """Return the profile that suits the machine."""
+    from seglib.lesson import choose_profile  # imports torch
+
+    return choose_profile()[0]
+
+
 def main() -> int:
     """Run the lessons that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -216,8 +221,8 @@ def main() -> int:
     except ValueError as error:
         print(error)
         return 2
-    one_by_one = arguments.numbers and not arguments.keep
-    os.environ.setdefault("SEGLIB_PROFILE", choose_profile()[0] if one_by_one else "tiny")
+    if "SEGLIB_PROFILE" not in os.environ:
+        os.environ["SEGLIB_PROFILE"] = default_profile() if arguments.numbers and not arguments.keep else "tiny"
     reports = run_lessons(paths, arguments.keep)
     print()
     print_table(reports)
