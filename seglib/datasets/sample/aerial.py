@@ -1,4 +1,4 @@
-"""Composes the aerial scenes: streets, the blocks between them, and the scenes of special pictures."""
+"""Composes a scene from above: streets, the blocks between them, and the scenes of special pictures."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -8,78 +8,103 @@ from itertools import pairwise
 import numpy as np
 
 from seglib.datasets.sample import aerial_blocks as blocks
-from seglib.datasets.sample.aerial_blocks import Block, park_car, put, scatter_trees
-from seglib.datasets.sample.aerial_ground import ASPHALT, LAWNS, PAINT, PAVING, SOIL, Bridge, Land, make_land
+from seglib.datasets.sample.aerial_blocks import Block, add_building, add_car, add_random_trees
+from seglib.datasets.sample.aerial_ground import (
+    ASPHALT,
+    LAWNS,
+    PAINT,
+    PAVING,
+    SOIL,
+    AerialScene,
+    Bridge,
+    make_aerial_scene,
+)
 from seglib.datasets.sample.objects import pick
 from seglib.datasets.sample.objects.outlines import Outline
-from seglib.datasets.sample.objects.roofs import Patch, box, courtyard, jittered, toned, winged
+from seglib.datasets.sample.objects.roofs import Patch, courtyard_plan, jitter, rectangle, winged_plan, with_brightness
 
-OUT_OF_SIGHT = 12  # metres: what is farther from the picture throws no shadow into it
-PAVEMENT = 1.8  # metres wide, along both sides of a street
+__all__ = [
+    "SPECIALS",
+    "add_building_at_corner",
+    "add_building_under_bridge",
+    "add_courtyard_building",
+    "add_dense_housing",
+    "add_open_land",
+    "add_sheds",
+    "compose",
+]
 
-Use = Callable[[Land, Block], None]
-Scene = Callable[[Land], None]
+OUT_OF_SIGHT = 12  # meters from the picture; a block farther away casts no shadow into it
+PAVEMENT = 1.8  # width in meters, along both sides of a street
+
+FillBlock = Callable[[AerialScene, Block], None]
+SceneBuilder = Callable[[AerialScene], None]
 
 # -------------------------------------------------------------------------------------------------------------- streets
 
 
 @dataclass(frozen=True)
-class Quarter:
-    """A kind of neighbourhood: how much of it is in a picture, how its streets lie, what its blocks are used for."""
+class Neighborhood:
+    """The layout of a neighborhood and the functions that fill its blocks."""
 
-    view: tuple[float, float]  # metres from side to side of the picture
-    across: tuple[float, float]  # of a block, along x
-    deep: tuple[float, float]  # of a block, along y
-    street: tuple[float, float]  # width of the carriageway
-    uses: tuple[tuple[Use, float], ...]  # with their shares
+    view: tuple[float, float]  # range of the width of the picture in meters
+    across: tuple[float, float]  # range of the size of a block along x
+    deep: tuple[float, float]  # range of the size of a block along y
+    street: tuple[float, float]  # range of the width of a street
+    uses: tuple[tuple[FillBlock, float], ...]  # functions with their shares of the blocks
 
 
-SUBURB = Quarter((54, 76), (60, 110), (48, 54), (5.0, 6.5), ((blocks.houses, 0.86), (blocks.park, 0.14)))
-TERRACES = Quarter((92, 105), (70, 100), (46, 50), (5, 6.5), ((blocks.terraces, 1.0),))
-TOWN = Quarter(
+SUBURB = Neighborhood((54, 76), (60, 110), (48, 54), (5.0, 6.5), ((blocks.add_houses, 0.86), (blocks.add_park, 0.14)))
+TERRACES = Neighborhood((92, 105), (70, 100), (46, 50), (5, 6.5), ((blocks.add_terraced_houses, 1.0),))
+TOWN = Neighborhood(
     (90, 130), (60, 100), (54, 80), (7, 11),
-    ((blocks.slabs, 0.36), (blocks.compound, 0.36), (blocks.terraces, 0.08), (blocks.parking, 0.1), (blocks.park, 0.1)),
+    ((blocks.add_apartment_blocks, 0.36), (blocks.add_large_buildings, 0.36), (blocks.add_terraced_houses, 0.08),
+     (blocks.add_parking, 0.1), (blocks.add_park, 0.1)),
 )  # fmt: skip
-WORKS = Quarter(
+INDUSTRY = Neighborhood(
     (110, 160), (75, 130), (46, 66), (7, 11),
-    ((blocks.halls, 0.62), (blocks.tanks, 0.12), (blocks.parking, 0.12), (blocks.soil, 0.14)),
+    ((blocks.add_warehouses, 0.62), (blocks.add_tanks, 0.12), (blocks.add_parking, 0.12), (blocks.add_bare_soil, 0.14)),
 )  # fmt: skip
-COUNTRY = Quarter(
+COUNTRY = Neighborhood(
     (80, 120), (60, 110), (50, 80), (4, 6),
-    ((blocks.farm, 0.5), (blocks.field, 0.22), (blocks.wood, 0.1), (blocks.lake, 0.06), (blocks.houses, 0.12)),
+    ((blocks.add_farm, 0.5), (blocks.add_field, 0.22), (blocks.add_wood, 0.1), (blocks.add_lake, 0.06),
+     (blocks.add_houses, 0.12)),
 )  # fmt: skip
-OPEN = Quarter(
+OPEN = Neighborhood(
     (80, 150), (50, 100), (45, 90), (5, 12),
-    ((blocks.field, 0.34), (blocks.wood, 0.14), (blocks.park, 0.22), (blocks.parking, 0.12), (blocks.soil, 0.08),
-     (blocks.lake, 0.1)),
+    ((blocks.add_field, 0.34), (blocks.add_wood, 0.14), (blocks.add_park, 0.22), (blocks.add_parking, 0.12),
+     (blocks.add_bare_soil, 0.08), (blocks.add_lake, 0.1)),
 )  # fmt: skip
 
 
-def settle(land: Land, quarter: Quarter) -> None:
-    """Lay streets and give every block between them its use.
+def add_neighborhood(scene: AerialScene, neighborhood: Neighborhood) -> None:
+    """Add streets and fill the blocks between them.
 
-    Streets along y go through; between two of them, those along x lie at other places than their neighbours.
+    Streets along y cross the whole picture. Streets along x end at them, so that not all blocks are in rows.
     """
-    rng, width = land.rng, land.rng.uniform(*quarter.street)
-    land.base = jittered(rng, PAVING)
-    columns, plots, streets = _positions(rng, land.radius, quarter.across), [], []
+    rng = scene.rng
+    width = scene.rng.uniform(*neighborhood.street)
+    scene.base = jitter(rng, PAVING)
+    columns = _positions(rng, scene.radius, neighborhood.across)
+    plots = []
+    streets = []
     for x0, x1 in pairwise(columns):
-        rows = _positions(rng, land.radius, quarter.deep)
+        rows = _positions(rng, scene.radius, neighborhood.deep)
         streets += [Street(y, x0, x1, width, upright=False) for y in rows]
         plots += [Block(x0, y0, x1, y1).inner(width / 2 + PAVEMENT) for y0, y1 in pairwise(rows)]
-    streets += [Street(x, -1.5 * land.radius, 1.5 * land.radius, width, upright=True) for x in columns]
-    lay_streets(land, streets)
-    uses, shares = zip(*quarter.uses, strict=True)
+    streets += [Street(x, -1.5 * scene.radius, 1.5 * scene.radius, width, upright=True) for x in columns]
+    add_streets(scene, streets)
+    uses, shares = zip(*neighborhood.uses, strict=True)
     for plot in plots:
-        if plot.distance > land.radius + OUT_OF_SIGHT:
+        if plot.distance > scene.radius + OUT_OF_SIGHT:
             continue
-        uses[rng.choice(len(uses), p=shares)](land, plot)
+        uses[rng.choice(len(uses), p=shares)](scene, plot)
         if rng.random() < 0.6:
-            blocks.row_of_trees(land, plot)
+            blocks.add_tree_row(scene, plot)
 
 
 def _positions(rng: np.random.Generator, radius: float, spacing: tuple[float, float]) -> list[float]:
-    """Where streets lie along one axis, the first and the last out of the picture."""
+    """Return the positions of streets along one axis; the first and the last are outside the picture."""
     at = [-radius - rng.uniform(12, spacing[1])]
     while at[-1] < radius + 12:
         at.append(at[-1] + rng.uniform(*spacing))
@@ -88,7 +113,7 @@ def _positions(rng: np.random.Generator, radius: float, spacing: tuple[float, fl
 
 @dataclass(frozen=True)
 class Street:
-    """A street along y (upright) or x, from t0 to t1, its middle line at `at`."""
+    """A street along y (upright) or x, from t0 to t1, with its middle line at `at`."""
 
     at: float
     t0: float
@@ -97,133 +122,141 @@ class Street:
     upright: bool
 
     def strip(self, t0: float, t1: float, off: float, width: float) -> Outline:
-        """A part of it, t0 to t1, `off` its middle line."""
+        """Return the outline of a strip along the street, from t0 to t1, at distance `off` from the middle line."""
         low, high = self.at + off - width / 2, self.at + off + width / 2
-        return box(low, t0, high, t1) if self.upright else box(t0, low, t1, high)
+        return rectangle(low, t0, high, t1) if self.upright else rectangle(t0, low, t1, high)
 
 
-def lay_streets(land: Land, streets: Sequence[Street]) -> None:
-    """Asphalt along all of them first, then what is painted and drives on it."""
-    asphalt = jittered(land.rng, ASPHALT)
+def add_streets(scene: AerialScene, streets: Sequence[Street]) -> None:
+    """Add the asphalt of all streets, then their markings and cars."""
+    asphalt = jitter(scene.rng, ASPHALT)
     for street in streets:
-        land.lay(street.strip(street.t0, street.t1, 0, street.width), asphalt)
+        scene.add_ground(street.strip(street.t0, street.t1, 0, street.width), asphalt)
     for street in streets:
         crossings = [
             other for other in streets if other.upright != street.upright and other.t0 <= street.at <= other.t1
         ]
-        _mark(land, street, [other.at for other in crossings])
+        _add_street_markings(scene, street, [other.at for other in crossings])
 
 
-def _mark(land: Land, street: Street, crossings: Sequence[float]) -> None:
-    """Lane marks and cars, not where others cross; there, places to walk over at times."""
-    rng, width = land.rng, street.width
-    if abs(street.at) > land.radius:
+def _add_street_markings(scene: AerialScene, street: Street, crossings: Sequence[float]) -> None:
+    """Add lane markings and cars away from crossings, and sometimes zebra crossings."""
+    rng = scene.rng
+    width = street.width
+    if abs(street.at) > scene.radius:
         return
-    far = math.sqrt(land.radius**2 - street.at**2)  # what is farther along the street is out of sight
+    far = math.sqrt(scene.radius**2 - street.at**2)  # beyond this, the street is outside the picture
     for t in np.arange(max(street.t0, -far), min(street.t1, far), 9.0):
         free = min((abs(t + 1.5 - crossing) for crossing in crossings), default=math.inf) - width / 2
         if free > 4 and width > 5.5:
-            land.lay(street.strip(t, t + 3, 0, 0.3), PAINT)
+            scene.add_ground(street.strip(t, t + 3, 0, 0.3), PAINT)
         if free > 3 and rng.random() < 0.12:
             side = street.at + rng.choice((-0.25, 0.25)) * width
-            park_car(land, *((side, t) if street.upright else (t, side)), upright=street.upright)
+            x, y = (side, t) if street.upright else (t, side)
+            add_car(scene, x, y, upright=street.upright)
     for crossing in crossings:
         t = crossing + rng.choice((-1, 1)) * (width / 2 + 2.5)
         if width > 7 and rng.random() < 0.4 and max(street.t0, -far) < t < min(street.t1, far):
             for off in np.arange(0.6 - width / 2, width / 2 - 0.3, 1.1):
-                land.lay(street.strip(t - 1.5, t + 1.5, off, 0.5), PAINT)
+                scene.add_ground(street.strip(t - 1.5, t + 1.5, off, 0.5), PAINT)
 
 
 # ------------------------------------------------------------------------------------------------------- special scenes
 
 
-def suburb(land: Land) -> None:
-    """Houses and gardens."""
-    settle(land, SUBURB)
+def add_suburb(scene: AerialScene) -> None:
+    """Add houses and gardens."""
+    add_neighborhood(scene, SUBURB)
 
 
-def town(land: Land) -> None:
-    """Blocks of flats, schools, offices."""
-    settle(land, TOWN)
+def add_town(scene: AerialScene) -> None:
+    """Add apartment buildings, schools and offices."""
+    add_neighborhood(scene, TOWN)
 
 
-def works(land: Land) -> None:
-    """Halls and tanks."""
-    settle(land, WORKS)
+def add_industry(scene: AerialScene) -> None:
+    """Add warehouses and tanks."""
+    add_neighborhood(scene, INDUSTRY)
 
 
-def country(land: Land) -> None:
-    """Farms and fields."""
-    settle(land, COUNTRY)
+def add_countryside(scene: AerialScene) -> None:
+    """Add farms and fields."""
+    add_neighborhood(scene, COUNTRY)
 
 
-def empty(land: Land) -> None:
-    """Fields, woods, parks, car parks: no building."""
-    settle(land, OPEN)
+def add_open_land(scene: AerialScene) -> None:
+    """Add fields, woods, parks and car parks, but no building."""
+    add_neighborhood(scene, OPEN)
 
 
-def dense(land: Land) -> None:
-    """Terraces: more than forty houses, wall to wall."""
-    settle(land, TERRACES)
+def add_dense_housing(scene: AerialScene) -> None:
+    """Add more than forty terraced houses, wall to wall."""
+    add_neighborhood(scene, TERRACES)
 
 
-def one_courtyard(land: Land) -> None:
-    """A single building around a court: a hole that YOLO's polygons cannot hold."""
-    _grounds(land)
-    plan = courtyard(land.rng.uniform(36, 44), land.rng.uniform(28, 36), land.rng.uniform(8, 10))
-    put(land, plan, pick(land.rng, ("flat", "hip")), (0, 0), land.rng.uniform(7, 9), 0.1)
-    scatter_trees(land, Block(-40, -40, 40, 40), 30, (1.8, 4.0))
+def add_courtyard_building(scene: AerialScene) -> None:
+    """Add one building around a courtyard: a hole, which YOLO's polygons cannot represent."""
+    _add_lawn_and_street(scene)
+    plan = courtyard_plan(scene.rng.uniform(36, 44), scene.rng.uniform(28, 36), scene.rng.uniform(8, 10))
+    add_building(scene, plan, pick(scene.rng, ("flat", "hip")), (0, 0), scene.rng.uniform(7, 9), 0.1)
+    add_random_trees(scene, Block(-40, -40, 40, 40), 30, (1.8, 4.0))
 
 
-def under_a_bridge(land: Land) -> None:
-    """A single long building that a wide bridge crosses: what is seen of it are two parts."""
-    rng = land.rng
-    _grounds(land)
-    put(land, winged(rng.uniform(44, 54), rng.uniform(13, 17)), pick(rng, ("metal", "flat", "gable")), (0, 0), 7, 0.08)
-    at, half = rng.uniform(-8, 8), rng.uniform(5, 6.5)
-    street = Street(at, -2 * land.radius, 2 * land.radius, 2 * half, upright=True)
+def add_building_under_bridge(scene: AerialScene) -> None:
+    """Add one long building below a wide bridge: its visible part is in two pieces."""
+    rng = scene.rng
+    _add_lawn_and_street(scene)
+    plan = winged_plan(rng.uniform(44, 54), rng.uniform(13, 17))
+    add_building(scene, plan, pick(rng, ("metal", "flat", "gable")), (0, 0), 7, 0.08)
+    at = rng.uniform(-8, 8)
+    half = rng.uniform(5, 6.5)
+    street = Street(at, -2 * scene.radius, 2 * scene.radius, 2 * half, upright=True)
     deck = street.strip(street.t0, street.t1, 0, street.width)
     rails = [street.strip(street.t0, street.t1, side * (half - 0.4), 0.8) for side in (-1, 1)]
-    lines = [street.strip(t, t + 3, 0, 0.3) for t in np.arange(-land.radius, land.radius, 9.0)]
-    patches = [Patch((deck,), jittered(rng, ASPHALT)), *(Patch((rail,), toned(PAVING, 1.2)) for rail in rails)]
-    land.bridge = Bridge(deck, 12.0, (*patches, *(Patch((line,), PAINT) for line in lines)))
-    scatter_trees(land, Block(-40, -40, at - half - 4, 40), 14)
-    scatter_trees(land, Block(at + half + 4, -40, 40, 40), 14)
+    lines = [street.strip(t, t + 3, 0, 0.3) for t in np.arange(-scene.radius, scene.radius, 9.0)]
+    patches = [Patch((deck,), jitter(rng, ASPHALT)), *(Patch((rail,), with_brightness(PAVING, 1.2)) for rail in rails)]
+    scene.bridge = Bridge(deck, 12.0, (*patches, *(Patch((line,), PAINT) for line in lines)))
+    add_random_trees(scene, Block(-40, -40, at - half - 4, 40), 14)
+    add_random_trees(scene, Block(at + half + 4, -40, 40, 40), 14)
 
 
-def at_the_corner(land: Land) -> None:
-    """A building in a corner of the picture, which cuts it, and a house."""
-    rng = land.rng
-    _grounds(land)
-    corner = land.metres(np.array([pick(rng, (0.0, 1.0)), pick(rng, (0.0, 1.0))]), size=1)
-    put(land, winged(rng.uniform(30, 36), rng.uniform(20, 24)), pick(rng, ("metal", "flat")), tuple(corner), 7, 0.2)
-    put(land, winged(14, 9, below=[(3.5, 6.0, 4.0)]), pick(rng, ("gable", "hip")), (0, 0), 6, 0.3)
-    scatter_trees(land, Block(-40, -40, 40, 40), 25)
+def add_building_at_corner(scene: AerialScene) -> None:
+    """Add a building in a corner of the picture, which cuts it off, and a house."""
+    rng = scene.rng
+    _add_lawn_and_street(scene)
+    x, y = scene.to_meters(np.array([pick(rng, (0.0, 1.0)), pick(rng, (0.0, 1.0))]), size=1)
+    plan = winged_plan(rng.uniform(30, 36), rng.uniform(20, 24))
+    add_building(scene, plan, pick(rng, ("metal", "flat")), (x, y), 7, 0.2)
+    add_building(scene, winged_plan(14, 9, below=[(3.5, 6.0, 4.0)]), pick(rng, ("gable", "hip")), (0, 0), 6, 0.3)
+    add_random_trees(scene, Block(-40, -40, 40, 40), 25)
 
 
-def sheds(land: Land) -> None:
-    """Allotments: beds, and tiny sheds of few pixels."""
-    rng = land.rng
-    land.base = jittered(rng, SOIL)
+def add_sheds(scene: AerialScene) -> None:
+    """Add allotment gardens with sheds of a few pixels."""
+    rng = scene.rng
+    scene.base = jitter(rng, SOIL)
     for plot in Block(-85, -85, 85, 85).cells(14, 11):
-        if not land.shows(*plot.middle, 12):
+        if not scene.is_visible(*plot.middle, 12):
             continue
-        land.lay(plot.inner(0.7).outline, jittered(rng, pick(rng, LAWNS), 0.08))
+        scene.add_ground(plot.inner(0.7).outline, jitter(rng, pick(rng, LAWNS), 0.08))
         bed = Block(plot.x0 + 1.5, plot.y0 + 1.5, plot.x1 - 1.5, plot.y0 + 0.55 * plot.depth)
-        blocks.field(land, bed)
+        blocks.add_field(scene, bed)
         if rng.random() < 0.22:
-            plan, x = winged(rng.uniform(2.6, 3.4), rng.uniform(2.2, 2.6)), rng.uniform(plot.x0 + 3, plot.x1 - 3)
-            put(land, plan, pick(rng, ("gable", "metal")), (x, plot.y1 - 2.6), 2.4, 0.1)
-        scatter_trees(land, plot, 0.2, (1.0, 2.0))
+            plan = winged_plan(rng.uniform(2.6, 3.4), rng.uniform(2.2, 2.6))
+            x = rng.uniform(plot.x0 + 3, plot.x1 - 3)
+            add_building(scene, plan, pick(rng, ("gable", "metal")), (x, plot.y1 - 2.6), 2.4, 0.1)
+        add_random_trees(scene, plot, 0.2, (1.0, 2.0))
 
 
-def _grounds(land: Land) -> None:
-    """A lawn with a street along one side, for scenes of few buildings."""
-    rng = land.rng
-    land.base = jittered(rng, pick(rng, LAWNS))
-    street = Street(pick(rng, (-1, 1)) * 0.42 * land.view, -land.radius, land.radius, rng.uniform(6, 8), upright=False)
-    land.lay(street.strip(-land.radius, land.radius, 0, street.width + 2 * PAVEMENT), jittered(rng, PAVING))
-    lay_streets(land, [street])
+def _add_lawn_and_street(scene: AerialScene) -> None:
+    """Add a lawn with a street along one side, for scenes with few buildings."""
+    rng = scene.rng
+    scene.base = jitter(rng, pick(rng, LAWNS))
+    street = Street(
+        pick(rng, (-1, 1)) * 0.42 * scene.view, -scene.radius, scene.radius, rng.uniform(6, 8), upright=False
+    )
+    scene.add_ground(street.strip(-scene.radius, scene.radius, 0, street.width + 2 * PAVEMENT), jitter(rng, PAVING))
+    add_streets(scene, [street])
 
 
 # ---------------------------------------------------------------------------------------------------------- one picture
@@ -231,46 +264,58 @@ def _grounds(land: Land) -> None:
 
 @dataclass(frozen=True)
 class Special:
-    """What sets one picture apart: its scene, and how its file is stored; None: as it comes."""
+    """A picture with a given scene and given properties of its file."""
 
-    scene: Scene
-    view: float | None = None  # metres from side to side; None: by chance
-    grey: bool = False
-    exif: int | None = None  # the EXIF orientation; the labels are those of what a viewer shows
+    build: SceneBuilder
+    view: float | None = None  # width of the picture in meters; None: at random
+    gray: bool = False
+    exif: int | None = None  # EXIF orientation of the file; the labels refer to what a viewer shows
 
 
 SPECIALS: dict[int, Special] = {  # by image index, modulo PERIOD
-    0: Special(suburb),
-    3: Special(one_courtyard, view=74),
-    4: Special(under_a_bridge, view=72),
-    5: Special(empty),
-    6: Special(empty),  # valid
-    7: Special(empty),  # test
-    8: Special(at_the_corner, view=66),
-    9: Special(dense),
-    10: Special(sheds, view=110),
-    13: Special(suburb, exif=6),
-    14: Special(town, grey=True),
-    16: Special(country, exif=6),  # valid
-    17: Special(works, grey=True),  # test
+    0: Special(add_suburb),
+    3: Special(add_courtyard_building, view=74),
+    4: Special(add_building_under_bridge, view=72),
+    5: Special(add_open_land),
+    6: Special(add_open_land),  # valid
+    7: Special(add_open_land),  # test
+    8: Special(add_building_at_corner, view=66),
+    9: Special(add_dense_housing),
+    10: Special(add_sheds, view=110),
+    13: Special(add_suburb, exif=6),
+    14: Special(add_town, gray=True),
+    16: Special(add_countryside, exif=6),  # valid
+    17: Special(add_industry, gray=True),  # test
 }
-VIEWS = {
-    suburb: SUBURB.view,
-    town: TOWN.view,
-    works: WORKS.view,
-    country: COUNTRY.view,
-    empty: OPEN.view,
-    dense: TERRACES.view,
+VIEWS: dict[SceneBuilder, tuple[float, float]] = {  # width of the picture in meters
+    add_suburb: SUBURB.view,
+    add_town: TOWN.view,
+    add_industry: INDUSTRY.view,
+    add_countryside: COUNTRY.view,
+    add_open_land: OPEN.view,
+    add_dense_housing: TERRACES.view,
 }
-ORDINARY = ((suburb, 0.36), (town, 0.26), (works, 0.18), (country, 0.16), (empty, 0.02), (dense, 0.02))
+ORDINARY: tuple[tuple[SceneBuilder, float], ...] = (  # scenes with their shares of the pictures
+    (add_suburb, 0.36),
+    (add_town, 0.26),
+    (add_industry, 0.18),
+    (add_countryside, 0.16),
+    (add_open_land, 0.02),
+    (add_dense_housing, 0.02),
+)
 
 
-def compose(rng: np.random.Generator, special: Special | None = None) -> Land:
-    """Lay out the land of one picture; special: what is to be on it, None: one of `ORDINARY`."""
-    scene = ORDINARY[rng.choice(len(ORDINARY), p=[share for _, share in ORDINARY])][0]
+def compose(rng: np.random.Generator, special: Special | None = None) -> AerialScene:
+    """Return the scene of one picture.
+
+    Args:
+        rng: decides everything that is random in the picture.
+        special: the scene to build; None: one of `ORDINARY`, at random.
+    """
+    build = ORDINARY[rng.choice(len(ORDINARY), p=[share for _, share in ORDINARY])][0]
     if special:
-        scene = special.scene
-    view = (special and special.view) or rng.uniform(*VIEWS[scene])
-    land = make_land(rng, view)
-    scene(land)
-    return land
+        build = special.build
+    view = (special and special.view) or rng.uniform(*VIEWS[build])
+    scene = make_aerial_scene(rng, view)
+    build(scene)
+    return scene

@@ -1,8 +1,7 @@
-"""The bundled sample of `buildings_yolo`: land seen from straight above, drawn by code, with the outline of every roof.
+"""Writes the bundled sample of buildings seen from above, in the layout of `buildings_yolo`.
 
-What is outlined is the roof as the architect drew it, also where the crown of a tree hides a corner of it, as
-annotators do: a crown covers little of a roof. Only what wholly cuts a building in two, a bridge, cuts its outline.
-What lies on the land is drawn in `blocks`, roofs in `figures.roofs`; `land` paints it.
+The outline of a building is that of its whole roof, also where a tree hides a corner of it. Only a bridge interrupts
+an outline.
 """
 
 import json
@@ -12,36 +11,40 @@ import numpy as np
 
 from seglib import masks
 from seglib.datasets.sample.aerial import SPECIALS, compose
-from seglib.datasets.sample.aerial_ground import Land, paint_land
+from seglib.datasets.sample.aerial_ground import AerialScene, paint_aerial_scene
 from seglib.datasets.sample.common import LICENSES, PERIOD
 from seglib.datasets.sample.objects.outlines import Outline
-from seglib.datasets.sample.objects.roofs import Building, following
+from seglib.datasets.sample.objects.roofs import Building, next_points
 from seglib.datasets.yolo import YOLO_PARTS, write_data_yaml
 from seglib.files import write_jpeg, write_lines
 
+__all__ = ["annotate", "split_of", "visible_outlines", "write_buildings"]
+
 CLASS = "building"
-SLIVER = 0.04  # of a building that the border cuts off, so much is not outlined if it has few pixels as well
-FEW = 12
+# A building at the border is left out if less than this share and fewer than this number of pixels are visible.
+MIN_VISIBLE_SHARE = 0.04
+MIN_VISIBLE_PIXELS = 12
 
 
-def part_of(index: int) -> str:
-    """Of five pictures in a row, three train, the second validates, the third tests, wherever the count ends."""
+def split_of(index: int) -> str:
+    """Return "train", "valid" or "test": of five pictures in a row, the second is valid and the third is test."""
     return ("train", "valid", "test", "train", "train")[index % 5]
 
 
 # ---------------------------------------------------------------------------------------------------------- annotations
 
 
-def cut(outline: Outline, normal: tuple[float, float], limit: float) -> Outline:
-    """What of an outline lies where point . normal <= limit (Sutherland and Hodgman, 1974); float (m, 2), m may be 0.
+def _clip_half_plane(outline: Outline, normal: tuple[float, float], limit: float) -> Outline:
+    """Return the part of an outline where point . normal <= limit, float (m, 2); m may be 0.
 
-    Parts that fall apart stay connected along the cut by a line without any width.
+    Separate parts stay connected by a line without width along the cut (Sutherland and Hodgman, 1974). The result is
+    that of `masks.clip_to_half_plane` up to the first point and rounding, on which the bytes of the sample depend.
     """
     inside = limit - outline @ normal
     if (inside >= 0).all():
         return outline
     kept = []
-    for here, there, d0, d1 in zip(outline, following(outline), inside, following(inside), strict=True):
+    for here, there, d0, d1 in zip(outline, next_points(outline), inside, next_points(inside), strict=True):
         if d0 >= 0:
             kept.append(here)
         if (d0 >= 0) != (d1 >= 0):
@@ -49,59 +52,60 @@ def cut(outline: Outline, normal: tuple[float, float], limit: float) -> Outline:
     return np.array(kept).reshape(-1, 2)
 
 
-def visible(land: Land, building: Building, size: int) -> list[Outline]:
-    """The outlines of what is seen of a building, each float (n, 2) in pixels: one or, on both sides of a bridge, two.
+def visible_outlines(scene: AerialScene, building: Building, size: int) -> list[Outline]:
+    """Return the outlines of the visible parts of a building, each float (n, 2) in pixels.
 
-    What lies outside the picture is cut off. A hole is not cut out.
+    There are two parts if a bridge crosses the building. Outlines end at the border of the picture. A hole is ignored.
     """
     parts = [building.outline]
-    if land.bridge:
-        (left, _), (right, _) = land.bridge.deck[0], land.bridge.deck[1]
-        parts = [cut(building.outline, (1, 0), left), cut(building.outline, (-1, 0), -right)]
-    parts = [in_picture(land.pixels(part, size), size) for part in parts if len(part)]
-    return [part for part in parts if len(part) > 2 and area(part) > 0]
+    if scene.bridge:
+        (left, _), (right, _) = scene.bridge.deck[0], scene.bridge.deck[1]
+        parts = [_clip_half_plane(building.outline, (1, 0), left), _clip_half_plane(building.outline, (-1, 0), -right)]
+    parts = [_clip_to_image(scene.to_pixels(part, size), size) for part in parts if len(part)]
+    return [part for part in parts if len(part) > 2 and _polygon_area(part) > 0]
 
 
-def in_picture(outline: Outline, size: int) -> Outline:
-    """What of an outline, in pixels, lies in the picture."""
+def _clip_to_image(outline: Outline, size: int) -> Outline:
+    """Return the part of an outline, in pixels, that lies in the picture."""
     for normal, limit in (((-1, 0), 0), ((1, 0), size), ((0, -1), 0), ((0, 1), size)):
-        outline = cut(outline, normal, limit)
+        outline = _clip_half_plane(outline, normal, limit)
         if not len(outline):
             break
     return outline
 
 
-def area(outline: Outline) -> float:
-    """The area inside an outline, by the shoelace formula."""
+def _polygon_area(outline: Outline) -> float:
+    """Return the area inside an outline, by the shoelace formula."""
     x, y = outline.T
-    return float(abs(x @ following(y) - y @ following(x))) / 2
+    return float(abs(x @ next_points(y) - y @ next_points(x))) / 2
 
 
-def annotate(land: Land, size: int) -> list[tuple[list[list[float]], dict]]:
-    """The polygons of each building in sight, in pixels to two decimals; and what COCO's format says of it.
+def annotate(scene: AerialScene, size: int) -> list[tuple[list[list[float]], dict]]:
+    """Return the polygons and the COCO annotation of each visible building, in pixels with two decimals.
 
-    A building with a court is a run-length code there, which can hold the hole: its polygon, as YOLO has it, fills it.
+    The annotation of a building with a courtyard is a run-length code with a hole; its polygon fills the hole.
     """
     found = []
-    for building in land.buildings:
-        parts = [part.round(2) for part in visible(land, building, size)]
-        seen, whole = sum(map(area, parts)), area(building.outline) * (size / land.view) ** 2
-        if seen == 0 or (seen < SLIVER * whole and seen < FEW):
+    for building in scene.buildings:
+        parts = [part.round(2) for part in visible_outlines(scene, building, size)]
+        seen = sum(map(_polygon_area, parts))
+        whole = _polygon_area(building.outline) * (size / scene.view) ** 2
+        if seen == 0 or (seen < MIN_VISIBLE_SHARE * whole and seen < MIN_VISIBLE_PIXELS):
             continue
         polygons = [part.ravel().tolist() for part in parts]
         points = np.concatenate(parts)
         (x, y), (width, height) = points.min(axis=0).tolist(), np.ptp(points, axis=0).round(2).tolist()
-        said = {"bbox": [x, y, width, height], "area": round(seen, 2), "segmentation": polygons, "iscrowd": 0}
+        annotation = {"bbox": [x, y, width, height], "area": round(seen, 2), "segmentation": polygons, "iscrowd": 0}
         if building.hole is not None:
-            mask = masks.polygons_to_mask(polygons, size, size) & ~_court(land, building.hole, size)
-            said |= {"segmentation": masks.mask_to_rle(mask), "area": float(mask.sum())}
-        found.append((polygons, said))
+            mask = masks.polygons_to_mask(polygons, size, size) & ~_courtyard_mask(scene, building.hole, size)
+            annotation |= {"segmentation": masks.mask_to_rle(mask), "area": float(mask.sum())}
+        found.append((polygons, annotation))
     return found
 
 
-def _court(land: Land, hole: Outline, size: int) -> np.ndarray:
-    """What of a court lies in the picture, bool (size, size)."""
-    outline = in_picture(land.pixels(hole, size), size)
+def _courtyard_mask(scene: AerialScene, hole: Outline, size: int) -> np.ndarray:
+    """Return the mask of a courtyard, bool (size, size)."""
+    outline = _clip_to_image(scene.to_pixels(hole, size), size)
     return masks.polygons_to_mask([outline.ravel().tolist()] if len(outline) else [], size, size)
 
 
@@ -109,26 +113,35 @@ def _court(land: Land, hole: Outline, size: int) -> np.ndarray:
 
 
 def write_buildings(folder: Path, images: int, size: int, seed: int) -> None:
-    """Write `images` pictures to {train,valid,test}/images, /labels and /_annotations.coco.json, and data.yaml."""
-    files = {part: _empty_coco() for part in YOLO_PARTS.values()}
-    for part in files:
+    """Write the sample to {train,valid,test}/images, /labels and /_annotations.coco.json, and data.yaml.
+
+    Args:
+        folder: where to write.
+        images: number of pictures.
+        size: side of a picture in pixels.
+        seed: another seed gives other pictures.
+    """
+    files = {split: _empty_coco() for split in YOLO_PARTS.values()}
+    for split in files:
         for kind in ("images", "labels"):
-            (folder / part / kind).mkdir(parents=True)
+            (folder / split / kind).mkdir(parents=True)
     for index in range(images):
-        part, special, name = part_of(index), SPECIALS.get(index % PERIOD), f"tile_{index + 1:06d}"
-        land = compose(np.random.default_rng([seed, index, 512]), special)
-        exif, grey = (special.exif, special.grey) if special else (None, False)
-        write_jpeg(folder / part / "images" / f"{name}.jpg", paint_land(land, size), grey, exif)
-        found = annotate(land, size)
+        split = split_of(index)
+        special = SPECIALS.get(index % PERIOD)
+        name = f"tile_{index + 1:06d}"
+        scene = compose(np.random.default_rng([seed, index, 512]), special)
+        exif, gray = (special.exif, special.gray) if special else (None, False)
+        write_jpeg(folder / split / "images" / f"{name}.jpg", paint_aerial_scene(scene, size), gray, exif)
+        found = annotate(scene, size)
         lines = [line for polygons, _ in found for line in masks.polygons_to_yolo(0, polygons, size, size)]
-        write_lines(folder / part / "labels" / f"{name}.txt", lines)
-        files[part]["images"].append({"id": index, "file_name": f"{name}.jpg", "height": size, "width": size})
-        files[part]["annotations"] += [
-            {"id": 1000 * index + number, "image_id": index, "category_id": 1, **said}
-            for number, (_, said) in enumerate(found)
+        write_lines(folder / split / "labels" / f"{name}.txt", lines)
+        files[split]["images"].append({"id": index, "file_name": f"{name}.jpg", "height": size, "width": size})
+        files[split]["annotations"] += [
+            {"id": 1000 * index + number, "image_id": index, "category_id": 1, **annotation}
+            for number, (_, annotation) in enumerate(found)
         ]
-    for part, content in files.items():
-        write_lines(folder / part / "_annotations.coco.json", [json.dumps(content)])
+    for split, content in files.items():
+        write_lines(folder / split / "_annotations.coco.json", [json.dumps(content)])
     for part in YOLO_PARTS:
         write_data_yaml(folder, [CLASS], part)
 

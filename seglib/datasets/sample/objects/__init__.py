@@ -1,6 +1,6 @@
 """Draws the things of a scene: people, cats, dogs, balls, books, plants, and what only stands around.
 
-A figure is a list of parts, painted in order (`outlines`); each kind of figure has its module; `rasterise` turns one
+A figure is a list of parts, painted in order (`outlines`); each kind of figure has its module; `rasterize` turns one
 into pixels. `seglib.datasets.sample.coco` puts them together. What is never annotated is in `figures.surroundings`.
 """
 
@@ -9,17 +9,17 @@ from seglib.datasets.sample.objects.animals import cat, dog
 from seglib.datasets.sample.objects.outlines import (
     GREENS,
     WOOD,
-    Colour,
-    Figure,
+    Color,
+    Drawing,
     Part,
     Point,
     ellipse,
-    faded,
+    faded_color,
     mix,
-    moved,
-    paint,
+    palette_color,
     pick,
     tint,
+    translate,
 )
 from seglib.datasets.sample.objects.people import CROWD_SPACING, POSE_NAMES, crowd, person
 from seglib.datasets.sample.objects.props import (
@@ -32,7 +32,7 @@ from seglib.datasets.sample.objects.props import (
     raised_book,
     standing_book,
 )
-from seglib.datasets.sample.objects.raster import EVEN_LIGHT, Sprite, rasterise
+from seglib.datasets.sample.objects.raster import EVEN_LIGHT, Sprite, rasterize
 
 __all__ = [
     "BALL_KINDS",
@@ -42,8 +42,8 @@ __all__ = [
     "PLANT_HEIGHT",
     "POSE_NAMES",
     "WOOD",
-    "Colour",
-    "Figure",
+    "Color",
+    "Drawing",
     "Part",
     "Point",
     "Sprite",
@@ -53,16 +53,16 @@ __all__ = [
     "crowd",
     "dog",
     "ellipse",
-    "faded",
+    "faded_color",
     "mix",
-    "moved",
+    "translate",
     "open_book",
-    "paint",
+    "palette_color",
     "person",
     "pick",
     "plant",
     "raised_book",
-    "rasterise",
+    "rasterize",
     "standing_book",
     "surroundings",
     "tint",

@@ -1,4 +1,4 @@
-"""Cats and dogs, in metres: cats have pointed ears and whiskers, dogs a long muzzle and hanging ears."""
+"""Cats and dogs, in meters: cats have pointed ears and whiskers, dogs a long muzzle and hanging ears."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,15 +8,15 @@ import numpy as np
 from seglib.datasets.sample.objects.outlines import (
     DARK,
     FAR_SIDE,
-    Colour,
-    Figure,
+    Color,
+    Drawing,
     Part,
     Point,
     ellipse,
     limb,
-    mirrored,
+    mirror,
     mix,
-    paint,
+    palette_color,
     pick,
     shade,
     smooth,
@@ -24,22 +24,22 @@ from seglib.datasets.sample.objects.outlines import (
     tint,
 )
 
-FUR: tuple[Colour, ...] = (
+FUR: tuple[Color, ...] = (
     (58, 52, 50), (128, 120, 114), (200, 138, 80), (226, 216, 200), (144, 104, 70), (94, 74, 60), (210, 180, 140),
 )  # fmt: skip
-EYES: tuple[Colour, ...] = ((150, 170, 60), (210, 160, 50), (90, 140, 110))
-_WHITE: Colour = (245, 238, 228)  # what the fur of a belly is mixed with
-_WHISKERS: Colour = (235, 232, 228)
+EYES: tuple[Color, ...] = ((150, 170, 60), (210, 160, 50), (90, 140, 110))
+_WHITE: Color = (245, 238, 228)  # what the fur of a belly is mixed with
+_WHISKERS: Color = (235, 232, 228)
 
 
 @dataclass(frozen=True)
 class Coat:
     """Fur of a cat or dog: base, belly, and stripes or patches (None: plain)."""
 
-    base: Colour
-    belly: Colour
-    marks: Colour | None
-    eyes: Colour
+    base: Color
+    belly: Color
+    marks: Color | None
+    eyes: Color
 
 
 def make_coat(rng: np.random.Generator) -> Coat:
@@ -53,16 +53,16 @@ def make_coat(rng: np.random.Generator) -> Coat:
 # ----------------------------------------------------------------------------------------------------------------- cats
 
 
-def cat(rng: np.random.Generator, pose: str) -> Figure:
+def cat(rng: np.random.Generator, pose: str) -> Drawing:
     """A cat: "sit" (towards us), "walk" or "lie" (from the side, looking right)."""
     coat = make_coat(rng)
     return {"sit": _cat_sitting, "walk": _cat_walking, "lie": _cat_lying}[pose](rng, coat)
 
 
-def _cat_sitting(rng: np.random.Generator, coat: Coat) -> Figure:
+def _cat_sitting(rng: np.random.Generator, coat: Coat) -> Drawing:
     way = pick(rng, (-1, 1))
     tail = stroke([(way * 0.1, 0.04), (way * 0.2, 0.03), (way * 0.27, 0.1), (way * 0.25, 0.2)], 0.026, 0.018)
-    body = mirrored([(0.03, 0.33), (0.075, 0.28), (0.1, 0.18), (0.135, 0.08), (0.12, 0.01), (0.04, 0.0)])
+    body = mirror([(0.03, 0.33), (0.075, 0.28), (0.1, 0.18), (0.135, 0.08), (0.12, 0.01), (0.04, 0.0)])
     parts = [Part(tail, coat.base), Part(body, coat.base)]
     if coat.marks:
         parts += [
@@ -70,33 +70,33 @@ def _cat_sitting(rng: np.random.Generator, coat: Coat) -> Figure:
             for side in (-1, 1)
             for y in (0.07, 0.115, 0.16)
         ]
-    parts.append(Part(mirrored([(0.03, 0.28), (0.055, 0.22), (0.04, 0.08), (0.02, 0.05)]), coat.belly, flat=True))
+    parts.append(Part(mirror([(0.03, 0.28), (0.055, 0.22), (0.04, 0.08), (0.02, 0.05)]), coat.belly, flat=True))
     for side in (-1, 1):
         parts.append(limb((side * 0.04, 0.17), (side * 0.042, 0.025), 0.034, 0.026, coat.base))
         parts.append(Part(ellipse((side * 0.045, 0.018), 0.034, 0.02), coat.belly))
-    return Figure(parts + _cat_head(coat, (rng.uniform(-0.02, 0.02), 0.36), 0.088), height=0.48)
+    return Drawing(parts + _cat_head(coat, (rng.uniform(-0.02, 0.02), 0.36), 0.088), height=0.48)
 
 
-def _cat_walking(rng: np.random.Generator, coat: Coat) -> Figure:
+def _cat_walking(rng: np.random.Generator, coat: Coat) -> Drawing:
     swing, dark = rng.uniform(0.02, 0.06), shade(coat.base, FAR_SIDE)
     tail = stroke([(-0.19, 0.23), (-0.28, 0.25), (-0.31, 0.34), (-0.27, 0.43)], 0.026, 0.016)
     legs = ((-0.15, 1, dark), (0.13, -1, dark), (-0.16, -1, coat.base), (0.14, 1, coat.base))  # far, then near
     body = smooth([(0.2, 0.27), (0.05, 0.285), (-0.12, 0.29), (-0.215, 0.25), (-0.2, 0.17), (-0.08, 0.145),
                    (0.08, 0.135), (0.19, 0.17)])  # fmt: skip
     parts = [Part(tail, coat.base)]
-    parts += [limb((x, 0.19), (x + way * swing, 0.02), 0.046, 0.02, colour) for x, way, colour in legs]
+    parts += [limb((x, 0.19), (x + way * swing, 0.02), 0.046, 0.02, color) for x, way, color in legs]
     parts += [Part(ellipse((x + way * swing + 0.012, 0.016), 0.03, 0.018), coat.belly) for x, way, _ in legs[2:]]
     parts += [Part(body, coat.base), *_stripes_on_back(coat, (-0.15, -0.09, -0.03, 0.03, 0.09), 0.272)]
-    return Figure(parts + _cat_head(coat, (0.235, 0.33), 0.08), height=0.45)
+    return Drawing(parts + _cat_head(coat, (0.235, 0.33), 0.08), height=0.45)
 
 
-def _cat_lying(rng: np.random.Generator, coat: Coat) -> Figure:
+def _cat_lying(rng: np.random.Generator, coat: Coat) -> Drawing:
     body = smooth([(0.2, 0.12), (0.08, 0.17), (-0.1, 0.18), (-0.22, 0.12), (-0.24, 0.03), (-0.1, 0.0), (0.15, 0.0),
                    (0.24, 0.03)])  # fmt: skip
     tail = stroke([(-0.2, 0.04), (-0.3, 0.03), (-0.28, -0.01), (-0.1, 0.005)], 0.026, 0.02)
     parts = [Part(body, coat.base), *_stripes_on_back(coat, (-0.14, -0.08, -0.02, 0.04), 0.165)]
     parts += [Part(tail, shade(coat.base, 0.9)), limb((0.14, 0.03), (0.28, 0.02), 0.03, 0.022, coat.belly)]
-    return Figure(parts + _cat_head(coat, (0.21, 0.18 + rng.uniform(0, 0.02)), 0.085), height=0.3)
+    return Drawing(parts + _cat_head(coat, (0.21, 0.18 + rng.uniform(0, 0.02)), 0.085), height=0.3)
 
 
 def _stripes_on_back(coat: Coat, xs: Sequence[float], top: float) -> list[Part]:
@@ -105,15 +105,15 @@ def _stripes_on_back(coat: Coat, xs: Sequence[float], top: float) -> list[Part]:
     return [limb((x, top), (x - 0.012, top - 0.07), 0.012, 0.004, coat.marks, flat=True) for x in xs]
 
 
-def _cat_head(coat: Coat, centre: Point, radius: float) -> list[Part]:
+def _cat_head(coat: Coat, center: Point, radius: float) -> list[Part]:
     """Ears, head, stripes on the forehead, muzzle, eyes, whiskers and nose."""
-    x, y = centre
+    x, y = center
     parts = []
     for way in (-1, 1):
-        ear = np.array([(0.25, 0.75), (0.62, 1.45), (0.95, 0.35)]) * (way * radius, radius) + centre
-        inner = np.array([(0.42, 0.8), (0.62, 1.22), (0.82, 0.55)]) * (way * radius, radius) + centre
+        ear = np.array([(0.25, 0.75), (0.62, 1.45), (0.95, 0.35)]) * (way * radius, radius) + center
+        inner = np.array([(0.42, 0.8), (0.62, 1.22), (0.82, 0.55)]) * (way * radius, radius) + center
         parts += [Part(ear, coat.base), Part(inner, mix(coat.base, (230, 150, 150), 0.5), flat=True)]
-    parts.append(Part(ellipse(centre, radius * 1.08, radius * 0.92), coat.base))
+    parts.append(Part(ellipse(center, radius * 1.08, radius * 0.92), coat.base))
     if coat.marks:
         for dx in (-0.3, 0, 0.3):
             above, below = (x + dx * radius, y + 0.8 * radius), (x + dx * 0.8 * radius, y + 0.42 * radius)
@@ -126,27 +126,27 @@ def _cat_head(coat: Coat, centre: Point, radius: float) -> list[Part]:
         for rise in (-0.1, 0.12):
             root, tip = (x + way * 0.4 * radius, y - 0.35 * radius), (x + way * radius, y + (rise - 0.35) * radius)
             parts.append(limb(root, tip, radius * 0.02, radius * 0.02, _WHISKERS, flat=True))
-    nose = np.array([(-0.13, -0.2), (0.13, -0.2), (0, -0.36)]) * radius + centre
+    nose = np.array([(-0.13, -0.2), (0.13, -0.2), (0, -0.36)]) * radius + center
     return [*parts, Part(nose, (196, 110, 110), flat=True)]
 
 
 # ----------------------------------------------------------------------------------------------------------------- dogs
 
 
-def dog(rng: np.random.Generator, pose: str) -> Figure:
+def dog(rng: np.random.Generator, pose: str) -> Drawing:
     """A dog: "walk" (from the side, looking right) or "sit" (towards us)."""
     coat = make_coat(rng)
-    collar = paint(rng) if rng.random() < 0.6 else None
+    collar = palette_color(rng) if rng.random() < 0.6 else None
     return {"sit": _dog_sitting, "walk": _dog_walking}[pose](rng, coat, collar)
 
 
-def _dog_walking(rng: np.random.Generator, coat: Coat, collar: Colour | None) -> Figure:
+def _dog_walking(rng: np.random.Generator, coat: Coat, collar: Color | None) -> Drawing:
     swing, dark = rng.uniform(0.03, 0.09), shade(coat.base, FAR_SIDE)
     tail = stroke([(-0.3, 0.44), (-0.38, 0.5), (-0.41, 0.6), (-0.36, 0.66)], 0.03, 0.012)
     parts = [Part(tail, coat.base)]
-    for x, way, colour in ((-0.25, 1, dark), (0.18, -1, dark), (-0.27, -1, coat.base), (0.2, 1, coat.base)):
+    for x, way, color in ((-0.25, 1, dark), (0.18, -1, dark), (-0.27, -1, coat.base), (0.2, 1, coat.base)):
         paw = x + way * swing
-        parts.append(limb((x, 0.35), (paw, 0.025), 0.066, 0.026, colour))
+        parts.append(limb((x, 0.35), (paw, 0.025), 0.066, 0.026, color))
         parts.append(Part(ellipse((paw + 0.02, 0.02), 0.042, 0.022), coat.belly))
     body = smooth([(0.28, 0.46), (0.05, 0.47), (-0.2, 0.48), (-0.33, 0.42), (-0.3, 0.31), (-0.1, 0.31), (0.1, 0.25),
                    (0.26, 0.29)])  # fmt: skip
@@ -161,23 +161,23 @@ def _dog_walking(rng: np.random.Generator, coat: Coat, collar: Colour | None) ->
         limb((0.4, 0.58), (0.5, 0.55), 0.05, 0.034, coat.belly),  # muzzle
         Part(ellipse((0.528, 0.567), 0.02, 0.017), DARK),  # nose
         Part(ellipse((0.39, 0.625), 0.012, 0.012), DARK, flat=True),  # eye
-        Part(ear, _ear_colour(coat)),
+        Part(ear, _ear_color(coat)),
     ]
-    return Figure(parts, height=0.7)
+    return Drawing(parts, height=0.7)
 
 
-def _dog_sitting(rng: np.random.Generator, coat: Coat, collar: Colour | None) -> Figure:
+def _dog_sitting(rng: np.random.Generator, coat: Coat, collar: Color | None) -> Drawing:
     way = pick(rng, (-1, 1))
     tail = stroke([(way * 0.12, 0.05), (way * 0.24, 0.06), (way * 0.32, 0.16)], 0.03, 0.012)
-    body = mirrored([(0.06, 0.46), (0.12, 0.38), (0.12, 0.22), (0.17, 0.09), (0.14, 0.01), (0.04, 0.0)])
-    chest = mirrored([(0.04, 0.42), (0.07, 0.32), (0.04, 0.16)])
+    body = mirror([(0.06, 0.46), (0.12, 0.38), (0.12, 0.22), (0.17, 0.09), (0.14, 0.01), (0.04, 0.0)])
+    chest = mirror([(0.04, 0.42), (0.07, 0.32), (0.04, 0.16)])
     parts = [Part(tail, coat.base), Part(body, coat.base), Part(chest, coat.belly, flat=True)]
     for side in (-1, 1):
         parts.append(limb((side * 0.065, 0.3), (side * 0.06, 0.03), 0.05, 0.032, coat.base))
         parts.append(Part(ellipse((side * 0.064, 0.022), 0.044, 0.024), coat.belly))
     if collar:
         parts.append(Part(ellipse((0, 0.43), 0.09, 0.03), collar))
-    return Figure(parts + _dog_head(rng, coat), height=0.65)
+    return Drawing(parts + _dog_head(rng, coat), height=0.65)
 
 
 def _dog_head(rng: np.random.Generator, coat: Coat) -> list[Part]:
@@ -186,14 +186,14 @@ def _dog_head(rng: np.random.Generator, coat: Coat) -> list[Part]:
     parts = [Part(ellipse((x, y), 0.1, 0.105), coat.base)]
     for side in (-1, 1):
         ear = smooth([(0.05, 0.1), (0.1, 0.09), (0.15, -0.03), (0.13, -0.12), (0.09, -0.06)]) * (side, 1) + (x, y)
-        parts.append(Part(ear, _ear_colour(coat)))
+        parts.append(Part(ear, _ear_color(coat)))
         parts.append(Part(ellipse((x + side * 0.042, y + 0.025), 0.015, 0.015), DARK, flat=True))
-    parts.append(Part(mirrored([(0.03, 0.0), (0.058, -0.06), (0.035, -0.11)]) + (x, y), coat.belly))
+    parts.append(Part(mirror([(0.03, 0.0), (0.058, -0.06), (0.035, -0.11)]) + (x, y), coat.belly))
     parts.append(Part(ellipse((x, y - 0.035), 0.026, 0.02), DARK))
     if rng.random() < 0.5:
         parts.append(Part(ellipse((x, y - 0.12), 0.018, 0.03), (214, 110, 116)))
     return parts
 
 
-def _ear_colour(coat: Coat) -> Colour:
+def _ear_color(coat: Coat) -> Color:
     return coat.marks or shade(coat.base, 0.72)

@@ -1,6 +1,6 @@
-"""What every figure is made of: colours, shapes, and the parts that they make up.
+"""What every figure is made of: colors, shapes, and the parts that they make up.
 
-Outlines are in metres (people: in body heights), x to the right, y up; (0, 0) is where the figure touches the ground.
+Outlines are in meters (people: in body heights), x to the right, y up; (0, 0) is where the figure touches the ground.
 """
 
 import math
@@ -10,23 +10,23 @@ from typing import TypeVar
 
 import numpy as np
 
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 Point = tuple[float, float]
 Outline = np.ndarray  # float (n, 2)
 Choice = TypeVar("Choice")
 
-# One palette for clothes, walls, books, cars and bushes, so that no colour gives a class away.
-PALETTE: tuple[Colour, ...] = (
+# One palette for clothes, walls, books, cars and bushes, so that no color gives a class away.
+PALETTE: tuple[Color, ...] = (
     (178, 42, 48), (40, 72, 140), (72, 120, 190), (58, 110, 62), (120, 150, 80), (214, 176, 70), (232, 226, 214),
     (60, 60, 66), (130, 130, 134), (150, 96, 60), (96, 62, 42), (196, 150, 110), (206, 120, 140), (120, 76, 140),
     (224, 130, 60), (90, 160, 160), (170, 190, 210), (225, 200, 170), (130, 40, 70), (34, 38, 52), (242, 242, 240),
 )  # fmt: skip
-VIVID = tuple(colour for colour in PALETTE if max(colour) - min(colour) > 75)
-GREENS: tuple[Colour, ...] = ((58, 104, 48), (84, 128, 58), (46, 86, 56), (112, 138, 70), (74, 112, 84))
-WOOD: tuple[Colour, ...] = ((120, 84, 56), (156, 112, 72), (92, 68, 50), (186, 146, 104), (136, 120, 104))
-STONE: tuple[Colour, ...] = ((130, 126, 120), (160, 140, 120), (190, 160, 130), (96, 92, 90), (176, 172, 166))
-DARK: Colour = (34, 28, 28)  # pupils and noses
-DUST: Colour = (168, 160, 148)  # what the colours of houses and furniture fade to
+VIVID = tuple(color for color in PALETTE if max(color) - min(color) > 75)
+GREENS: tuple[Color, ...] = ((58, 104, 48), (84, 128, 58), (46, 86, 56), (112, 138, 70), (74, 112, 84))
+WOOD: tuple[Color, ...] = ((120, 84, 56), (156, 112, 72), (92, 68, 50), (186, 146, 104), (136, 120, 104))
+STONE: tuple[Color, ...] = ((130, 126, 120), (160, 140, 120), (190, 160, 130), (96, 92, 90), (176, 172, 166))
+DARK: Color = (34, 28, 28)  # pupils and noses
+DUST: Color = (168, 160, 148)  # what the colors of houses and furniture fade to
 
 FAR_SIDE = 0.78  # how bright the limbs are that a body seen from the side hides in part
 UPRIGHT: Point = (0.0, 1.0)  # the axis of a standing column
@@ -37,10 +37,10 @@ UPRIGHT: Point = (0.0, 1.0)  # the axis of a standing column
 
 @dataclass(frozen=True)
 class Pattern:
-    """Stripes, bars, checks or dots of a second colour; `period` as a fraction of the part's height."""
+    """Stripes, bars, checks or dots of a second color; `period` as a fraction of the part's height."""
 
     kind: str
-    colour: Colour
+    color: Color
     period: float
 
 
@@ -52,7 +52,7 @@ class Part:
     """
 
     outline: Outline
-    colour: Colour
+    color: Color
     axis: Point | None = None
     pattern: Pattern | None = None
     flat: bool = False
@@ -64,13 +64,13 @@ class Ball:
 
     outline: Outline
     kind: str
-    colours: tuple[Colour, ...]
+    colors: tuple[Color, ...]
     turn: np.ndarray
 
 
 @dataclass(frozen=True)
-class Figure:
-    """Parts in painting order; `size`: metres per unit of the outlines; `hands`: where to put what is held."""
+class Drawing:
+    """Parts in painting order; `size`: meters per unit of the outlines; `hands`: where to put what is held."""
 
     parts: Sequence[Part | Ball]
     height: float  # in units of the outlines
@@ -78,19 +78,19 @@ class Figure:
     hands: tuple[Point, Point] = ((0.0, 0.0), (0.0, 0.0))
     fingers: list[Part] = field(default_factory=list)  # painted over what the hands hold
 
-    def sized(self, metres: float) -> "Figure":
-        """The same figure, so many metres high."""
-        return replace(self, size=metres / self.height)
+    def with_height(self, meters: float) -> "Drawing":
+        """The same figure, so many meters high."""
+        return replace(self, size=meters / self.height)
 
 
-def moved(parts: Sequence[Part], by: Point, scale: float = 1.0) -> list[Part]:
+def translate(parts: Sequence[Part | Ball], by: Point, scale: float = 1.0) -> list[Part | Ball]:
     """The parts enlarged about (0, 0), then moved."""
     return [replace(part, outline=part.outline * scale + by) for part in parts]
 
 
 # --------------------------------------------------------------------------------------------------------------- shapes
 
-# The weights of four neighbouring points for the curve from the second to the third, at four steps between them.
+# The weights of four neighboring points for the curve from the second to the third, at four steps between them.
 _STEPS = np.array([0.0, 0.25, 0.5, 0.75])[:, None]
 _CATMULL_ROM = 0.5 * np.hstack([
     -_STEPS + 2 * _STEPS**2 - _STEPS**3, 2 - 5 * _STEPS**2 + 3 * _STEPS**3,
@@ -109,15 +109,15 @@ def smooth(points: Sequence[Point] | np.ndarray) -> Outline:
     return (_CATMULL_ROM @ points[around]).reshape(-1, 2)
 
 
-def mirrored(half: Sequence[Point]) -> Outline:
+def mirror(half: Sequence[Point]) -> Outline:
     """A smooth outline, symmetric about x = 0, from its right half (top to bottom)."""
     return smooth([*half, *((-x, y) for x, y in reversed(half))])
 
 
-def ellipse(centre: Point, rx: float, ry: float, angle: float = 0.0) -> Outline:
+def ellipse(center: Point, rx: float, ry: float, angle: float = 0.0) -> Outline:
     """An ellipse, turned anticlockwise by `angle` radians."""
     c, s = math.cos(angle), math.sin(angle)
-    return _CIRCLE * (rx, ry) @ np.array([[c, s], [-s, c]]) + centre
+    return _CIRCLE * (rx, ry) @ np.array([[c, s], [-s, c]]) + center
 
 
 def rectangle(x0: float, y0: float, x1: float, y1: float) -> Outline:
@@ -125,38 +125,38 @@ def rectangle(x0: float, y0: float, x1: float, y1: float) -> Outline:
     return np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)], dtype=float)
 
 
-def blob(rng: np.random.Generator, centre: Point, radius: float, flatness: float = 1.0) -> Outline:
+def blob(rng: np.random.Generator, center: Point, radius: float, flatness: float = 1.0) -> Outline:
     """An irregular roundish outline; `flatness`: its height by its width."""
     corners = _CIRCLE[::2]
-    return smooth(corners * radius * rng.uniform(0.8, 1.15, (len(corners), 1)) * (1, flatness) + centre)
+    return smooth(corners * radius * rng.uniform(0.8, 1.15, (len(corners), 1)) * (1, flatness) + center)
 
 
-def grounded(outline: Outline) -> Outline:
+def clip_to_ground(outline: Outline) -> Outline:
     """The outline, flattened where it would reach below the ground."""
     return np.maximum(outline, (-math.inf, 0))
 
 
 def stroke(points: Sequence[Point], start: float, end: float) -> Outline:
     """A smooth open curve through the points as an outline; its half-width runs from `start` to `end`."""
-    points = np.asarray(points, dtype=float)
-    ends = np.vstack([2 * points[0] - points[1], points, 2 * points[-1] - points[-2]])
-    windows = ends[np.arange(len(points) - 1)[:, None] + np.arange(4)]
-    path = np.vstack([(_CATMULL_ROM @ windows).reshape(-1, 2), points[-1:]])
+    inner = np.asarray(points, dtype=float)
+    ends = np.vstack([2 * inner[0] - inner[1], inner, 2 * inner[-1] - inner[-2]])
+    windows = ends[np.arange(len(inner) - 1)[:, None] + np.arange(4)]
+    path = np.vstack([(_CATMULL_ROM @ windows).reshape(-1, 2), inner[-1:]])
     step = np.gradient(path, axis=0)
     normal = np.stack([-step[:, 1], step[:, 0]], axis=1) / (np.hypot(*step.T)[:, None] + 1e-9)
     width = np.linspace(start, end, len(path))[:, None]
     return np.vstack([path + normal * width, (path - normal * width)[::-1]])
 
 
-def limb(a: Point, b: Point, ra: float, rb: float, colour: Colour, flat: bool = False) -> Part:
+def limb(a: Point, b: Point, ra: float, rb: float, color: Color, flat: bool = False) -> Part:
     """A round-ended limb from a to b, tapering from the half-width `ra` to `rb`."""
     length = math.hypot(b[0] - a[0], b[1] - a[1]) or 1e-6
     c, s = (b[0] - a[0]) / length, (b[1] - a[1]) / length
     along = np.array([[c, s], [-s, c]])
-    return Part(np.concatenate([_ARC @ along * rb + b, -_ARC @ along * ra + a]), colour, axis=(c, s), flat=flat)
+    return Part(np.concatenate([_ARC @ along * rb + b, -_ARC @ along * ra + a]), color, axis=(c, s), flat=flat)
 
 
-# -------------------------------------------------------------------------------------------------------------- colours
+# -------------------------------------------------------------------------------------------------------------- colors
 
 
 def pick(rng: np.random.Generator, choices: Sequence[Choice]) -> Choice:
@@ -164,33 +164,38 @@ def pick(rng: np.random.Generator, choices: Sequence[Choice]) -> Choice:
     return choices[int(rng.integers(len(choices)))]
 
 
-def tint(rng: np.random.Generator, colour: Colour, amount: float = 14) -> Colour:
-    """The colour, a little lighter or darker and, by about half of `amount`, shifted."""
+def tint(rng: np.random.Generator, color: Color, amount: float = 14) -> Color:
+    """The color, a little lighter or darker and, by about half of `amount`, shifted."""
     light = rng.uniform(0.86, 1.08)
     shifts = rng.normal(0, amount / 2, 3)
-    return tuple(int(min(255, max(0, value * light + shift))) for value, shift in zip(colour, shifts, strict=True))
+    red, green, blue = (
+        int(min(255, max(0, value * light + shift))) for value, shift in zip(color, shifts, strict=True)
+    )
+    return red, green, blue
 
 
-def shade(colour: Colour, factor: float) -> Colour:
-    """The colour, darker (`factor` below 1) or brighter."""
-    return tuple(min(255, int(value * factor)) for value in colour)
+def shade(color: Color, factor: float) -> Color:
+    """The color, darker (`factor` below 1) or brighter."""
+    red, green, blue = (min(255, int(value * factor)) for value in color)
+    return red, green, blue
 
 
-def mix(a: Colour, b: Colour, share: float) -> Colour:
-    """From colour a (`share` 0) to colour b (1)."""
-    return tuple(int(x + (y - x) * share) for x, y in zip(a, b, strict=True))
+def mix(a: Color, b: Color, share: float) -> Color:
+    """From color a (`share` 0) to color b (1)."""
+    red, green, blue = (int(x + (y - x) * share) for x, y in zip(a, b, strict=True))
+    return red, green, blue
 
 
-def paint(rng: np.random.Generator) -> Colour:
-    """Any colour of the palette."""
+def palette_color(rng: np.random.Generator) -> Color:
+    """Any color of the palette."""
     return tint(rng, pick(rng, PALETTE))
 
 
-def cloth(rng: np.random.Generator) -> Colour:
-    """A colour of the palette for clothes: the bright ones more often."""
+def clothes_color(rng: np.random.Generator) -> Color:
+    """A color of the palette for clothes: the bright ones more often."""
     return tint(rng, pick(rng, PALETTE if rng.random() < 0.4 else VIVID))
 
 
-def faded(rng: np.random.Generator) -> Colour:
-    """A colour of the palette as houses and furniture wear it: most are paler than clothes, some are as bright."""
-    return mix(paint(rng), DUST, rng.uniform(0.2, 0.85))
+def faded_color(rng: np.random.Generator) -> Color:
+    """A color of the palette as houses and furniture wear it: most are paler than clothes, some are as bright."""
+    return mix(palette_color(rng), DUST, rng.uniform(0.2, 0.85))

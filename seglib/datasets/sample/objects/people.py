@@ -10,36 +10,38 @@ import numpy as np
 from seglib.datasets.sample.objects.outlines import (
     DARK,
     FAR_SIDE,
-    Colour,
-    Figure,
+    Ball,
+    Color,
+    Drawing,
     Outline,
     Part,
     Pattern,
     Point,
-    cloth,
+    clothes_color,
     ellipse,
     limb,
-    mirrored,
+    mirror,
     mix,
-    moved,
-    paint,
+    palette_color,
     pick,
     rectangle,
     shade,
     smooth,
     tint,
+    translate,
 )
 
-SKIN: tuple[Colour, ...] = (
+SKIN: tuple[Color, ...] = (
     (244, 208, 180), (226, 180, 148), (198, 144, 108), (160, 108, 76), (116, 76, 54), (84, 56, 42),
 )  # fmt: skip
-HAIR: tuple[Colour, ...] = (
+HAIR: tuple[Color, ...] = (
     (30, 24, 22), (58, 38, 26), (98, 62, 36), (150, 104, 58), (204, 166, 100), (150, 70, 40), (160, 158, 156),
 )  # fmt: skip
 
-CROWD_SPACING = 0.62  # metres from one to the next
+CROWD_SPACING = 0.62  # meters from one to the next
 
-Place = Callable[[Sequence[Point] | Outline], Outline]  # from the coordinates of a body part to those of the figure
+Points = Point | Sequence[Point] | Outline
+Place = Callable[[Points], Outline]  # from the coordinates of a body part to those of the figure
 Joints = tuple[Point, Point]  # elbow and wrist, or knee and ankle
 Spread = tuple[float, float]  # standard deviations in degrees, of the upper and the lower segment
 
@@ -134,17 +136,17 @@ def make_pose(rng: np.random.Generator, name: str) -> Pose:
 class Look:
     """Skin, hair and clothes of one person."""
 
-    skin: Colour
-    hair: Colour
+    skin: Color
+    hair: Color
     hairdo: str
-    top: Colour
+    top: Color
     top_pattern: Pattern | None
     sleeves: str
-    bottom: Colour
+    bottom: Color
     bottom_kind: str
-    shoes: Colour
-    jacket: Colour | None
-    hat: Colour | None
+    shoes: Color
+    jacket: Color | None
+    hat: Color | None
 
 
 def make_look(rng: np.random.Generator) -> Look:
@@ -152,26 +154,26 @@ def make_look(rng: np.random.Generator) -> Look:
     pattern = None
     if rng.random() < 0.35:
         kind = pick(rng, ("stripes", "stripes", "bars", "checks", "dots"))
-        pattern = Pattern(kind, cloth(rng), rng.uniform(0.1, 0.24))
+        pattern = Pattern(kind, clothes_color(rng), rng.uniform(0.1, 0.24))
     return Look(
         skin=tint(rng, pick(rng, SKIN), 8),
         hair=tint(rng, pick(rng, HAIR), 8),
         hairdo=pick(rng, ("short", "short", "long", "long", "bun", "bald")),
-        top=cloth(rng),
+        top=clothes_color(rng),
         top_pattern=pattern,
         sleeves=pick(rng, ("long", "short", "short", "none")),
-        bottom=cloth(rng),
+        bottom=clothes_color(rng),
         bottom_kind=pick(rng, ("trousers", "trousers", "trousers", "shorts", "skirt", "dress")),
-        shoes=paint(rng),
-        jacket=cloth(rng) if rng.random() < 0.2 else None,
-        hat=cloth(rng) if rng.random() < 0.22 else None,
+        shoes=palette_color(rng),
+        jacket=clothes_color(rng) if rng.random() < 0.2 else None,
+        hat=clothes_color(rng) if rng.random() < 0.22 else None,
     )
 
 
 # --------------------------------------------------------------------------------------------------------------- bodies
 
 
-def person(rng: np.random.Generator, pose_name: str, child: bool = False) -> Figure:
+def person(rng: np.random.Generator, pose_name: str, child: bool = False) -> Drawing:
     """A person in body heights (1 = standing upright), dressed at random; children have the larger head.
 
     Args:
@@ -184,7 +186,7 @@ def person(rng: np.random.Generator, pose_name: str, child: bool = False) -> Fig
     tilt = math.radians(pose.lean)
     turn = np.array([[math.cos(tilt), math.sin(tilt)], [-math.sin(tilt), math.cos(tilt)]])
 
-    def up(points: Sequence[Point] | Outline) -> Outline:  # from the upper body, which leans about the hip
+    def up(points: Points) -> Outline:  # from the upper body, which leans about the hip
         return np.asarray(points, dtype=float) @ turn + (0, hip)
 
     side = pose.view == "side"
@@ -196,14 +198,14 @@ def person(rng: np.random.Generator, pose_name: str, child: bool = False) -> Fig
     trunk = _trunk(look, up, side, pose.seat is not None)
     mane, head = _head(look, up, pose.view, head_size)
     if side:
-        far = [replace(part, colour=shade(part.colour, FAR_SIDE)) for part in left_arm + left_leg]
+        far = [replace(part, color=shade(part.color, FAR_SIDE)) for part in left_arm + left_leg]
         parts = far + right_leg + trunk + head + right_arm
     elif pose.view == "back":
         parts = left_leg + right_leg + left_arm + right_arm + trunk + head
     else:
         parts = mane + left_leg + right_leg + trunk + left_arm + right_arm + head
     fingers = [Part(ellipse(hand, 0.026, 0.02), look.skin) for hand in (left_hand, right_hand)]
-    return Figure(parts, height=1.0, hands=(left_hand, right_hand), fingers=fingers)
+    return Drawing(parts, height=1.0, hands=(left_hand, right_hand), fingers=fingers)
 
 
 def _arm(look: Look, shoulder: np.ndarray, joints: Joints, way: int) -> tuple[list[Part], Point]:
@@ -245,14 +247,14 @@ def _trunk(look: Look, up: Place, side: bool, seated: bool) -> list[Part]:
         drop, flare = (-0.07, 0.15) if seated else (-0.2, 0.135)
         hem = [(0.08 * wide, 0.1), (0.1 * wide, 0.0), (flare * wide, drop), (flare * wide * 0.9, drop - 0.02)]
         fabric, pattern = (look.top, look.top_pattern) if look.bottom_kind == "dress" else (look.bottom, None)
-        lower = Part(up(mirrored(hem)), fabric, pattern=pattern)
+        lower = Part(up(mirror(hem)), fabric, pattern=pattern)
     else:
         waist = ((0.094, 0.01), (0.08, 0.0))
-        lower = Part(up(mirrored([(0.085 * wide, 0.08), (0.097 * wide, 0.0), (0.085 * wide, -0.07)])), look.bottom)
+        lower = Part(up(mirror([(0.085 * wide, 0.08), (0.097 * wide, 0.0), (0.085 * wide, -0.07)])), look.bottom)
     half = ((0.03, 0.345), (0.1, 0.325), (0.118, 0.27), (0.098, 0.17), (0.086, 0.09), *waist)
-    torso = Part(up(mirrored([(x * wide, y) for x, y in half])), look.top, pattern=look.top_pattern)
+    torso = Part(up(mirror([(x * wide, y) for x, y in half])), look.top, pattern=look.top_pattern)
     if look.jacket and side:
-        return [lower, torso, replace(torso, colour=look.jacket, pattern=None)]
+        return [lower, torso, replace(torso, color=look.jacket, pattern=None)]
     if look.jacket:
         panels = [up(smooth([(x * way, y) for x, y in _JACKET_PANEL])) for way in (-1, 1)]
         return [lower, torso, *(Part(panel, look.jacket) for panel in panels)]
@@ -262,16 +264,16 @@ def _trunk(look: Look, up: Place, side: bool, seated: bool) -> list[Part]:
 # ---------------------------------------------------------------------------------------------------------------- heads
 
 # Outlines from -1 to 1 within the head; (0, 0) is its middle.
-_FACE = mirrored([(0.55, 0.9), (0.98, 0.35), (0.92, -0.35), (0.45, -0.95)])
+_FACE = mirror([(0.55, 0.9), (0.98, 0.35), (0.92, -0.35), (0.45, -0.95)])
 _PROFILE = smooth([(0.2, 1), (0.75, 0.7), (0.9, 0.1), (1.15, -0.2), (0.88, -0.4), (0.8, -0.8), (0.2, -1),
                    (-0.6, -0.6), (-0.95, 0.2), (-0.6, 0.85)])  # fmt: skip
-_MANE_BEHIND = mirrored([(0.5, 1.05), (1.1, 0.5), (1.25, -0.6), (1.05, -1.6), (0.4, -1.7)])
-_MANE_FROM_BACK = mirrored([(0.5, 1.08), (1.08, 0.4), (1.15, -0.8), (0.8, -1.7)])
+_MANE_BEHIND = mirror([(0.5, 1.05), (1.1, 0.5), (1.25, -0.6), (1.05, -1.6), (0.4, -1.7)])
+_MANE_FROM_BACK = mirror([(0.5, 1.08), (1.08, 0.4), (1.15, -0.8), (0.8, -1.7)])
 _FRINGE = smooth([(-1.08, -0.1), (-1.0, 0.6), (-0.5, 1.12), (0.5, 1.12), (1.0, 0.6), (1.08, -0.1), (0.85, 0.3),
                   (0.3, 0.55), (-0.5, 0.5), (-0.88, 0.25)])  # fmt: skip
 _HAT = smooth([(-1.08, 0.42), (-0.95, 0.95), (0, 1.4), (0.95, 0.95), (1.08, 0.42)])
-_EYE_WHITE: Colour = (238, 234, 228)
-_RED: Colour = (150, 50, 50)  # what lips are mixed with
+_EYE_WHITE: Color = (238, 234, 228)
+_RED: Color = (150, 50, 50)  # what lips are mixed with
 
 
 def _head(look: Look, up: Place, view: str, size: float) -> tuple[list[Part], list[Part]]:
@@ -279,7 +281,7 @@ def _head(look: Look, up: Place, view: str, size: float) -> tuple[list[Part], li
     middle = 0.335 + 0.085 * size
     rx, ry = 0.056 * size, 0.07 * size
 
-    def shape(points: Sequence[Point] | Outline) -> Outline:
+    def shape(points: Points) -> Outline:
         return up(np.asarray(points) * (rx, ry) + (0, middle))
 
     behind = [Part(shape(_MANE_BEHIND), look.hair, flat=True)] if look.hairdo == "long" and view == "front" else []
@@ -295,8 +297,8 @@ def _face(look: Look, shape: Place, view: str) -> list[Part]:
         return [Part(shape(_PROFILE), look.skin), eye]
     ears = [Part(shape(ellipse((way * 1.0, -0.05), 0.16, 0.2)), look.skin) for way in (-1, 1)]
     eyes = [
-        Part(shape(ellipse((way * 0.4, 0.05), rx, ry)), colour, flat=True)
-        for rx, ry, colour in ((0.2, 0.13, _EYE_WHITE), (0.1, 0.12, DARK))
+        Part(shape(ellipse((way * 0.4, 0.05), rx, ry)), color, flat=True)
+        for rx, ry, color in ((0.2, 0.13, _EYE_WHITE), (0.1, 0.12, DARK))
         for way in (-1, 1)
     ]
     nose = Part(shape(ellipse((0, -0.25), 0.1, 0.12)), shade(look.skin, 0.85), flat=True)
@@ -334,18 +336,18 @@ def _hat(look: Look, shape: Place, view: str) -> list[Part]:
 def _far_person(rng: np.random.Generator) -> list[Part]:
     """A person of a few pixels, in body heights: trousers, arms that are raised, top, head and hair."""
     skin = pick(rng, SKIN)
-    top = Part(mirrored([(0.07, 0.82), (0.14, 0.76), (0.13, 0.45)]), paint(rng))
+    top = Part(mirror([(0.07, 0.82), (0.14, 0.76), (0.13, 0.45)]), palette_color(rng))
     raised = [limb((way * 0.11, 0.76), (way * 0.2, 1.0), 0.035, 0.03, skin) for way in (-1, 1) if rng.random() < 0.3]
-    trousers = Part(rectangle(-0.09, 0, 0.09, 0.5), paint(rng))
+    trousers = Part(rectangle(-0.09, 0, 0.09, 0.5), palette_color(rng))
     head, hair = ellipse((0, 0.91), 0.075, 0.09), ellipse((0, 0.95), 0.075, 0.06)
     return [trousers, *raised, top, Part(head, skin), Part(hair, pick(rng, HAIR))]
 
 
-def crowd(rng: np.random.Generator, columns: int, rows: int) -> Figure:
-    """Rows of many little people in metres, the back rows higher up, as in a stand."""
-    parts: list[Part] = []
+def crowd(rng: np.random.Generator, columns: int, rows: int) -> Drawing:
+    """Return rows of many people, in meters; the back rows are higher, as in a stand."""
+    parts: list[Part | Ball] = []
     for row in reversed(range(rows)):
         for column in range(columns):
             x = (column - columns / 2 + 0.5 * (row % 2)) * CROWD_SPACING + rng.uniform(-0.14, 0.14)
-            parts += moved(_far_person(rng), (x, row * 0.55), rng.uniform(1.5, 1.8))
-    return Figure(parts, height=1.7 + 0.55 * (rows - 1))
+            parts += translate(_far_person(rng), (x, row * 0.55), rng.uniform(1.5, 1.8))
+    return Drawing(parts, height=1.7 + 0.55 * (rows - 1))

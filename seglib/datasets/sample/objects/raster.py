@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
-from seglib.datasets.sample.objects.outlines import Ball, Figure, Outline, Part, Pattern
+from seglib.datasets.sample.objects.outlines import Ball, Drawing, Outline, Part, Pattern
 
 EVEN_LIGHT = 222  # of 255, so that the lit side of a body can be brighter
 # Where a body turns away from the light (1 is its lit edge, -1 the other), and how bright it is from there on.
@@ -31,8 +31,8 @@ class Sprite:
         return np.asarray(self.image.getchannel("A")) >= 128
 
 
-def rasterise(
-    figure: Figure,
+def rasterize(
+    drawing: Drawing,
     x: float,
     y: float,
     scale: float,
@@ -45,7 +45,7 @@ def rasterise(
     Args:
         x: the column, in pixels, of the figure's origin.
         y: the row, in pixels, of the figure's origin.
-        scale: pixels per metre.
+        scale: pixels per meter.
         frame: (height, width) of the picture in pixels.
         light: 1 where the light comes from the right, -1 from the left.
         flip: mirror it, left to right.
@@ -53,9 +53,9 @@ def rasterise(
     Returns:
         What of it lies in the picture, None if nothing. Edges are smooth: it is drawn at two or four times the size.
     """
-    factor = np.array([-1.0 if flip else 1.0, -1.0]) * scale * figure.size
+    factor = np.array([-1.0 if flip else 1.0, -1.0]) * scale * drawing.size
     # All parts at once: one call of numpy for a hundred short outlines, not a hundred calls.
-    outlines = [part.outline for part in figure.parts]
+    outlines = [part.outline for part in drawing.parts]
     ends = np.cumsum([len(outline) for outline in outlines])
     starts = np.concatenate([[0], ends[:-1]])
     points = np.concatenate(outlines) * factor + (x, y)
@@ -70,34 +70,34 @@ def rasterise(
     in_sight = large_enough & (high > (left, top)).all(axis=1) & (low < (right, bottom)).all(axis=1)
     points -= (left, top)
     for i in np.flatnonzero(in_sight).tolist():
-        part, outline = figure.parts[i], points[starts[i] : ends[i]]
+        part, outline = drawing.parts[i], points[starts[i] : ends[i]]
         if isinstance(part, Ball):
             _paint_ball(canvas, part, outline * zoom, light)
         else:
             _paint_part(canvas, part, outline, light, flip)
-    return canvas.sprite(top, left, soften=scale * figure.size * figure.height * 0.016)
+    return canvas.sprite(top, left, soften=scale * drawing.size * drawing.height * 0.016)
 
 
 @dataclass(frozen=True)
 class _Canvas:
-    """Colours (RGBA) at `zoom` times the size; the light that falls on them at the size itself."""
+    """Colors (RGBA) at `zoom` times the size; the light that falls on them at the size itself."""
 
-    colour: Image.Image
+    color: Image.Image
     relief: Image.Image
     zoom: int
-    colour_pen: ImageDraw.ImageDraw
+    color_pen: ImageDraw.ImageDraw
     relief_pen: ImageDraw.ImageDraw
 
     @staticmethod
     def blank(width: int, height: int, zoom: int) -> "_Canvas":
-        colour, relief = Image.new("RGBA", (width * zoom, height * zoom)), Image.new("L", (width, height), EVEN_LIGHT)
-        return _Canvas(colour, relief, zoom, ImageDraw.Draw(colour), ImageDraw.Draw(relief))
+        color, relief = Image.new("RGBA", (width * zoom, height * zoom)), Image.new("L", (width, height), EVEN_LIGHT)
+        return _Canvas(color, relief, zoom, ImageDraw.Draw(color), ImageDraw.Draw(relief))
 
     def sprite(self, top: int, left: int, soften: float) -> Sprite:
-        """Colours times light, at the size itself; `soften`: how many pixels the light is blurred by."""
+        """Colors times light, at the size itself; `soften`: how many pixels the light is blurred by."""
         light = self.relief.filter(ImageFilter.BoxBlur(max(0.7, soften)))
         light = Image.merge("RGBA", (light, light, light, Image.new("L", light.size, 255)))
-        return Sprite(ImageChops.multiply(self.colour.reduce(self.zoom), light), top, left)
+        return Sprite(ImageChops.multiply(self.color.reduce(self.zoom), light), top, left)
 
 
 def _corners(outline: Outline) -> list[float]:
@@ -106,7 +106,7 @@ def _corners(outline: Outline) -> list[float]:
 
 
 def _paint_part(canvas: _Canvas, part: Part, outline: Outline, light: int, flip: bool) -> None:
-    canvas.colour_pen.polygon(_corners(outline * canvas.zoom), fill=(*part.colour, 255))
+    canvas.color_pen.polygon(_corners(outline * canvas.zoom), fill=(*part.color, 255))
     if part.pattern:
         _paint_pattern(canvas, part.pattern, outline * canvas.zoom)
     if not part.flat:
@@ -149,7 +149,7 @@ def _paint_pattern(canvas: _Canvas, pattern: Pattern, outline: Outline) -> None:
         for row, y in enumerate(np.arange(0, height, period)):
             for x in np.arange((row % 2) * period / 2, width, period):
                 pen.ellipse((x, y, x + thick, y + thick), fill=255)
-    canvas.colour.paste((*pattern.colour, 255), (left, top), ImageChops.multiply(inside, marks))
+    canvas.color.paste((*pattern.color, 255), (left, top), ImageChops.multiply(inside, marks))
 
 
 # ---------------------------------------------------------------------------------------------------------------- balls
@@ -165,11 +165,11 @@ def _paint_ball(canvas: _Canvas, ball: Ball, bounds: Outline, light: int) -> Non
     z = np.sqrt(np.maximum(1 - x**2 - y**2, 0))
     normal = np.stack(np.broadcast_arrays(x, y, z), axis=-1)
     shading = 0.55 + 0.5 * np.clip(0.5 * light * x - 0.6 * y + 0.62 * z, 0, 1)
-    colours = np.clip(_ball_skin(ball, normal) * shading[..., None], 0, 255).astype(np.uint8)
+    colors = np.clip(_ball_skin(ball, normal) * shading[..., None], 0, 255).astype(np.uint8)
     stencil = Image.new("L", (right - left, bottom - top))
     ImageDraw.Draw(stencil).ellipse((x0 - left, y0 - top, x1 - left - 1, y1 - top - 1), fill=255)
-    skin = Image.fromarray(colours).convert("RGBA").resize(stencil.size, Image.Resampling.BILINEAR)
-    canvas.colour.paste(skin, (left, top), stencil)
+    skin = Image.fromarray(colors).convert("RGBA").resize(stencil.size, Image.Resampling.BILINEAR)
+    canvas.color.paste(skin, (left, top), stencil)
     canvas.relief_pen.ellipse([value / canvas.zoom for value in (x0, y0, x1, y1)], fill=EVEN_LIGHT)
 
 
@@ -187,7 +187,7 @@ _BEACH_SECTORS = np.array([0, 1, 2, 1, 0, 1, 2])  # the seventh where rounding e
 
 
 def _ball_skin(ball: Ball, normal: np.ndarray) -> np.ndarray:
-    """Colours, float (H, W, 3), of a ball where its surface points along `normal` (H, W, 3).
+    """Colors, float (H, W, 3), of a ball where its surface points along `normal` (H, W, 3).
 
     The thresholds are half widths of seams, on a ball of radius 1.
     """
@@ -203,4 +203,4 @@ def _ball_skin(ball: Ball, normal: np.ndarray) -> np.ndarray:
     else:  # beach and volley: six sectors and two caps
         sector = np.floor((np.arctan2(y, x) / math.pi + 1) * 3).astype(int)
         index = np.where(np.abs(z) > 0.94, 1, _BEACH_SECTORS[sector])
-    return np.asarray(ball.colours, dtype=np.float32)[index]
+    return np.asarray(ball.colors, dtype=np.float32)[index]

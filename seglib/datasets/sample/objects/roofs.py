@@ -1,6 +1,6 @@
 """Buildings from straight above: plans made of wings, and the roofs that cover them.
 
-Outlines are float (n, 2) in metres, x to the right and y down, as in a picture. Those around a roof run clockwise as
+Outlines are float (n, 2) in meters, x to the right and y down, as in a picture. Those around a roof run clockwise as
 seen on the screen, those around a hole the other way round: the roof is always to the right.
 """
 
@@ -11,12 +11,12 @@ from functools import cached_property
 
 import numpy as np
 
-from seglib.datasets.sample.objects.outlines import Outline, Point, pick
+from seglib.datasets.sample.objects.outlines import Outline, Point, pick, rectangle
 
 Surface = tuple[float, float, float, float]  # red, green, blue and roughness, 0-255 each
 Side = Sequence[tuple[float, float, float]]  # of each wing: where along the main one its middle is, width, reach
 
-EAVE = 0.25  # metres of edge all around that is seen as a line
+EAVE = 0.25  # meters of edge all around that is seen as a line
 TILES: tuple[Surface, ...] = (
     (160, 76, 58, 22), (174, 96, 72, 22), (146, 66, 56, 22), (156, 116, 92, 22), (116, 84, 74, 22), (92, 92, 98, 22),
 )  # fmt: skip
@@ -56,7 +56,7 @@ class Wing:
         return np.subtract(self.end, self.start) / self.length
 
     def at(self, x: Sequence[float], y: Sequence[float]) -> Outline:
-        """Points x metres along the wing from its start and y metres to the side of its middle line."""
+        """Points x meters along the wing from its start and y meters to the side of its middle line."""
         across = np.array([-self.along[1], self.along[0]])
         return self.start + np.outer(x, self.along) + np.outer(y, across)
 
@@ -81,7 +81,7 @@ class Building:
     outline: Outline
     hole: Outline | None
     patches: tuple[Patch, ...]
-    height: float  # metres
+    height: float  # meters
 
     @property
     def loops(self) -> tuple[Outline, ...]:
@@ -96,14 +96,10 @@ class Building:
 # ---------------------------------------------------------------------------------------------------------------- plans
 
 
-def box(x0: float, y0: float, x1: float, y1: float) -> Outline:
-    """A rectangle along the axes, x0 < x1 and y0 < y1."""
-    return np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)], dtype=float)
-
-
-def winged(length: float, width: float, above: Side = (), below: Side = ()) -> Plan:
+def winged_plan(length: float, width: float, above: Side = (), below: Side = ()) -> Plan:
     """A main wing along x and others at right angles to it: an L, T, U, Z, cross or comb; without any, a rectangle."""
-    upper, lower = _edge(length, width, above), _edge(length, width, [(-at, *rest) for at, *rest in below])
+    upper = _edge(length, width, above)
+    lower = _edge(length, width, [(-at, wide, reach) for at, wide, reach in below])
     wings = [Wing((-length / 2, 0), (length / 2, 0), width)]
     for side, others in ((-width / 2, above), (width / 2, below)):
         for at, wide, reach in others:
@@ -122,59 +118,62 @@ def _edge(length: float, width: float, side: Side) -> Outline:
 
 def _corners_only(outline: Outline) -> Outline:
     """An outline without the points at which it does not turn."""
-    ahead = following(outline) - outline
+    ahead = next_points(outline) - outline
     before = np.concatenate([ahead[-1:], ahead[:-1]])
     return outline[np.abs(before[:, 0] * ahead[:, 1] - before[:, 1] * ahead[:, 0]) > 1e-6]
 
 
-def courtyard(length: float, width: float, deep: float) -> Plan:
-    """Four wings, each `deep` metres, around a court: the one plan with a hole."""
+def courtyard_plan(length: float, width: float, deep: float) -> Plan:
+    """Four wings, each `deep` meters, around a court: the one plan with a hole."""
     x, y = length / 2, width / 2
     wings = [Wing((-x, side * (y - deep / 2)), (x, side * (y - deep / 2)), deep) for side in (-1, 1)]
     for side in (-1, 1):
         at = side * (x - deep / 2)
         wings.append(Wing((at, deep - y), (at, y - deep), deep, (True, True)))
-    return Plan(box(-x, -y, x, y), tuple(wings), box(deep - x, deep - y, x - deep, y - deep)[::-1])
+    return Plan(rectangle(-x, -y, x, y), tuple(wings), rectangle(deep - x, deep - y, x - deep, y - deep)[::-1])
 
 
-def tank(radius: float) -> Plan:
+def round_plan(radius: float) -> Plan:
     """A round one."""
     angles = np.linspace(0, 2 * math.pi, 24, endpoint=False)
     return Plan(radius * np.stack([np.cos(angles), np.sin(angles)], axis=1))
 
 
-def placed(plan: Plan, centre: Point, turn: float = 0.0) -> Plan:
-    """A plan turned by `turn` (radians, clockwise as seen) and moved to `centre`."""
+def place_plan(plan: Plan, center: Point, turn: float = 0.0) -> Plan:
+    """A plan turned by `turn` (radians, clockwise as seen) and moved to `center`."""
     along, across = (math.cos(turn), math.sin(turn)), (-math.sin(turn), math.cos(turn))
 
     def move(points: Outline) -> Outline:
-        return np.asarray(points) @ np.array([along, across]) + centre
+        return points @ np.array([along, across]) + center
 
-    wings = tuple(Wing(*move((wing.start, wing.end)), wing.width, wing.joined) for wing in plan.wings)
-    return Plan(move(plan.outline), wings, None if plan.hole is None else move(plan.hole))
+    wings = []
+    for wing in plan.wings:
+        start, end = move(np.array([wing.start, wing.end]))
+        wings.append(Wing(start, end, wing.width, wing.joined))
+    return Plan(move(plan.outline), tuple(wings), None if plan.hole is None else move(plan.hole))
 
 
 # ---------------------------------------------------------------------------------------------------------------- roofs
 
 
-def roofed(rng: np.random.Generator, plan: Plan, kind: str, sun: Point, height: float) -> Building:
+def add_roof(rng: np.random.Generator, plan: Plan, kind: str, sun: np.ndarray, height: float) -> Building:
     """Cover a plan that has its place.
 
     Args:
         kind: "flat" (concrete with a parapet), "gable" or "hip" (tiles), "metal" (sheets, nearly flat).
         sun: the direction towards the sun on the ground, of length 1.
-        height: metres, which says how long a shadow the building throws.
+        height: meters, which says how long a shadow the building throws.
     """
-    surface = jittered(rng, pick(rng, {"flat": CONCRETE, "metal": METAL}.get(kind, TILES)))
+    surface = jitter(rng, pick(rng, {"flat": CONCRETE, "metal": METAL}.get(kind, TILES)))
     loops = (plan.outline,) if plan.hole is None else (plan.outline, plan.hole)
-    patches = [Patch(loops, toned(surface, 1.1 if kind == "flat" else 0.8))]
+    patches = [Patch(loops, with_brightness(surface, 1.1 if kind == "flat" else 0.8))]
     if kind == "flat":
         patches.append(Patch(tuple(inset(loop, 2 * EAVE) for loop in loops), surface))
         patches += [patch for wing in plan.wings for patch in _boxes(rng, wing, surface, sun)]
     else:
         steep = 0.12 if kind == "metal" else 0.26
         for face, normal in _faces(plan, hip=kind == "hip"):
-            patches.append(Patch((face,), toned(surface, 1 + steep * float(np.dot(normal, sun)))))
+            patches.append(Patch((face,), with_brightness(surface, 1 + steep * float(np.dot(normal, sun)))))
         details = _sheets if kind == "metal" else _chimneys
         patches += [patch for wing in plan.wings for patch in details(rng, wing, surface, sun)]
     return Building(plan.outline, plan.hole, tuple(patches), height)
@@ -197,32 +196,34 @@ def _faces(plan: Plan, hip: bool) -> Iterator[tuple[Outline, np.ndarray]]:
     if not plan.wings:  # round: a cone
         middle = plan.outline.mean(axis=0)
         rim = inset(plan.outline, EAVE)
-        for here, there in zip(rim, following(rim), strict=True):
+        for here, there in zip(rim, next_points(rim), strict=True):
             yield np.array([here, there, middle]), (here - middle) / math.dist(here, middle)
 
 
-def _boxes(rng: np.random.Generator, wing: Wing, surface: Surface, sun: Point) -> Iterator[Patch]:
+def _boxes(rng: np.random.Generator, wing: Wing, surface: Surface, sun: np.ndarray) -> Iterator[Patch]:
     """Stairheads and machines on a flat roof, with their shadows."""
     for _ in range(int(rng.poisson(min(4.0, wing.length * wing.width / 120)))):
         long, wide = rng.uniform(0.12, 0.24, 2) * wing.width
         x, y = rng.uniform(0.12, 0.88) * wing.length, rng.uniform(-0.25, 0.25) * wing.width
         outline = wing.block(x - long / 2, y - wide / 2, x + long / 2, y + wide / 2)
-        yield Patch((outline - 0.5 * wide * np.asarray(sun),), toned(surface, 0.55))
-        yield Patch((outline,), toned(surface, rng.uniform(0.85, 1.2)))
+        yield Patch((outline - 0.5 * wide * np.asarray(sun),), with_brightness(surface, 0.55))
+        yield Patch((outline,), with_brightness(surface, rng.uniform(0.85, 1.2)))
 
 
-def _sheets(rng: np.random.Generator, wing: Wing, surface: Surface, sun: Point) -> Iterator[Patch]:
+def _sheets(rng: np.random.Generator, wing: Wing, surface: Surface, sun: np.ndarray) -> Iterator[Patch]:
     """The joints between metal sheets, and rows of skylights at times."""
     half = 0.46 * wing.width
     lights = rng.random() < 0.4
     for i, x in enumerate(np.arange(2.5, wing.length - 2, 2.5)):
-        yield Patch((wing.block(x - 0.1, -half, x + 0.1, half),), toned(surface, 0.9))
+        yield Patch((wing.block(x - 0.1, -half, x + 0.1, half),), with_brightness(surface, 0.9))
         if lights and i % 3 == 1:
             for y in (-0.5 * half, 0.5 * half):
-                yield Patch((wing.block(x - 0.5, y - 0.3 * half, x + 0.5, y + 0.3 * half),), toned(surface, 1.2))
+                yield Patch(
+                    (wing.block(x - 0.5, y - 0.3 * half, x + 0.5, y + 0.3 * half),), with_brightness(surface, 1.2)
+                )
 
 
-def _chimneys(rng: np.random.Generator, wing: Wing, surface: Surface, sun: Point) -> Iterator[Patch]:
+def _chimneys(rng: np.random.Generator, wing: Wing, surface: Surface, sun: np.ndarray) -> Iterator[Patch]:
     """A chimney near the ridge, and solar panels on the side towards the sun."""
     if rng.random() < 0.25 and wing.length > 5:
         x0, x1 = sorted(rng.uniform(0.15, 0.85, 2) * wing.length)
@@ -232,32 +233,32 @@ def _chimneys(rng: np.random.Generator, wing: Wing, surface: Surface, sun: Point
     if rng.random() < 0.6:
         x, y = rng.uniform(0.25, 0.75) * wing.length, rng.uniform(-0.15, 0.15) * wing.width
         outline = wing.block(x - 0.4, y - 0.4, x + 0.4, y + 0.4)
-        yield Patch((outline - 1.0 * np.asarray(sun),), toned(surface, 0.55))
-        yield Patch((outline,), toned(surface, 1.15))
+        yield Patch((outline - 1.0 * np.asarray(sun),), with_brightness(surface, 0.55))
+        yield Patch((outline,), with_brightness(surface, 1.15))
 
 
-def following(outline: Outline) -> Outline:
+def next_points(outline: Outline) -> Outline:
     """Of each point the next one."""
     return np.concatenate([outline[1:], outline[:1]])
 
 
 def inset(outline: Outline, distance: float) -> Outline:
     """An outline moved `distance` to the right of its direction, which is into the roof."""
-    x, y = (following(outline) - outline).T
+    x, y = (next_points(outline) - outline).T
     normals = np.stack([-y, x], axis=1) / np.hypot(x, y)[:, None]
     before = np.concatenate([normals[-1:], normals[:-1]])
     return outline + distance * (before + normals) / (1 + (before * normals).sum(axis=1, keepdims=True))
 
 
-def toned(surface: Surface, tone: float) -> Surface:
+def with_brightness(surface: Surface, tone: float) -> Surface:
     """A surface in more or less light."""
     red, green, blue, rough = surface
     return min(tone * red, 255.0), min(tone * green, 255.0), min(tone * blue, 255.0), rough
 
 
-def jittered(rng: np.random.Generator, surface: Surface, spread: float = 0.05) -> Surface:
-    """A surface whose colour differs a little from place to place."""
+def jitter(rng: np.random.Generator, surface: Surface, spread: float = 0.05) -> Surface:
+    """A surface whose color differs a little from place to place."""
     red, green, blue = (
         value * cast for value, cast in zip(surface, rng.normal(1, spread / 3, 3).tolist(), strict=False)
     )
-    return toned((red, green, blue, surface[3]), rng.normal(1, spread))
+    return with_brightness((red, green, blue, surface[3]), rng.normal(1, spread))
