@@ -101,10 +101,10 @@ def report_problems(problems: list[Problem], on_error: str, source: str) -> None
     warnings.warn(f"{source}: skipped {skipped}, repaired {repaired} (listed in .problems):\n{listed}", stacklevel=3)
 
 
-def is_readable(read: Callable[[], object], where: str, problems: list[Problem]) -> bool:
-    """Whether `read()` succeeds; an OSError or ValueError is added to `problems`."""
+def is_readable(read: Callable[..., object], *args: object, where: str, problems: list[Problem]) -> bool:
+    """Whether `read(*args)` succeeds; an OSError or ValueError becomes a problem."""
     try:
-        read()
+        read(*args)
     except (OSError, ValueError) as error:
         problems.append(Problem(where, str(error)))
         return False

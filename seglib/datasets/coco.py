@@ -217,7 +217,7 @@ class COCOSegmentationDataset(Dataset[tuple[Tensor, Tensor, str]]):
     def _is_readable(self, entry: _Entry) -> bool:
         path = self.images_dir / entry["file_name"]
         where = f"image {entry['id']} ({entry['file_name']})"
-        return is_readable(lambda: read_image(path, (entry["height"], entry["width"])), where, self.problems)
+        return is_readable(read_image, path, (entry["height"], entry["width"]), where=where, problems=self.problems)
 
 
 def annotation_bitmap(annotation: _Entry, height: int, width: int) -> np.ndarray:

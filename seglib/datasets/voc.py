@@ -1,14 +1,17 @@
-"""PASCAL VOC's devkit, read as it lies on disk: palette masks, lists of names, 255 between the objects."""
+"""PASCAL VOC's development kit: images, palette PNGs of class indices, and text files that list the images of a set."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from seglib.datasets.base import Problem, Transform, as_sample, report_problems
+from seglib.datasets.base import Problem, Transform, as_sample, is_readable, report_problems
 from seglib.files import check_choice, read_image
 from seglib.masks import check_classes, check_values, read_index_png
+
+__all__ = ["VOC_CLASSES", "VOCSegmentationDataset"]
 
 VOC_CLASSES = (
     "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
@@ -16,25 +19,27 @@ VOC_CLASSES = (
 )  # fmt: skip
 
 
-class VOCSegmentationDataset(Dataset):
-    """Photographs with class masks in the layout of VOC's devkit (Everingham et al., 2015).
+class VOCSegmentationDataset(Dataset[tuple[Tensor, Tensor, str]]):
+    """Images with class masks in the layout of PASCAL VOC (Everingham et al., 2015).
+
+    A mask is a palette PNG whose values, not colors, are the classes. 255 marks the border around each object and
+    pixels that are hard to tell; it does not count.
 
     Args:
-        root: the folder of one year, which holds JPEGImages/, SegmentationClass/ and ImageSets/Segmentation/.
-        image_set: which list of names to read: "train", "val", or any other that lies in ImageSets/Segmentation/.
-        transform: called as transform(image=(H, W, 3), mask=(H, W)); deterministic, a resize, say.
-        classes: names, background first, for data of your own in this layout.
-        on_error: "raise", or "skip" to leave out names without a photograph or mask, and files that do not open.
-
-    A mask is a palette PNG whose values, not colours, are the classes; 255, the border round each object and what was
-    too hard to tell, does not count.
+        root: the folder of one year. It holds JPEGImages/, SegmentationClass/ and ImageSets/Segmentation/.
+        image_set: the list of names to read: "train", "val" or another file of ImageSets/Segmentation/.
+        transform: a deterministic change of image and mask, such as `transforms.resize`.
+        classes: the class names, background first, if the data are not VOC's own.
+        on_error: "raise", or "skip" to leave out names without image or mask and files that cannot be read.
 
     Attributes:
-        classes: the names. filenames: of the photographs, in the list's order. problems: what was skipped.
+        classes: the class names.
+        filenames: the image files in the order of the list.
+        problems: what was skipped.
 
     Raises:
-        FileNotFoundError: no such folder or list; says which there are.
-        ValueError: a name without photograph or mask; a list that is empty, or no list of names.
+        FileNotFoundError: a folder or the list is missing; the message says which lists exist.
+        ValueError: a name without image or mask; a list without names.
     """
 
     def __init__(
@@ -48,18 +53,23 @@ class VOCSegmentationDataset(Dataset):
     ) -> None:
         check_choice("on_error", on_error, ("raise", "skip"))
         check_classes(classes)
-        self.root, self.image_set, self.transform = Path(root), image_set, transform
+        self.root = Path(root)
+        self.image_set = image_set
+        self.transform = transform
         self.classes = list(classes)
         self.problems: list[Problem] = []
-        names = read_names(self.root, image_set)
+        listed = _read_names(self.root, image_set)
         for folder in ("JPEGImages", "SegmentationClass"):
             if not (self.root / folder).is_dir():
-                raise FileNotFoundError(f"no folder {self.root / folder}: VOC's layout has one beside ImageSets/")
-        self._names = [name for name in dict.fromkeys(names) if self._is_whole(name, opened=on_error == "skip")]
-        report_problems(self.problems, on_error, str(list_file(self.root, image_set)))
+                raise FileNotFoundError(f"no folder {self.root / folder}: VOC's layout has it beside ImageSets/")
+        self._names = [name for name in dict.fromkeys(listed) if self._has_files(name)]
+        if on_error == "skip":
+            self._names = [name for name in self._names if self._is_readable(name)]
+        source = _list_file(self.root, image_set)
+        report_problems(self.problems, on_error, str(source))
         if not self._names:
-            raise ValueError(f"no image is left of {len(names)} in {list_file(self.root, image_set)}")
-        self.filenames = [self._image(name).name for name in self._names]
+            raise ValueError(f"no image left of {len(listed)} in {source}")
+        self.filenames = [self._image_path(name).name for name in self._names]
 
     def __len__(self) -> int:
         return len(self._names)
@@ -67,60 +77,60 @@ class VOCSegmentationDataset(Dataset):
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor, str]:
         """Image uint8 (3, H, W), mask uint8 (H, W), file name."""
         name = self._names[index]
-        mask = read_index_png(self._mask(name))
-        image = read_image(self._image(name), mask.shape)
-        return *as_sample(image, mask, len(self.classes), self._mask(name), self.transform), self.filenames[index]
+        pixels, labels = self._read(name)
+        image, mask = as_sample(pixels, labels, len(self.classes), self._mask_path(name), self.transform)
+        return image, mask, self.filenames[index]
 
-    def _image(self, name: str) -> Path:
+    def _image_path(self, name: str) -> Path:
         return self.root / "JPEGImages" / f"{name}.jpg"
 
-    def _mask(self, name: str) -> Path:
+    def _mask_path(self, name: str) -> Path:
         return self.root / "SegmentationClass" / f"{name}.png"
 
-    def _is_whole(self, name: str, opened: bool) -> bool:
-        """Whether a name has both its files, and, if they are to be opened, both open; notes what is wrong."""
-        missing = [path for path in (self._image(name), self._mask(name)) if not path.is_file()]
+    def _has_files(self, name: str) -> bool:
+        """Whether image and mask exist; a missing one becomes a problem."""
+        missing = [path for path in (self._image_path(name), self._mask_path(name)) if not path.is_file()]
         self.problems += [Problem(name, f"is listed in {self.image_set}.txt but has no {path}") for path in missing]
-        if missing or not opened:
-            return not missing
-        try:
-            mask = read_index_png(self._mask(name))
-            check_values(mask, len(self.classes), self._mask(name))
-            read_image(self._image(name), mask.shape)
-        except (OSError, ValueError) as error:
-            self.problems.append(Problem(name, str(error)))
-            return False
-        return True
+        return not missing
+
+    def _read(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        mask = read_index_png(self._mask_path(name))
+        return read_image(self._image_path(name), mask.shape), mask
+
+    def _check(self, name: str) -> None:
+        _, mask = self._read(name)
+        check_values(mask, len(self.classes), self._mask_path(name))
+
+    def _is_readable(self, name: str) -> bool:
+        return is_readable(self._check, name, where=name, problems=self.problems)
 
 
-def list_file(root: Path, image_set: str) -> Path:
-    """Where the names of an image set stand."""
+def _list_file(root: Path, image_set: str) -> Path:
     return root / "ImageSets" / "Segmentation" / f"{image_set}.txt"
 
 
-def read_names(root: Path, image_set: str) -> list[str]:
-    """The image names of an image set, as they are listed.
-
-    Raises:
-        FileNotFoundError: no such list; says which there are, or in which folder below there are some.
-        ValueError: a line that is no name.
-    """
-    path = list_file(root, image_set)
+def _read_names(root: Path, image_set: str) -> list[str]:
+    """The names in the list of an image set."""
+    path = _list_file(root, image_set)
     if not path.is_file():
-        there = sorted(other.stem for other in path.parent.glob("*.txt"))
-        below = [folder for folder in sorted(root.glob("VOCdevkit/VOC*")) if list_file(folder, image_set).is_file()]
-        hint = f"; there are {', '.join(there)}" if there else ": give the folder that holds JPEGImages/ and ImageSets/"
-        raise FileNotFoundError(f"no image set {path}{f': give {below[-1]}' if below else hint}")
+        raise FileNotFoundError(f"no image set {path}{_hint(root, image_set)}")
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
-        raise ValueError(f"{path} is no text in UTF-8: save it as such") from None
+        raise ValueError(f"{path} is not UTF-8 text: save it as such") from None
     names = [line.strip() for line in text.splitlines() if line.strip()]
-    wrong = [
-        name for name in names if len(name.split()) > 1 or set(name) & set("/\\") or name.endswith((".jpg", ".png"))
-    ]
-    if wrong:
-        raise ValueError(
-            f"{path}: {wrong[0]!r} is no name of an image: a line holds one name, without folder or ending"
-        )
+    for name in names:
+        if len(name.split()) > 1 or set(name) & set("/\\") or name.endswith((".jpg", ".png")):
+            raise ValueError(
+                f"{path}: {name!r} is not the name of an image: write one name a line, without folder and suffix"
+            )
     return names
+
+
+def _hint(root: Path, image_set: str) -> str:
+    """What to give in place of a missing list."""
+    below = [folder for folder in sorted(root.glob("VOCdevkit/VOC*")) if _list_file(folder, image_set).is_file()]
+    if below:
+        return f": give {below[-1]}"
+    available = sorted(path.stem for path in _list_file(root, image_set).parent.glob("*.txt"))
+    return f"; available are {', '.join(available)}" if available else ": give the folder that holds JPEGImages/"
