@@ -66,7 +66,7 @@ badges: $(READY)
 	$(BIN)/python tools/badges.py "$(REPO)" "$(REF)"
 
 data/README.md: $(READY)
-	$(BIN)/python -m seglib.datasets readme > $@.new && mv $@.new $@
+	$(BIN)/python -m seglib.datasets readme
 
 constraints: $(READY)
 	{ echo "# The exact versions that the tests last passed with. Refreshed by: make constraints"; \
