@@ -28,7 +28,14 @@ from seglib.config import precision
 from seglib.datasets.base import get_class_names, unwrap_subset
 from seglib.datasets.yolo import YOLO_PARTS, YOLOSegmentationDataset, write_data_yaml
 from seglib.files import link_or_copy, short_path, write_lines
-from seglib.models.yolo import YOLO, YOLOSegmenter, at_work, check_side, fetch_weights, quiet_ultralytics
+from seglib.models.common import YOLO_MODELS
+from seglib.models.yolo import (
+    YOLOSegmenter,
+    check_image_size,
+    download_weights,
+    isolated_ultralytics,
+    quiet_ultralytics,
+)
 from seglib.runs import Row, Run, best_epoch
 from seglib.state import WHAT_TO_TRY
 
@@ -91,14 +98,14 @@ class YOLOConfig:
     mirror: Path | str | None = None
 
     def __post_init__(self) -> None:
-        check_side(self.image_size)
+        check_image_size(self.image_size)
         whole = (self.epochs, self.batch_size, 1 if self.patience is None else self.patience)
         if any(not isinstance(value, int) or value < 1 for value in whole) or not self.lr > 0:
             raise ValueError(f"epochs, batch_size and patience are whole numbers from 1 on, lr is above 0: {self}")
         if self.batch_size == 1:
             raise ValueError("batch_size=1 cannot train batch norm, which needs a second image to compare with")
         for name, value, choices in (
-            ("model", self.model, YOLO),
+            ("model", self.model, YOLO_MODELS),
             ("weights", self.weights, (None, "coco")),
             ("optimizer", self.optimizer, tuple(OPTIMIZERS)),
             ("scheduler", self.scheduler, (None, "cosine")),
@@ -173,7 +180,7 @@ def fit_yolo(train_data: Dataset, val_data: Dataset, config: YOLOConfig, run_dir
                 runs.mirror_run(run.dir, config.mirror)
             print(f"{short_path(run.dir)} is finished ({len(run.history)} epochs): nothing to train.")
             return run
-        weights = str(fetch_weights(config.model)) if config.weights and state is None else False
+        weights = str(download_weights(config.model)) if config.weights and state is None else False
         overrides = {**ultralytics_settings(config), **config.others, "model": f"{config.model}.yaml"}
         data = write_data(run.dir / THEIRS, train_data, val_data, names, config.batch_size)
         overrides |= {"pretrained": weights, "data": str(data)}
@@ -182,7 +189,7 @@ def fit_yolo(train_data: Dataset, val_data: Dataset, config: YOLOConfig, run_dir
             overrides["resume"] = restore(run, state)
             print(f"Going on after epoch {len(run.history)}.")
         try:
-            with at_work():
+            with isolated_ultralytics():
                 make_trainer(overrides, Keeper(run, settings, config, names, state)).train()
         except KeyboardInterrupt:
             print(f"Stopped. The same call goes on after epoch {len(run.history)}.", flush=True)
@@ -196,7 +203,7 @@ def weights_or_none(model: str, weights: str | None) -> str | None:
     if weights is None:
         return None
     try:
-        fetch_weights(model)
+        download_weights(model)
     except OSError as error:
         print(f"{str(error).splitlines()[0]}\nThe training begins from random numbers instead.")
         return None
@@ -365,7 +372,7 @@ def measure_as_ultralytics(model: YOLOSegmenter, data: Dataset) -> dict[str, flo
         data: a `YOLOSegmentationDataset` or a Subset.
     """
     names = get_class_names(data)
-    with TemporaryDirectory() as folder, at_work():
+    with TemporaryDirectory() as folder, isolated_ultralytics():
         figures = validate(model, write_data(Path(folder), data, data, names), names, folder)
     named = {"AP50-95": "val_ap", "AP50": "val_ap50", "box AP50-95": "val_box_ap", "box AP50": "val_box_ap50"}
     return {name: float(figures[COLUMNS[column]]) for name, column in named.items()}

@@ -498,7 +498,7 @@ def test_the_publishers_weights_are_taken_from_where_they_lie(tmp_path, monkeypa
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     publish(tmp_path / "hub/checkpoints/yolov8n-seg.pt")
     model = build_model("yolov8n-seg", classes=2, weights="coco")
-    theirs = model_of_yolo.torch_load(tmp_path / "hub/checkpoints/yolov8n-seg.pt").state_dict()
+    theirs = model_of_yolo._load_ultralytics_file(tmp_path / "hub/checkpoints/yolov8n-seg.pt").state_dict()
     ours = model.network.state_dict()
     alike = [key for key in theirs if torch.equal(theirs[key].float(), ours[key].float())]
     assert len(alike) > 0.9 * len(theirs)  # all but the last layers of the scores, which are of other classes
@@ -517,16 +517,16 @@ def test_the_publishers_weights_are_fetched_and_what_cannot_be_had_is_explained(
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "home"))
     publish(tmp_path / "yolov8n-seg.pt")
     server.files["/yolov8n-seg.pt"] = (tmp_path / "yolov8n-seg.pt").read_bytes()
-    monkeypatch.setattr(model_of_yolo, "PUBLISHED_AT", server.url(""))
+    monkeypatch.setattr(model_of_yolo, "_WEIGHTS_URL", server.url(""))
     build_model("yolov8n-seg", classes=2, weights="coco")
     assert (tmp_path / "home/hub/checkpoints/yolov8n-seg.pt").is_file()
     with pytest.raises(OSError, match=r"(?s)weights 'coco' for yolov8s-seg.*yolov8s-seg.pt.*missing.*weights=None"):
         build_model("yolov8s-seg", classes=2, weights="coco")
     assert yolo.weights_or_none("yolov8n-seg", "coco") == "coco" and yolo.weights_or_none("yolov8s-seg", None) is None
     assert yolo.weights_or_none("yolov8s-seg", "coco") is None
-    assert "weights 'coco' for yolov8s-seg cannot be had" in capsys.readouterr().out
+    assert "cannot load the COCO weights of yolov8s-seg" in capsys.readouterr().out
     (tmp_path / "home/hub/checkpoints/yolov8n-seg.pt").write_bytes(b"half of it")
-    with pytest.raises(OSError, match=r"(?s)yolov8n-seg.pt.*is there.*deleted"):
+    with pytest.raises(OSError, match=r"(?s)yolov8n-seg.pt.*present.*delete"):
         build_model("yolov8n-seg", classes=2, weights="coco")
 
 

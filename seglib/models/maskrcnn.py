@@ -1,4 +1,4 @@
-"""Mask R-CNN (He et al., 2017) as torchvision has it, under its BSD licence: instances without AGPL."""
+"""Mask R-CNN (He et al., 2017, arXiv:1703.06870) of torchvision, whose BSD license allows any use."""
 
 from collections.abc import Sequence
 
@@ -12,29 +12,42 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
 from torchvision.models.detection.mask_rcnn import MaskRCNNPredictor
 from torchvision.ops import FrozenBatchNorm2d
 
+from seglib.files import check_choice
 from seglib.instances import Instances
-from seglib.models.weights import of_torchvision
+from seglib.models.weights import torchvision_weights
 
-ENCODERS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
-COCO = MaskRCNN_ResNet50_FPN_Weights.COCO_V1
+__all__ = ["MaskRCNN"]
+
+_ENCODERS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
+_COCO_WEIGHTS = MaskRCNN_ResNet50_FPN_Weights.COCO_V1
 
 
 class MaskRCNN(nn.Module):
-    """Mask R-CNN with a feature pyramid: boxes are proposed first, then classified, then each gets its mask.
+    """Mask R-CNN with a feature pyramid: it proposes boxes, classifies each, and segments the object in it.
 
     Args:
-        classes: background included.
-        weights: "imagenet" for an encoder with experience, "coco" for a whole network with one (a ResNet-50; its last
-            layers begin anew, as the classes are others), fetched once; None: from random numbers.
-        encoder: one of `ENCODERS`.
-        image_size: the shorter side that images are brought to inside; its double bounds the longer one.
-        most: objects in an image.
-        proposals: boxes that its second stage looks at in an image, and learns from; fewer are faster. None: 1000
-            and 512.
+        classes: number of classes, background included.
+        weights: "imagenet" for an encoder pretrained on ImageNet; "coco" for a network pretrained on COCO, with a
+            ResNet-50 and new last layers for the given classes; None: from scratch.
+        encoder: "resnet18", "resnet34", "resnet50", "resnet101" or "resnet152".
+        image_size: the shorter side, in pixels, to which images are resized inside the model; the longer side becomes
+            at most twice as long.
+        most: the largest number of objects found in an image.
+        proposals: number of boxes that the second stage looks at in an image, in training and in prediction; fewer are
+            faster. None: torchvision's own, 512 and 1000.
 
     Attributes:
-        settings: name and arguments, enough to build it again. class_names, image_size: what training knew.
+        settings: name and arguments, enough to build the model again.
+        class_names: names of the classes, if the model comes from a checkpoint.
+        image_size: (height, width) of the training images, if the model comes from a checkpoint.
+
+    Raises:
+        ValueError: an encoder or weights that do not exist, or fewer than two classes.
+        OSError: the weights cannot be loaded; the message says where they belong.
     """
+
+    class_names: list[str] | None
+    image_size: tuple[int, int] | None
 
     def __init__(
         self,
@@ -46,52 +59,53 @@ class MaskRCNN(nn.Module):
         proposals: int | None = None,
     ) -> None:
         super().__init__()
-        if encoder not in ENCODERS:
-            raise ValueError(f"no encoder {encoder!r} for maskrcnn; there are {', '.join(ENCODERS)}")
-        if weights not in (None, "imagenet", "coco") or (weights == "coco" and encoder != "resnet50"):
-            raise ValueError(
-                f"no weights {weights!r} for maskrcnn with {encoder}: 'imagenet', 'coco' (resnet50), or None"
-            )
+        check_choice("encoder of maskrcnn", encoder, _ENCODERS)
+        available = (None, "imagenet", "coco") if encoder == "resnet50" else (None, "imagenet")
+        check_choice(f"weights of maskrcnn with {encoder}", weights, available)
         if classes < 2:
-            raise ValueError(f"{classes} classes: background is one of them, so that there are two or more")
+            raise ValueError(f"classes must be at least 2, background and one more, not {classes}")
         self.settings = {"name": "maskrcnn", "classes": classes, "encoder": encoder}
         self.settings |= {"image_size": image_size, "most": most, "proposals": proposals}
-        self.class_names, self.image_size = None, None
-        outputs = len(COCO.meta["categories"]) if weights == "coco" else classes
-        sides = {"min_size": image_size, "max_size": 2 * image_size, "box_detections_per_img": most}
+        self.class_names = None
+        self.image_size = None
+        limits = {"min_size": image_size, "max_size": 2 * image_size, "box_detections_per_img": most}
         if proposals is not None:
-            sides |= {"rpn_post_nms_top_n_test": proposals, "box_batch_size_per_image": proposals}
-        backbone = make_backbone(encoder, weights)
-        self.network = TorchvisionMaskRCNN(backbone, outputs, **sides)
+            limits |= {"rpn_post_nms_top_n_test": proposals, "box_batch_size_per_image": proposals}
+        outputs = len(_COCO_WEIGHTS.meta["categories"]) if weights == "coco" else classes
+        self.network = TorchvisionMaskRCNN(_make_backbone(encoder, weights), outputs, **limits)
         if weights == "coco":
-            with of_torchvision(COCO, "the COCO weights of Mask R-CNN") as state:
+            with torchvision_weights(_COCO_WEIGHTS, "the COCO weights of Mask R-CNN") as state:
                 self.network.load_state_dict(state)
-            replace_heads(self.network, classes)
+            _replace_heads(self.network, classes)
 
     def forward(
-        self, images: Tensor, targets: Sequence[Instances] | None = None
+        self, images: Tensor, targets: Sequence[Instances] | None = None, score: float = 0.0
     ) -> list[Instances] | dict[str, Tensor]:
-        """Find objects or, in training mode, tell the losses to add up.
+        """Find the objects of each image or, in training mode, compute the losses.
 
         Args:
-            images: (B, 3, H, W), uint8 or float 0-255, RGB.
-            targets: the objects of each image, when training; crowds are left out.
+            images: (B, 3, H, W), uint8 or float from 0 to 255, RGB.
+            targets: the objects of each image, in training mode; crowds are ignored.
+            score: leave out objects whose score is lower, 0 to 1. (torchvision leaves out those below 0.05.)
 
         Returns:
-            The objects of each image at its own size; in training mode the five losses by name.
+            The objects of each image at the size of the image; in training mode the five losses by name.
+
+        Raises:
+            ValueError: training mode without targets.
         """
-        pictures = [image.float() / 255 for image in images]
+        scaled = [image.float() / 255 for image in images]
         if self.training:
             if targets is None:
-                raise ValueError("in training mode the model needs targets; to find objects, call .eval() first")
-            return self.network(pictures, [as_target(one, images.device) for one in targets])
-        size = tuple(images.shape[-2:])
-        return [as_instances(found, size) for found in self.network(pictures)]
+                raise ValueError("the model needs targets in training mode; call .eval() first to find objects")
+            return self.network(scaled, [_to_target(objects, images.device) for objects in targets])
+        height, width = images.shape[-2:]
+        return [_to_instances(detections, (height, width), score) for detections in self.network(scaled)]
 
 
-def as_target(objects: Instances, device: torch.device) -> dict[str, Tensor]:
-    """Objects as torchvision wants them."""
-    objects = objects.pick(~objects.crowd & (objects.areas > 0))  # an outline too thin for a pixel has no box
+def _to_target(objects: Instances, device: torch.device) -> dict[str, Tensor]:
+    """Convert the objects of an image to torchvision's form, without crowds and empty masks, which have no box."""
+    objects = objects.pick(~objects.crowd & (objects.areas > 0))
     return {
         "boxes": torch.as_tensor(objects.boxes, dtype=torch.float32, device=device),
         "labels": torch.as_tensor(objects.labels, dtype=torch.int64, device=device),
@@ -99,28 +113,34 @@ def as_target(objects: Instances, device: torch.device) -> dict[str, Tensor]:
     }
 
 
-def as_instances(found: dict[str, Tensor], size: tuple[int, int]) -> Instances:
-    """What torchvision has found, its masks cut at a probability of one half; empty ones are left out."""
-    masks = found["masks"][:, 0] > 0.5
-    kept = masks.any(-1).any(-1)
-    return Instances.of(masks[kept], found["labels"][kept], found["scores"][kept], size=size)
+def _to_instances(detections: dict[str, Tensor], size: tuple[int, int], score: float) -> Instances:
+    """Convert torchvision's detections of an image of that size; masks are cut at 0.5, and empty ones left out."""
+    masks = detections["masks"][:, 0] > 0.5
+    kept = (detections["scores"] >= score) & masks.any(-1).any(-1)
+    return Instances.of(masks[kept], detections["labels"][kept], detections["scores"][kept], size=size)
 
 
-def make_backbone(encoder: str, weights: str | None) -> nn.Module:
-    """A ResNet with a feature pyramid; one that has weights keeps its first two stages and all batch norm as they are
-    (two images a batch would give batch norm no statistics to trust), as in torchvision's own recipe."""
-    frozen = {"trainable_layers": 3, "norm_layer": FrozenBatchNorm2d}
-    fresh = {"trainable_layers": 5, "norm_layer": nn.BatchNorm2d}
-    backbone = resnet_fpn_backbone(backbone_name=encoder, weights=None, **(frozen if weights else fresh))
+def _make_backbone(encoder: str, weights: str | None) -> nn.Module:
+    """Build a ResNet with a feature pyramid.
+
+    A pretrained one has its first two stages and its batch norm frozen, as in torchvision's own recipe: a small batch
+    gives unreliable statistics.
+    """
+    backbone = resnet_fpn_backbone(
+        backbone_name=encoder,
+        weights=None,
+        trainable_layers=3 if weights else 5,
+        norm_layer=FrozenBatchNorm2d if weights else nn.BatchNorm2d,
+    )
     if weights == "imagenet":
         published = get_model_weights(encoder)["IMAGENET1K_V1"]
-        with of_torchvision(published, f"the ImageNet weights of {encoder}") as state:
+        with torchvision_weights(published, f"the ImageNet weights of {encoder}") as state:
             backbone.body.load_state_dict({key: value for key, value in state.items() if not key.startswith("fc.")})
     return backbone
 
 
-def replace_heads(network: TorchvisionMaskRCNN, classes: int) -> None:
-    """Give a network for COCO's classes new last layers."""
+def _replace_heads(network: TorchvisionMaskRCNN, classes: int) -> None:
+    """Replace the last layers by new ones for this number of classes."""
     heads = network.roi_heads
     heads.box_predictor = FastRCNNPredictor(heads.box_predictor.cls_score.in_features, classes)
     heads.mask_predictor = MaskRCNNPredictor(heads.mask_predictor.conv5_mask.in_channels, 256, classes)

@@ -1,17 +1,20 @@
-"""The architectures of segmentation_models_pytorch, behind the contract of this package."""
+"""The architectures of segmentation_models_pytorch, under the contract of `seglib.models.common`."""
 
 import inspect
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from seglib.models.common import normalise, pad_to_stride
-from seglib.models.weights import IMAGENET_MEAN, IMAGENET_STD, explained
+from seglib.models.common import IMAGENET_MEAN, IMAGENET_STD, normalize, pad_to_stride
+from seglib.models.weights import explain_weight_errors
 
-# An architecture, and the encoder it gets where none is named.
-ENCODERS = {
+__all__ = ["DEFAULT_ENCODERS", "SMPModel", "weight_files"]
+
+# The encoder of each architecture when none is given.
+DEFAULT_ENCODERS = {
     "deeplabv3": "resnet50",  # Chen et al., 2017, arXiv:1706.05587
     "deeplabv3plus": "resnet50",  # Chen et al., 2018, arXiv:1802.02611
     "unet": "resnet50",  # Ronneberger et al., 2015, arXiv:1505.04597
@@ -25,14 +28,98 @@ ENCODERS = {
     "segformer": "mit_b2",  # Xie et al., 2021, arXiv:2105.15203
     "dpt": "tu-vit_base_patch16_224.augreg_in21k",  # Ranftl et al., 2021, arXiv:2103.13413
 }
-HALVED_BY_DECODER = {"pan": 8, "dpt": 2}  # how much smaller these make what the encoder gives them
+_DECODER_STRIDES = {"pan": 8, "dpt": 2}  # the factor by which a decoder divides the encoder's smallest features again
 
 
-class BatchNorm(nn.BatchNorm2d):
-    """Batch norm that can be trained on one value a channel: it then uses the statistics it has gathered so far.
+class SMPModel(nn.Module):
+    """An architecture of segmentation_models_pytorch (github.com/qubvel-org/segmentation_models.pytorch).
 
-    One picture, pooled to one pixel, is one value a channel; it has no variance, and PyTorch refuses it. So the pooled
-    branches of DeepLabV3, DeepLabV3+, PAN and UPerNet fail on a batch of one.
+    Args:
+        name: one of `DEFAULT_ENCODERS`.
+        classes: channels of the logits; 1 for a binary mask.
+        encoder: an encoder of that library ("resnet50", "mit_b2", "efficientnet-b3", ...), or any model of timm, with
+            the prefix "tu-" ("tu-convnext_tiny"). None: the one in `DEFAULT_ENCODERS`.
+        weights: pretrained weights of the encoder, such as "imagenet". None: from scratch.
+        freeze_encoder: keep the encoder as it is while the rest is trained: its weights and the statistics of its batch
+            norm do not change, and its dropout is off. Useful only with `weights`.
+        settings: arguments of the architecture, such as decoder_channels=(256, 128, 64, 32, 16) for a U-Net; with a
+            "tu-" encoder also arguments of timm's model.
+
+    Raises:
+        ValueError: an encoder, weights or a setting that does not exist.
+        OSError: the weights cannot be loaded; the message says where they belong.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        name: str,
+        classes: int = 1,
+        encoder: str | None = None,
+        weights: str | None = None,
+        freeze_encoder: bool = False,
+        **settings: Any,
+    ) -> None:
+        super().__init__()
+        encoder = encoder or DEFAULT_ENCODERS[name]
+        _check_encoder(encoder)
+        _check_settings(name, encoder, settings)
+        if name == "dpt":  # otherwise its transformer takes images of one size only
+            settings = {"dynamic_img_size": True, **settings}
+        self.settings = {"name": name, "classes": classes, "encoder": encoder, **settings}
+        if freeze_encoder:
+            self.settings["freeze_encoder"] = True
+        network, mean, std = _create_network(name, classes, encoder, weights, settings)
+        self.weights = weights
+        self.freeze_encoder = freeze_encoder
+        self.net = _replace_batch_norm(network)
+        self.net.encoder.requires_grad_(not freeze_encoder)
+        self.stride = self.net.encoder.output_stride * _DECODER_STRIDES.get(name, 1)
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32))
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32))
+        self.train()
+
+    def train(self, mode: bool = True) -> "SMPModel":
+        """Set training mode. A frozen encoder stays in eval mode, so that its batch norm keeps its statistics."""
+        super().train(mode)
+        if self.freeze_encoder:
+            self.net.encoder.eval()
+        return self
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (B, 3, H, W), uint8 or float from 0 to 255 -> logits (B, classes, H, W)."""
+        height, width = images.shape[-2:]
+        padded = pad_to_stride(normalize(images, self.mean, self.std), self.stride)
+        logits = self.net(padded)
+        if logits.shape[-2:] != padded.shape[-2:]:  # some settings of an architecture reduce its output
+            logits = F.interpolate(logits, padded.shape[-2:], mode="bilinear", align_corners=False)
+        return logits[..., :height, :width]
+
+
+def _create_network(
+    name: str, classes: int, encoder: str, weights: str | None, settings: dict[str, Any]
+) -> tuple[Any, tuple[float, ...], tuple[float, ...]]:
+    """The network of the library, and the mean and the standard deviation that its images are normalized by."""
+    import segmentation_models_pytorch as smp  # takes seconds to import
+
+    arguments = {"arch": name, "encoder_name": encoder, "classes": classes, **settings}
+    network = smp.create_model(encoder_weights=None, **arguments)  # wrong settings raise here, not as missing weights
+    if weights is None:
+        return network, IMAGENET_MEAN, IMAGENET_STD
+    with explain_weight_errors(f"the {weights} weights of {encoder}", weight_files(encoder, weights)):
+        # A timm encoder has its weights in its name; True asks for them.
+        network = smp.create_model(encoder_weights=encoder.startswith("tu-") or weights, **arguments)
+        preprocessing = smp.encoders.get_preprocessing_params(encoder, weights)
+    return network, preprocessing["mean"], preprocessing["std"]
+
+
+class _SingleValueBatchNorm(nn.BatchNorm2d):
+    """Batch norm that can be trained on one value per channel; it then uses its running statistics.
+
+    One image that is pooled to one pixel is one value per channel. It has no variance, and PyTorch raises an error.
+    Without this class DeepLabV3, DeepLabV3+, PAN and UPerNet, which pool the whole image, fail on a batch of one.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -42,110 +129,45 @@ class BatchNorm(nn.BatchNorm2d):
         return super().forward(x)
 
 
-def with_own_batch_norm(module: nn.Module) -> nn.Module:
-    """Replace every nn.BatchNorm2d in a module by a `BatchNorm` in the same state."""
+def _replace_batch_norm(module: Any) -> Any:
+    """Replace every nn.BatchNorm2d in a module by a `_SingleValueBatchNorm` in the same state; return the module."""
     for name, child in module.named_children():
         if type(child) is nn.BatchNorm2d:
-            norm = BatchNorm(child.num_features, eps=child.eps, momentum=child.momentum)
+            norm = _SingleValueBatchNorm(child.num_features, eps=child.eps, momentum=child.momentum)
             norm.load_state_dict(child.state_dict())
             setattr(module, name, norm)
         else:
-            with_own_batch_norm(child)
+            _replace_batch_norm(child)
     return module
 
 
-class FromSMP(nn.Module):
-    """An architecture of segmentation_models_pytorch (github.com/qubvel-org/segmentation_models.pytorch).
-
-    Args:
-        name: one of `ENCODERS`. classes: logits out; 1 for a binary mask.
-        encoder: one of that library's encoders ("resnet50", "mit_b2", "efficientnet-b3", ...), or any of timm's with
-            "tu-" before its name ("tu-convnext_tiny"). None: the one in `ENCODERS`.
-        weights: of the encoder, "imagenet" say; None: from scratch.
-        freeze_encoder: leave the encoder as it is while the rest is trained: its weights, the statistics of its batch
-            norm, and no dropout in it. Of use with weights only.
-        settings: arguments of the architecture itself, decoder_channels=(256, 128, 64, 32, 16) for a U-Net say; with a
-            "tu-" encoder also those of timm's.
-
-    Raises:
-        ValueError: an encoder, weights or a setting that does not exist.
-        OSError: the weights cannot be had; says where they belong.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        classes: int = 1,
-        encoder: str | None = None,
-        weights: str | None = None,
-        freeze_encoder: bool = False,
-        **settings,
-    ) -> None:
-        import segmentation_models_pytorch as smp  # takes seconds to import
-
-        super().__init__()
-        encoder = encoder or ENCODERS[name]
-        check_encoder(encoder)
-        check_settings(name, encoder, settings)
-        if name == "dpt":  # else its transformer takes pictures of one size only
-            settings = {"dynamic_img_size": True, **settings}
-        self.settings = {"name": name, "classes": classes, "encoder": encoder, **settings}
-        self.settings |= {"freeze_encoder": True} if freeze_encoder else {}
-        arguments = {"arch": name, "encoder_name": encoder, "classes": classes, **settings}
-        net = smp.create_model(encoder_weights=None, **arguments)  # what is wrong with the settings is said here
-        mean, std = IMAGENET_MEAN, IMAGENET_STD
-        if weights is not None:
-            with explained(f"the {weights} weights of {encoder}", weight_files(encoder, weights)):
-                # timm's encoders carry the weights in their name, and are asked for them by True
-                net = smp.create_model(encoder_weights=encoder.startswith("tu-") or weights, **arguments)
-                trained_with = smp.encoders.get_preprocessing_params(encoder, weights)
-                mean, std = trained_with["mean"], trained_with["std"]
-        self.weights, self.freeze_encoder = weights, freeze_encoder
-        self.net = with_own_batch_norm(net)
-        self.net.encoder.requires_grad_(not freeze_encoder)
-        self.stride = net.encoder.output_stride * HALVED_BY_DECODER.get(name, 1)
-        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32))
-        self.register_buffer("std", torch.tensor(std, dtype=torch.float32))
-        self.train()
-
-    def train(self, mode: bool = True) -> "FromSMP":
-        """As in any module; but a frozen encoder stays in eval mode, else its batch norm would go on gathering."""
-        super().train(mode)
-        if self.freeze_encoder:
-            self.net.encoder.eval()
-        return self
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Images (B, 3, H, W), uint8 or float 0-255 -> logits (B, classes, H, W)."""
-        height, width = images.shape[-2:]
-        padded = pad_to_stride(normalise(images, self.mean, self.std), self.stride)
-        logits = self.net(padded)
-        if logits.shape[-2:] != padded.shape[-2:]:  # settings of the architecture can make it give less
-            logits = F.interpolate(logits, padded.shape[-2:], mode="bilinear", align_corners=False)
-        return logits[..., :height, :width]
-
-
-def check_encoder(name: str) -> None:
-    """Raise ValueError, saying which there are, where there is no such encoder."""
+def _check_encoder(name: str) -> None:
+    """Raise ValueError, listing the encoders, unless there is one of this name."""
     import timm
     from segmentation_models_pytorch.encoders import get_encoder_names
 
     if name.startswith("tu-"):
-        of_timm = name.removeprefix("tu-")
-        if not timm.is_model(of_timm.split(".")[0]):
-            raise ValueError(f"timm has no model {of_timm!r}: timm.list_models('*{of_timm[:6]}*') shows names like it")
+        timm_name = name.removeprefix("tu-")
+        if not timm.is_model(timm_name.split(".")[0]):
+            raise ValueError(
+                f"timm has no model {timm_name!r}: timm.list_models('*{timm_name[:6]}*') lists similar names"
+            )
     elif name not in get_encoder_names():
         listed = ", ".join(get_encoder_names())
-        raise ValueError(f"no encoder {name!r}; there are {listed}, and any of timm's as tu-<its name>")
+        raise ValueError(f"no encoder {name!r}; there are {listed}, and any model of timm as tu-<its name>")
 
 
-def check_settings(name: str, encoder: str, settings: dict) -> None:
-    """Raise ValueError for settings that the library would take no notice of, or that would break the contract."""
+def _check_settings(name: str, encoder: str, settings: dict[str, Any]) -> None:
+    """Raise ValueError for settings that the library would ignore, or that would break the contract."""
     from segmentation_models_pytorch import MODEL_ARCHITECTURES_MAPPING
 
     fixed = {"activation", "aux_params", "in_channels", "classes", "encoder_name", "encoder_weights", "kwargs"}
-    known = [key for key in inspect.signature(MODEL_ARCHITECTURES_MAPPING[name]).parameters if key not in fixed]
-    wrong = [key for key in settings if key in fixed or not (key in known or encoder.startswith("tu-"))]
+    parameters = inspect.signature(MODEL_ARCHITECTURES_MAPPING[name]).parameters
+    known = [key for key in parameters if key not in fixed]
+    if encoder.startswith("tu-"):  # takes arguments of timm's model as well
+        wrong = [key for key in settings if key in fixed]
+    else:
+        wrong = [key for key in settings if key not in known]
     if wrong:
         raise ValueError(
             f"{name!r} has no setting {', '.join(wrong)}; there are encoder, freeze_encoder, {', '.join(known)}"
@@ -153,10 +175,14 @@ def check_settings(name: str, encoder: str, settings: dict) -> None:
 
 
 def weight_files(encoder: str, weights: str) -> dict[Path, str]:
-    """The address of each file of an encoder's weights, by its place in the cache of the Hugging Face hub.
+    """Return the files of an encoder's weights: the address of each, by its path in the Hugging Face cache.
+
+    Args:
+        encoder: as in `SMPModel`.
+        weights: as in `SMPModel`.
 
     Raises:
-        ValueError: there are no such weights; lists those there are.
+        ValueError: there are no such weights; the message lists those that exist.
     """
     import timm
     from huggingface_hub import constants
@@ -165,20 +191,21 @@ def weight_files(encoder: str, weights: str) -> dict[Path, str]:
     if encoder.startswith("tu-"):
         if weights != "imagenet":
             raise ValueError(
-                f"a timm encoder has its weights in its name; weights='imagenet' takes them, not {weights!r}"
+                f"the name of a timm encoder includes its weights: use weights='imagenet', not {weights!r}"
             )
         repository = getattr(timm.get_pretrained_cfg(encoder.removeprefix("tu-")), "hf_hub_id", None)
         if repository is None:
-            raise ValueError(f"there are no weights for {encoder!r}: another encoder, or weights=None")
+            raise ValueError(f"there are no weights for {encoder!r}: use another encoder, or weights=None")
         folder = Path(constants.HF_HUB_CACHE, f"models--{repository.replace('/', '--')}")
-        address = f"{constants.ENDPOINT}/{repository}/resolve/main/model.safetensors"
-        newest = "yourself: the four letters main, and no end of line"
-        return {folder / "refs" / "main": newest, folder / "snapshots" / "main" / "model.safetensors": address}
+        url = f"{constants.ENDPOINT}/{repository}/resolve/main/model.safetensors"
+        by_hand = "a text file that you write: the four letters main, without a line break"
+        return {folder / "refs" / "main": by_hand, folder / "snapshots" / "main" / "model.safetensors": url}
     published = encoders[encoder]["pretrained_settings"]
     if weights not in published:
-        listed = ", ".join(published) or "none at all"
+        listed = ", ".join(published) or "none"
         raise ValueError(f"there are no {weights!r} weights for {encoder!r}; there are {listed}")
-    repository, revision = published[weights]["repo_id"], published[weights]["revision"]
+    repository = published[weights]["repo_id"]
+    revision = published[weights]["revision"]
     folder = Path(constants.HF_HUB_CACHE, f"models--{repository.replace('/', '--')}", "snapshots", revision)
-    address = f"{constants.ENDPOINT}/{repository}/resolve/{revision}"
-    return {folder / file: f"{address}/{file}" for file in ("config.json", "model.safetensors")}
+    url = f"{constants.ENDPOINT}/{repository}/resolve/{revision}"
+    return {folder / file: f"{url}/{file}" for file in ("config.json", "model.safetensors")}

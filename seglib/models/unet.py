@@ -3,69 +3,85 @@
 import torch
 from torch import Tensor, nn
 
-from seglib.models.common import normalise, pad_to_stride
+from seglib.models.common import normalize, pad_to_stride
+
+__all__ = ["DoubleConv", "Down", "UNet", "Up"]
 
 
 class DoubleConv(nn.Sequential):
-    """Twice a 3x3 convolution, batch norm and ReLU: (B, in, H, W) -> (B, out, H, W)."""
+    """Two 3x3 convolutions, each with batch norm and ReLU: (B, in, H, W) -> (B, out, H, W).
 
-    def __init__(self, in_channels: int, out_channels: int, middle: int | None = None) -> None:
-        middle = middle or out_channels
+    Args:
+        mid_channels: channels between the two convolutions. None: `out_channels`.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, mid_channels: int | None = None) -> None:
+        mid_channels = mid_channels or out_channels
         super().__init__(
-            nn.Conv2d(in_channels, middle, kernel_size=3, padding=1, bias=False),  # batch norm brings the bias
-            nn.BatchNorm2d(middle),
+            nn.Conv2d(in_channels, mid_channels, kernel_size=3, padding=1, bias=False),  # batch norm has a bias
+            nn.BatchNorm2d(mid_channels),
             nn.ReLU(inplace=True),
-            nn.Conv2d(middle, out_channels, kernel_size=3, padding=1, bias=False),
+            nn.Conv2d(mid_channels, out_channels, kernel_size=3, padding=1, bias=False),
             nn.BatchNorm2d(out_channels),
             nn.ReLU(inplace=True),
         )
 
 
 class Down(nn.Sequential):
-    """Halve the sides, then a double convolution: (B, in, H, W) -> (B, out, H/2, W/2)."""
+    """Max pooling and a double convolution: (B, in, H, W) -> (B, out, H/2, W/2)."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(nn.MaxPool2d(2), DoubleConv(in_channels, out_channels))
 
 
 class Up(nn.Module):
-    """Double the sides, join what the encoder saw at that size, then a double convolution.
+    """Upsampling by 2, concatenation with the skip connection, and a double convolution.
 
     Args:
-        in_channels: of what comes from below. skip_channels: of what the encoder hands over; 0 for no skip connection.
+        in_channels: channels of the features to upsample.
+        skip_channels: channels of the skip connection; 0 for none.
+        out_channels: channels of the result.
+        bilinear: upsample by interpolation instead of a transposed convolution.
     """
 
     def __init__(self, in_channels: int, skip_channels: int, out_channels: int, bilinear: bool) -> None:
         super().__init__()
-        if bilinear:  # has no weights and keeps the channels; the double convolution narrows them half-way
-            self.enlarge: nn.Module = nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False)
-            joined = in_channels + skip_channels
-            self.conv = DoubleConv(joined, out_channels, middle=joined // 2 if skip_channels else out_channels)
+        self.enlarge: nn.Module
+        if bilinear:  # keeps the number of channels, which the double convolution then reduces in two steps
+            self.enlarge = nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False)
+            concatenated = in_channels + skip_channels
+            self.conv = DoubleConv(concatenated, out_channels, concatenated // 2 if skip_channels else out_channels)
         else:
             self.enlarge = nn.ConvTranspose2d(in_channels, in_channels // 2, kernel_size=2, stride=2)
             self.conv = DoubleConv(in_channels // 2 + skip_channels, out_channels)
 
-    def forward(self, below: Tensor, skip: Tensor | None) -> Tensor:
-        """(B, in, H, W) and (B, skip, 2H, 2W) -> (B, out, 2H, 2W)."""
-        enlarged = self.enlarge(below)
-        return self.conv(enlarged if skip is None else torch.cat([skip, enlarged], dim=1))
+    def forward(self, x: Tensor, skip: Tensor | None) -> Tensor:
+        """Features (B, in, H, W) and skip connection (B, skip, 2H, 2W) -> (B, out, 2H, 2W)."""
+        x = self.enlarge(x)
+        return self.conv(x if skip is None else torch.cat([skip, x], dim=1))
 
 
 class UNet(nn.Module):
-    """U-Net: an encoder that halves, a decoder that doubles, and skip connections between equals.
+    """U-Net: an encoder, a decoder, and skip connections between features of the same size.
 
     Args:
-        in_channels: 3 for RGB.
-        classes: logits out; 1 for a binary mask.
-        base_channels: of the first block; every step down doubles them.
-        depth: steps down.
-        bilinear: enlarge by interpolation; False: by transposed convolutions. With interpolation the bottleneck has
-            half the channels (512 in place of 1024 for the standard 64), so that both kinds join equal widths.
-        skip: False leaves the skip connections out, to see what they are for.
+        in_channels: channels of the images; 3 for RGB.
+        classes: channels of the logits; 1 for a binary mask.
+        base_channels: channels of the first block; each level of the encoder doubles them.
+        depth: number of times that the encoder halves the sides.
+        bilinear: upsample by bilinear interpolation; the deepest features then have half as many channels (512 instead
+            of 1024 with 64 base channels), so that the decoder has the same widths. False: transposed convolutions.
+        skip: False leaves out the skip connections, which shows what they contribute.
 
-    Where this is not the paper's: convolutions are padded, so that the output has the image's size; batch norm follows
-    each convolution; any image is padded to the stride by repeating its border, and the logits are cropped.
+    Raises:
+        ValueError: a number below 1.
+
+    Differences from the paper: convolutions are padded, so that the logits have the size of the image; batch norm
+    follows each convolution; images are padded to the stride by repeating their border, and the logits are cropped.
     """
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(
         self,
@@ -77,42 +93,37 @@ class UNet(nn.Module):
         skip: bool = True,
     ) -> None:
         super().__init__()
-        if min(in_channels, classes, base_channels, depth) < 1:
-            raise ValueError("in_channels, classes, base_channels and depth must be at least 1")
-        self.settings = {
-            "name": "unet",
-            "in_channels": in_channels,
-            "classes": classes,
-            "base_channels": base_channels,
-            "depth": depth,
-            "bilinear": bilinear,
-            "skip": skip,
-        }
-        self.skip, self.stride = skip, 2**depth
-        widths = [base_channels * 2**step for step in range(depth + 1)]
+        numbers = {"in_channels": in_channels, "classes": classes, "base_channels": base_channels, "depth": depth}
+        if min(numbers.values()) < 1:
+            raise ValueError(f"in_channels, classes, base_channels and depth must be at least 1, not {numbers}")
+        self.settings = {"name": "unet", **numbers, "bilinear": bilinear, "skip": skip}
+        self.skip = skip
+        self.stride = 2**depth
+        widths = [base_channels * 2**level for level in range(depth + 1)]
         if bilinear:
             widths[-1] //= 2
         self.stem = DoubleConv(in_channels, widths[0])
-        self.encoder = nn.ModuleList(Down(widths[step], widths[step + 1]) for step in range(depth))
-        ups, below = [], widths[-1]
-        for step in reversed(range(depth)):
-            out = widths[step] // 2 if bilinear and step else widths[step]
-            ups.append(Up(below, widths[step] if skip else 0, out, bilinear))
-            below = out
-        self.decoder = nn.ModuleList(ups)
+        self.encoder = nn.ModuleList(Down(widths[level], widths[level + 1]) for level in range(depth))
+        self.decoder = nn.ModuleList()
+        channels = widths[-1]
+        for level in reversed(range(depth)):
+            out_channels = widths[level] // 2 if bilinear and level else widths[level]
+            self.decoder.append(Up(channels, widths[level] if skip else 0, out_channels, bilinear))
+            channels = out_channels
         self.head = nn.Conv2d(widths[0], classes, kernel_size=1)
-        # Trained from scratch, the net needs no data set's own statistics: bytes are brought to -1..1.
+        # Trained from scratch, the network needs no statistics of a data set: bytes become values from -1 to 1.
         self.register_buffer("mean", torch.full((in_channels,), 0.5))
         self.register_buffer("std", torch.full((in_channels,), 0.5))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images (B, in_channels, H, W), uint8 or float 0-255 -> logits (B, classes, H, W)."""
+        """Images (B, in_channels, H, W), uint8 or float from 0 to 255 -> logits (B, classes, H, W)."""
         height, width = images.shape[-2:]
-        features = [self.stem(pad_to_stride(normalise(images, self.mean, self.std), self.stride))]
+        x = self.stem(pad_to_stride(normalize(images, self.mean, self.std), self.stride))
+        skips = []
         for down in self.encoder:
-            features.append(down(features[-1]))
-        x = features.pop()
+            skips.append(x)
+            x = down(x)
         for up in self.decoder:
-            skip = features.pop()
+            skip = skips.pop()
             x = up(x, skip if self.skip else None)
         return self.head(x)[..., :height, :width]

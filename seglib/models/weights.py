@@ -1,48 +1,58 @@
-"""ImageNet weights: fetched by the libraries that publish them, and found where somebody put them by hand."""
+"""Pretrained weights: downloaded and cached by the libraries that publish them, or put into their caches by hand."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of red, green and blue over ImageNet's training images, on the scale 0-1:
-IMAGENET_STD = (0.229, 0.224, 0.225)  # what torchvision's weights and nearly all others were trained with
+if TYPE_CHECKING:
+    from torchvision.models import WeightsEnum
 
-
-@contextmanager
-def of_torchvision(published: Any, what: str) -> Iterator[dict]:
-    """Weights that torchvision publishes, fetched once, the checksum compared; for the block that loads them.
-
-    Args:
-        published: a member of one of torchvision's enumerations of weights. what: the weights by name.
-    """
-    place = Path(torch.hub.get_dir(), "checkpoints", published.url.rsplit("/", 1)[-1])
-    with explained(what, {place: published.url}):
-        yield published.get_state_dict(check_hash=True, map_location="cpu", weights_only=True)
+__all__ = ["explain_weight_errors", "torchvision_weights"]
 
 
 @contextmanager
-def explained(what: str, files: dict[Path, str]) -> Iterator[None]:
-    """Turn whatever goes wrong with weights into an error that says which file, from where, and what to do.
+def torchvision_weights(entry: "WeightsEnum", title: str) -> Iterator[dict[str, Tensor]]:
+    """Yield a state dict that torchvision publishes, downloaded once and checked against its checksum.
+
+    Errors of the block that loads the state dict are explained as well.
 
     Args:
-        what: the weights by name. files: the address of each file by the place where it belongs.
+        entry: a member of one of torchvision's enumerations of weights.
+        title: what the weights are called in an error message.
 
     Raises:
-        OSError: the weights could not be had, or those that are there are not the right ones.
+        OSError: see `explain_weight_errors`.
+    """
+    path = Path(torch.hub.get_dir(), "checkpoints", entry.url.rsplit("/", 1)[-1])
+    with explain_weight_errors(title, {path: entry.url}):
+        yield entry.get_state_dict(check_hash=True, map_location="cpu", weights_only=True)
+
+
+@contextmanager
+def explain_weight_errors(title: str, files: Mapping[Path, str]) -> Iterator[None]:
+    """Turn any error of a block that downloads or loads weights into one that says what to do.
+
+    Args:
+        title: what the weights are called in the message.
+        files: the address of each file, by the path at which it is cached.
+
+    Raises:
+        OSError: the weights cannot be downloaded, or the cached files are damaged or belong to another model. The
+            message names the files, their addresses and the remedies.
     """
     try:
         yield
-    except Exception as error:  # of the network, of the disk, of zip, pickle and safetensors, of the wrong names inside
+    except Exception as error:  # raised by the network, the disk, zip, pickle, safetensors or load_state_dict
         listed = "\n".join(
-            f"  {place}, from {address} ({'is there' if place.exists() else 'missing'})"
-            for place, address in files.items()
+            f"  {path}, from {url} ({'present' if path.exists() else 'missing'})" for path, url in files.items()
         )
         reason = " ".join(str(error).split()).split(". ")[0][:200]
         raise OSError(
-            f"{what} cannot be had ({type(error).__name__}: {reason}). They belong in\n{listed}\n"
-            "Put there by hand, they are found; what is there and was cut short is to be deleted. weights=None trains "
-            "from scratch and needs none."
+            f"cannot load {title} ({type(error).__name__}: {reason}). They are read from\n{listed}\n"
+            "Download a missing file and put it there; delete a damaged one. weights=None trains from scratch and "
+            "needs no files."
         ) from error

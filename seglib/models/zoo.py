@@ -1,82 +1,97 @@
-"""Models by name, and models out of checkpoints."""
+"""Models by name, and models from checkpoints."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
-from seglib.models.maskrcnn import MaskRCNN
+from seglib.models.common import YOLO_MODELS
 from seglib.models.segnet import SegNet
-from seglib.models.smp import ENCODERS, FromSMP
+from seglib.models.smp import DEFAULT_ENCODERS, SMPModel
 from seglib.models.unet import UNet
-from seglib.models.yolo import YOLO, YOLOSegmenter
 
-INSTANCES = ("maskrcnn", *YOLO)  # of these, what comes out are objects, not logits
-MODELS = tuple(dict.fromkeys(["unet", "segnet", *ENCODERS, *INSTANCES]))
+__all__ = ["INSTANCE_MODELS", "MODELS", "build_model", "load_model"]
+
+INSTANCE_MODELS = ("maskrcnn", *YOLO_MODELS)  # return objects instead of logits
+MODELS = tuple(dict.fromkeys(["unet", "segnet", *DEFAULT_ENCODERS, *INSTANCE_MODELS]))
 
 
-def build_model(name: str, classes: int, weights: str | None = None, **settings) -> nn.Module:
+def build_model(name: str, classes: int, weights: str | None = None, **settings: Any) -> nn.Module:
     """Build a model by name.
 
     Args:
-        name: one of `MODELS`. "unet" and "segnet" are our own; those of `INSTANCES` find objects: "maskrcnn" is
-            torchvision's, "yolov8n-seg" and its sisters are Ultralytics' (AGPL-3.0); all others come from
-            segmentation_models_pytorch, and so does a "unet" for which an encoder is named.
-        classes: channels of the logits; 1 for a binary mask. Of a model that finds objects, background included.
-        weights: "imagenet" for an encoder with experience, "coco" for a whole model that finds objects, fetched once;
-            None: from scratch. (A U-Net of our own has no published weights.)
-        settings: arguments of the model itself: see `UNet`, `SegNet`, `MaskRCNN`, `YOLOSegmenter` and
-            `seglib.models.smp.FromSMP`, the last with its many values of encoder=.
+        name: one of `MODELS`. "unet" and "segnet" are implemented in this package. Those of `INSTANCE_MODELS` find
+            objects: "maskrcnn" is torchvision's, "yolov8n-seg" and its larger versions are Ultralytics' (AGPL-3.0).
+            All others come from segmentation_models_pytorch, and so does a "unet" that is given an `encoder`.
+        classes: channels of the logits; 1 for a binary mask. For models that find objects: the number of classes,
+            background included.
+        weights: "imagenet" for an encoder pretrained on ImageNet, "coco" for a pretrained model that finds objects;
+            downloaded once and cached. None: from scratch. "unet" without an `encoder` has no published weights.
+        settings: arguments of the model: see `UNet`, `SegNet`, `seglib.models.smp.SMPModel` with its many encoders,
+            `seglib.models.maskrcnn.MaskRCNN` and `seglib.models.yolo.YOLOSegmenter`.
 
     Raises:
-        ValueError: no such model, listing those there are; weights that do not exist.
-        OSError: the weights cannot be had; says which file, where it belongs, and what to do.
+        ValueError: a model, weights or a setting that does not exist; the message lists those that do.
+        OSError: the weights cannot be loaded; the message names the files, where they belong, and what to do.
     """
     if name not in MODELS:
         raise ValueError(f"no model {name!r}; there are {', '.join(MODELS)}")
-    if "freeze_encoder" in settings and (name == "segnet" or (name == "unet" and "encoder" not in settings)):
-        raise ValueError(f"a {name} of our own has no encoder to freeze: 'unet' has one with encoder='resnet50', say")
+    has_own_code = name == "segnet" or (name == "unet" and "encoder" not in settings)
+    if has_own_code and "freeze_encoder" in settings:
+        raise ValueError(f"{name!r} has no encoder to freeze; build_model('unet', encoder='resnet50', ...) has one")
     if name == "maskrcnn":
+        from seglib.models.maskrcnn import MaskRCNN  # imports torchvision's detection models
+
         return MaskRCNN(classes, weights, **settings)
-    if name in YOLO:
+    if name in YOLO_MODELS:
+        from seglib.models.yolo import YOLOSegmenter  # imports OpenCV
+
         return YOLOSegmenter(name, classes, weights, **settings)
     if name == "segnet":
         return SegNet(classes, weights, **settings)
-    if name in ENCODERS and (name != "unet" or "encoder" in settings):
-        return FromSMP(name, classes, weights=weights, **settings)
+    if not has_own_code:
+        return SMPModel(name, classes, weights=weights, **settings)
     if weights is not None:
         raise ValueError(
-            f"there are no {weights!r} weights for 'unet' as the paper has it: weights=None trains it from scratch; "
-            "with encoder='resnet50' it gets an encoder that has some"
+            f"there are no {weights!r} weights for 'unet' without an encoder: use weights=None to train from scratch, "
+            "or encoder='resnet50', which is pretrained"
         )
     return UNet(classes=classes, **settings)
 
 
 def load_model(path: str | Path) -> nn.Module:
-    """The model of a `best_model.pth`, in eval mode, on the CPU. Never fetches weights, never runs code from the file.
+    """Load the model of a `best_model.pth`, in eval mode, on the CPU.
 
-    What training knew is kept on the model: `.class_names` and `.image_size` (height, width), each None where unknown.
+    Downloads no weights and runs no code from the file. The model has two more attributes, each None where the training
+    did not know it: `class_names`, and `image_size`, the (height, width) of the training images.
+
+    Args:
+        path: a `best_model.pth`, as `seglib.train.fit` writes it.
 
     Raises:
-        FileNotFoundError, ValueError: no file, or not a checkpoint of `seglib.train.fit`.
+        FileNotFoundError: there is no such file.
+        ValueError: the file is not a checkpoint of `seglib.train.fit`, or its model is not one of `MODELS`.
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"no checkpoint {path}: a finished run holds it as best_model.pth")
+        raise FileNotFoundError(f"no checkpoint {path}; a finished run has it as best_model.pth")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        settings, state = checkpoint["settings"], checkpoint["model"]
-    except Exception as error:  # pickle, zip and tensor errors: whatever is in there, it is no checkpoint of ours
+        settings = checkpoint["settings"]
+        state = checkpoint["model"]
+    except Exception as error:  # pickle, zip and tensor errors, or a file of another program
         raise ValueError(
-            f"{path} is no model of seglib, or was cut short ({type(error).__name__}): a run's model is its "
-            "best_model.pth; last/checkpoint.pth is for training to go on"
+            f"{path} is not a model of seglib, or is incomplete ({type(error).__name__}): use the best_model.pth of a "
+            "run, not last/checkpoint.pth, which is for resuming the training"
         ) from error
     if settings is None:
         raise ValueError(
-            f"{path} holds weights of a model that seglib cannot build by itself: build the model as you did for "
-            "training, then model.load_state_dict(torch.load(path, weights_only=True)['model'])"
+            f"{path} holds the weights of a model that build_model does not know: build the model as for the training, "
+            "then model.load_state_dict(torch.load(path, weights_only=True)['model'])"
         )
     model = build_model(**settings)
     model.load_state_dict(state)
-    model.class_names, model.image_size = checkpoint["classes"], checkpoint["image_size"]
+    model.class_names = checkpoint["classes"]
+    model.image_size = checkpoint["image_size"]
     return model.eval()
