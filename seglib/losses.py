@@ -1,8 +1,8 @@
 """Losses: loss(logits, mask) -> scalar.
 
-All take logits (B, C, H, W) and a class mask (B, H, W) of uint8 in which 255 does not count: such a pixel enters
-neither numerator nor denominator, and a batch of nothing else has loss 0 with finite gradients. All compute in float32,
-whatever autocast says: a sum over a mask of 512x512 pixels overflows half precision.
+They take logits (B, C, H, W) and a class mask uint8 (B, H, W), in which 255 means "do not count": such a pixel enters
+neither numerator nor denominator, and a batch of only such pixels has loss 0 and finite gradients. They are computed in
+float32, even under autocast, because sums over a mask of 512x512 pixels overflow half precision.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,72 +14,41 @@ from torch import Tensor
 
 from seglib.masks import IGNORE, check_values
 
-
-def _check(logits: Tensor, mask: Tensor) -> None:
-    """Raise ValueError where a mask would be broadcast over logits of another shape."""
-    if logits.ndim != 4 or mask.shape != (logits.shape[0], *logits.shape[2:]):
-        raise ValueError(
-            f"logits {tuple(logits.shape)} and mask {tuple(mask.shape)} do not fit: (B, C, H, W), (B, H, W)"
-        )
-
-
-def _check_share(alpha: float) -> None:
-    if not 0 <= alpha <= 1:
-        raise ValueError(f"alpha is a share, 0 to 1, not {alpha}")
-
-
-def _check_class_weights(weights: Sequence[float] | None) -> None:
-    if weights is not None and not all(0 <= weight < float("inf") for weight in weights):
-        raise ValueError(f"class weights are numbers from 0 up, not {tuple(weights)}")
-
-
-def weight_of(loss: object, mask: Tensor) -> float:
-    """How much the loss of a batch weighs beside those of others, for their mean to be that of all pixels at once.
-
-    Each pixel that counts weighs one, or as much as its class where the loss has class weights. (For Dice this is a
-    choice: no mean of its batches is the Dice of all their pixels.)
-
-    Args:
-        mask: (B, H, W) uint8, best on the CPU: the answer is a plain number.
-    """
-    counts = mask[mask != IGNORE]
-    weights = getattr(loss, "class_weights", None)
-    if weights is None:
-        return float(counts.numel())
-    return torch.as_tensor(weights, dtype=torch.float64)[counts.long().cpu()].sum().item()
-
-
-def weighted_mean(found: list[tuple[float, float]]) -> float:
-    """The mean of (batch loss, weight); 0 where no batch weighs anything, NaN where there is none."""
-    if not found:
-        return float("nan")
-    value, weight = torch.tensor(found, dtype=torch.float64).unbind(dim=1)
-    return ((value * weight).sum() / weight.sum().clamp(min=1)).item()
+__all__ = [
+    "BCEDiceLoss",
+    "BCELoss",
+    "CEDiceLoss",
+    "CrossEntropyLoss",
+    "DiceLoss",
+    "median_frequency_weights",
+    "pixel_count",
+    "weighted_mean",
+]
 
 
 @dataclass(frozen=True)
 class BCELoss:
-    """Binary cross-entropy of one logit a pixel, averaged over the pixels that count.
+    """Binary cross-entropy, averaged over the pixels that count.
 
     Args:
-        pos_weight: how much more a pixel of class 1 weighs, against imbalance.
+        pos_weight: weight of the pixels of class 1, against class imbalance.
     """
 
     pos_weight: float | None = None
 
     def __call__(self, logits: Tensor, mask: Tensor) -> Tensor:
-        """Logits (B, 1, H, W) and mask (B, H, W) of 0, 1 and 255 -> scalar."""
-        _check(logits, mask)
+        """The loss of logits (B, 1, H, W) for a mask (B, H, W) of 0, 1 and 255. Raises ValueError for other shapes."""
+        _check_shapes(logits, mask)
         if logits.shape[1] != 1:
             raise ValueError(f"BCE takes one logit a pixel, not {logits.shape[1]}: build the model with classes=1")
         with torch.autocast(logits.device.type, enabled=False):
-            counts = mask != IGNORE
+            counted = mask != IGNORE
             target = (mask == 1).float()
             weight = None if self.pos_weight is None else logits.new_tensor(self.pos_weight, dtype=torch.float32)
-            per_pixel = F.binary_cross_entropy_with_logits(
+            losses = F.binary_cross_entropy_with_logits(
                 logits[:, 0].float(), target, pos_weight=weight, reduction="none"
             )
-            return per_pixel.where(counts, 0.0).sum() / counts.sum().clamp(min=1)
+            return losses.where(counted, 0.0).sum() / counted.sum().clamp(min=1)
 
 
 @dataclass(frozen=True)
@@ -87,7 +56,10 @@ class CrossEntropyLoss:
     """Cross-entropy over classes, averaged over the pixels that count.
 
     Args:
-        class_weights: how much a pixel of each class weighs; the mean is then the weighted one.
+        class_weights: weight of the pixels of each class, background first; the mean is then a weighted one.
+
+    Raises:
+        ValueError: a weight is negative or not finite.
     """
 
     class_weights: Sequence[float] | None = None
@@ -96,53 +68,63 @@ class CrossEntropyLoss:
         _check_class_weights(self.class_weights)
 
     def __call__(self, logits: Tensor, mask: Tensor) -> Tensor:
-        """Logits (B, C, H, W) and mask (B, H, W) of 0..C-1 and 255 -> scalar."""
-        _check(logits, mask)
-        if logits.shape[1] < 2:
+        """The loss of logits (B, C, H, W) for a mask (B, H, W) of 0 ... C-1 and 255.
+
+        Raises:
+            ValueError: the shapes do not fit, C is 1, or there are not C class weights.
+        """
+        _check_shapes(logits, mask)
+        channels = logits.shape[1]
+        if channels < 2:
             raise ValueError(
                 "cross-entropy takes a logit for each class, background too: build the model with classes=2"
             )
         with torch.autocast(logits.device.type, enabled=False):
-            logits, target = logits.float(), mask.long()
-            weights = logits.new_ones(logits.shape[1])
+            logits = logits.float()
+            target = mask.long()
+            weights = logits.new_ones(channels)
             if self.class_weights is not None:
                 weights = logits.new_tensor(self.class_weights)
-            if len(weights) != logits.shape[1]:
-                raise ValueError(f"{len(weights)} class weights for {logits.shape[1]} classes, background being one")
+            if len(weights) != channels:
+                raise ValueError(f"{len(weights)} class weights for {channels} classes, background being one")
             total = F.cross_entropy(logits, target, weight=weights, ignore_index=IGNORE, reduction="sum")
-            counts = target != IGNORE
-            weight = weights[target.where(counts, 0)].where(counts, 0.0).sum()
+            counted = target != IGNORE
+            weight = weights[target.where(counted, 0)].where(counted, 0.0).sum()
             return total / weight.where(weight > 0, 1.0)
 
 
 @dataclass(frozen=True)
 class DiceLoss:
-    """1 - soft Dice (Milletari et al., 2016, arXiv:1606.04797), over all pixels of the batch that count.
+    """1 - soft Dice (Milletari et al., 2016, arXiv:1606.04797) over all counted pixels of the batch.
 
-    One logit a pixel: the Dice of class 1. Several: the mean over the classes that occur in the batch's masks. The sums
-    run over the whole batch, so that an image without an object does not outweigh the others.
+    With one logit a pixel this is the Dice of class 1; with several, the mean over the classes that occur in the masks.
+    The sums run over the whole batch, so that an image without an object does not outweigh the others.
 
     Args:
-        smooth: added above and below, in pixels; keeps the loss finite and gentle where there is nearly no object.
+        smooth: pixels that are added to numerator and denominator, against noise where there is almost no object.
     """
 
     smooth: float = 1.0
 
     def __call__(self, logits: Tensor, mask: Tensor) -> Tensor:
-        """Logits (B, C, H, W) and mask (B, H, W) -> scalar."""
-        _check(logits, mask)
+        """The loss of logits (B, C, H, W) for a mask (B, H, W). Raises ValueError if the shapes do not fit."""
+        _check_shapes(logits, mask)
         with torch.autocast(logits.device.type, enabled=False):
-            logits, counts = logits.float(), (mask != IGNORE)[:, None]
-            if logits.shape[1] == 1:
-                probability, truth = logits.sigmoid(), (mask == 1)[:, None].float()
+            logits = logits.float()
+            counted = (mask != IGNORE)[:, None]
+            is_binary = logits.shape[1] == 1
+            if is_binary:
+                probability = logits.sigmoid()
+                truth = (mask == 1)[:, None].float()
             else:
                 probability = logits.softmax(dim=1)
                 classes = torch.arange(logits.shape[1], device=mask.device)[:, None, None]
                 truth = (mask[:, None] == classes).float()
-            probability = probability.where(counts, 0.0)
-            overlap, size = (probability * truth).sum(dim=(0, 2, 3)), truth.sum(dim=(0, 2, 3))
+            probability = probability.where(counted, 0.0)
+            overlap = (probability * truth).sum(dim=(0, 2, 3))
+            size = truth.sum(dim=(0, 2, 3))
             dice = (2 * overlap + self.smooth) / (probability.sum(dim=(0, 2, 3)) + size + self.smooth)
-            if logits.shape[1] == 1:
+            if is_binary:
                 return (1 - dice).sum()
             present = size > 0
             return (1 - dice).where(present, 0.0).sum() / present.sum().clamp(min=1)
@@ -150,10 +132,12 @@ class DiceLoss:
 
 @dataclass(frozen=True)
 class BCEDiceLoss:
-    """alpha * BCE + (1 - alpha) * Dice: BCE judges each pixel, Dice the object as a whole.
+    """alpha * BCE + (1 - alpha) * Dice. BCE judges each pixel, Dice the object as a whole.
 
     Args:
-        alpha: the share of BCE, 0 to 1. pos_weight: see BCELoss. smooth: see DiceLoss.
+        alpha: weight of BCE, 0 to 1.
+        pos_weight: see `BCELoss`.
+        smooth: see `DiceLoss`.
     """
 
     alpha: float = 0.5
@@ -161,11 +145,12 @@ class BCEDiceLoss:
     smooth: float = 1.0
 
     def __post_init__(self) -> None:
-        _check_share(self.alpha)
+        _check_alpha(self.alpha)
 
     def __call__(self, logits: Tensor, mask: Tensor) -> Tensor:
-        """Logits (B, 1, H, W) and mask (B, H, W) -> scalar."""
-        bce, dice = BCELoss(self.pos_weight)(logits, mask), DiceLoss(self.smooth)(logits, mask)
+        """The loss of logits (B, 1, H, W) for a mask (B, H, W) of 0, 1 and 255."""
+        bce = BCELoss(self.pos_weight)(logits, mask)
+        dice = DiceLoss(self.smooth)(logits, mask)
         return self.alpha * bce + (1 - self.alpha) * dice
 
 
@@ -174,7 +159,9 @@ class CEDiceLoss:
     """alpha * cross-entropy + (1 - alpha) * Dice.
 
     Args:
-        alpha: the share of cross-entropy, 0 to 1. class_weights: see CrossEntropyLoss. smooth: see DiceLoss.
+        alpha: weight of cross-entropy, 0 to 1.
+        class_weights: see `CrossEntropyLoss`; they do not apply to Dice.
+        smooth: see `DiceLoss`.
     """
 
     alpha: float = 0.5
@@ -182,37 +169,92 @@ class CEDiceLoss:
     smooth: float = 1.0
 
     def __post_init__(self) -> None:
-        _check_share(self.alpha)
+        _check_alpha(self.alpha)
         _check_class_weights(self.class_weights)
 
     def __call__(self, logits: Tensor, mask: Tensor) -> Tensor:
-        """Logits (B, C, H, W) and mask (B, H, W) -> scalar."""
-        entropy, dice = CrossEntropyLoss(self.class_weights)(logits, mask), DiceLoss(self.smooth)(logits, mask)
-        return self.alpha * entropy + (1 - self.alpha) * dice
+        """The loss of logits (B, C, H, W) for a mask (B, H, W) of 0 ... C-1 and 255."""
+        cross_entropy = CrossEntropyLoss(self.class_weights)(logits, mask)
+        dice = DiceLoss(self.smooth)(logits, mask)
+        return self.alpha * cross_entropy + (1 - self.alpha) * dice
+
+
+def pixel_count(loss: object, mask: Tensor) -> float:
+    """The number of pixels that count in a mask, which is the weight of a batch in `weighted_mean`.
+
+    If the loss has class weights, each pixel counts as much as its class. (For Dice this is a choice: no mean over
+    batches equals the Dice of all their pixels.)
+
+    Args:
+        loss: one of the losses of this module.
+        mask: uint8 (B, H, W), best on the CPU, because the result is a plain number.
+    """
+    weights = getattr(loss, "class_weights", None)
+    if weights is None:
+        return float((mask != IGNORE).sum())
+    counts = torch.bincount(mask.flatten(), minlength=256).cpu()
+    return float(counts[: len(weights)].double() @ torch.as_tensor(weights, dtype=torch.float64))
+
+
+def weighted_mean(losses: list[tuple[float, float]]) -> float:
+    """The mean loss of batches, as if it were computed over all their pixels at once.
+
+    Args:
+        losses: (loss, pixel count) of each batch.
+
+    Returns:
+        0 if no pixel counts, NaN if there is no batch.
+    """
+    if not losses:
+        return float("nan")
+    value, weight = torch.tensor(losses, dtype=torch.float64).unbind(dim=1)
+    return ((value * weight).sum() / weight.sum().clamp(min=1)).item()
 
 
 def median_frequency_weights(masks: Iterable[Tensor], num_classes: int) -> tuple[float, ...]:
-    """Class weights against imbalance: median frequency over frequency (Eigen and Fergus, 2015, arXiv:1411.4734).
+    """Class weights against class imbalance: median frequency / frequency (Eigen and Fergus, 2015, arXiv:1411.4734).
+
+    The frequency of a class is its share of the pixels of those images on which it occurs.
 
     Args:
-        masks: class masks (H, W), of the training images; 255 does not count.
-
-    Raises:
-        ValueError: a value that is no class; no pixel that counts.
+        masks: class masks uint8 (H, W) of the training images; 255 does not count.
+        num_classes: number of classes, background included.
 
     Returns:
-        A weight for each class. Its frequency is its share of the pixels of those images on which it occurs; a class
-        that never does has weight 1.
+        A weight for each class; 1 for a class that never occurs.
+
+    Raises:
+        ValueError: a mask holds a value that is not a class, or no pixel counts.
     """
-    pixels, of_images = torch.zeros(2, num_classes, dtype=torch.float64)
+    pixels = torch.zeros(num_classes, dtype=torch.float64)
+    image_pixels = torch.zeros(num_classes, dtype=torch.float64)  # of the images on which the class occurs
     for number, mask in enumerate(masks):
         check_values(mask.numpy(), num_classes, f"mask {number}")
         counts = torch.bincount(mask[mask != IGNORE].long().flatten(), minlength=num_classes)
         pixels += counts
-        of_images += counts.sum() * (counts > 0)
+        image_pixels += counts.sum() * (counts > 0)
     occurs = pixels > 0
     if not occurs.any():
-        raise ValueError("no pixel counts in any of the masks: class weights cannot be had from them")
-    frequency = pixels / of_images.clamp(min=1)
+        raise ValueError("no pixel counts in any of the masks: class weights cannot be computed from them")
+    frequency = pixels / image_pixels.clamp(min=1)
     weights = frequency[occurs].quantile(0.5) / frequency.where(occurs, 1.0)
     return tuple(weights.where(occurs, 1.0).tolist())
+
+
+def _check_shapes(logits: Tensor, mask: Tensor) -> None:
+    """Raise ValueError if the mask would be broadcast over logits of another shape."""
+    if logits.ndim != 4 or mask.shape != (logits.shape[0], *logits.shape[2:]):
+        raise ValueError(
+            f"logits {tuple(logits.shape)} and mask {tuple(mask.shape)} do not fit: they must be (B, C, H, W) and "
+            "(B, H, W)"
+        )
+
+
+def _check_alpha(alpha: float) -> None:
+    if not 0 <= alpha <= 1:
+        raise ValueError(f"alpha is a weight from 0 to 1, not {alpha}")
+
+
+def _check_class_weights(weights: Sequence[float] | None) -> None:
+    if weights is not None and not all(0 <= weight < float("inf") for weight in weights):
+        raise ValueError(f"class weights are numbers from 0 up, not {tuple(weights)}")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from seglib.losses import CEDiceLoss, CrossEntropyLoss
 from seglib.metrics import ConfusionMatrix
-from seglib.transforms import augment, augmentation, describe, keeps_size, resize
+from seglib.transforms import augment, augmentation, describe_augmentation, keeps_size, resize
 
 FULL = {"horizontal_flip": 0.5, "vertical_flip": 0.5, "rotate": 15, "brightness": 0.2, "contrast": 0.2, "noise": 0.1}
 FULL |= {"scale": (0.5, 2.0), "crop": (48, 32), "saturation": 0.4, "hue": 0.1}
@@ -93,8 +93,8 @@ def test_image_and_mask_move_together():
 
 
 def test_describe_is_plain_json():
-    assert describe(None) is None
-    assert describe(augmentation(**FULL))["transforms"][4]["fill_mask"] == 255.0
+    assert describe_augmentation(None) is None
+    assert describe_augmentation(augmentation(**FULL))["transforms"][4]["fill_mask"] == 255.0
 
 
 # ------------------------------------------------------------------------------------------------ scale and crop
