@@ -24,15 +24,9 @@ from seglib.datasets.sample.objects.outlines import Outline
 from seglib.datasets.sample.objects.roofs import Patch, courtyard_plan, jitter, rectangle, winged_plan, with_brightness
 
 __all__ = [
-    "SPECIALS",
-    "add_building_at_corner",
-    "add_building_under_bridge",
-    "add_courtyard_building",
-    "add_dense_housing",
-    "add_open_land",
-    "add_sheds",
-    "compose",
-]
+    "SPECIALS", "add_building_at_corner", "add_building_under_bridge", "add_courtyard_building",
+    "add_dense_housing", "add_open_land", "add_sheds", "compose",
+]  # fmt: skip
 
 OUT_OF_SIGHT = 12  # meters from the picture; a block farther away casts no shadow into it
 PAVEMENT = 1.8  # width in meters, along both sides of a street

@@ -38,24 +38,10 @@ from seglib.datasets.sample.objects.roofs import (
 )
 
 __all__ = [
-    "Block",
-    "add_apartment_blocks",
-    "add_bare_soil",
-    "add_building",
-    "add_farm",
-    "add_field",
-    "add_houses",
-    "add_lake",
-    "add_large_buildings",
-    "add_park",
-    "add_parking",
-    "add_random_trees",
-    "add_tanks",
-    "add_terraced_houses",
-    "add_tree_row",
-    "add_warehouses",
-    "add_wood",
-]
+    "Block", "add_apartment_blocks", "add_bare_soil", "add_building", "add_farm", "add_field", "add_houses",
+    "add_lake", "add_large_buildings", "add_park", "add_parking", "add_random_trees", "add_tanks",
+    "add_terraced_houses", "add_tree_row", "add_warehouses", "add_wood",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)

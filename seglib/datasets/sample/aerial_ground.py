@@ -26,24 +26,9 @@ from seglib.datasets.sample.objects.roofs import (
 from seglib.datasets.sample.scene import smooth_noise
 
 __all__ = [
-    "ASPHALT",
-    "CROPS",
-    "LAWNS",
-    "PAINT",
-    "PAVING",
-    "POOL",
-    "SOIL",
-    "WATER",
-    "ZOOM",
-    "AerialScene",
-    "Bridge",
-    "add_car",
-    "add_stripes",
-    "add_tree",
-    "make_aerial_scene",
-    "paint_aerial_scene",
-    "paint_roofs",
-]
+    "ASPHALT", "CROPS", "LAWNS", "PAINT", "PAVING", "POOL", "SOIL", "WATER", "ZOOM", "AerialScene", "Bridge",
+    "add_car", "add_stripes", "add_tree", "make_aerial_scene", "paint_aerial_scene", "paint_roofs",
+]  # fmt: skip
 
 Circle = tuple[float, float, float]  # x, y and radius in meters
 

@@ -11,19 +11,9 @@ from seglib.datasets.sample.objects import Drawing, pick, surroundings
 from seglib.datasets.sample.scene import BALL, BOOK, CAT, DOG, PERSON, PLANT, Scene, SceneObject, make_scene
 
 __all__ = [
-    "ORDINARY",
-    "Ordinary",
-    "Special",
-    "add_close_up",
-    "add_distant_crowd",
-    "add_held_object",
-    "add_people",
-    "add_person",
-    "add_small_object",
-    "compose",
-    "leave_empty",
-    "split_of",
-]
+    "ORDINARY", "Ordinary", "Special", "add_close_up", "add_distant_crowd", "add_held_object", "add_people",
+    "add_person", "add_small_object", "compose", "leave_empty", "split_of",
+]  # fmt: skip
 
 SceneBuilder = Callable[[Scene], None]
 # a scene, whether it is indoors, the range of camera heights in meters, its share of the pictures

@@ -14,19 +14,9 @@ from seglib.datasets.sample import objects
 from seglib.datasets.sample.objects import Drawing, Sprite, pick
 
 __all__ = [
-    "BALL",
-    "BOOK",
-    "CAT",
-    "DOG",
-    "PERSON",
-    "PLANT",
-    "Scene",
-    "SceneObject",
-    "color_planes",
-    "make_scene",
-    "paint_scene",
-    "smooth_noise",
-]
+    "BALL", "BOOK", "CAT", "DOG", "PERSON", "PLANT", "Scene", "SceneObject", "color_planes", "make_scene",
+    "paint_scene", "smooth_noise",
+]  # fmt: skip
 
 # COCO's category ids
 PERSON = 1

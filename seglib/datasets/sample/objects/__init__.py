@@ -1,7 +1,6 @@
-"""Draws the things of a scene: people, cats, dogs, balls, books, plants, and what only stands around.
+"""Draws the objects of a scene: people, cats, dogs, balls, books, plants and their surroundings.
 
-A figure is a list of parts, painted in order (`outlines`); each kind of figure has its module; `rasterize` turns one
-into pixels. `seglib.datasets.sample.coco` puts them together. What is never annotated is in `figures.surroundings`.
+A drawing is a list of parts in painting order (see `outlines`); `rasterize` turns it into pixels.
 """
 
 from seglib.datasets.sample.objects import surroundings
@@ -35,35 +34,8 @@ from seglib.datasets.sample.objects.props import (
 from seglib.datasets.sample.objects.raster import EVEN_LIGHT, Sprite, rasterize
 
 __all__ = [
-    "BALL_KINDS",
-    "CROWD_SPACING",
-    "EVEN_LIGHT",
-    "GREENS",
-    "PLANT_HEIGHT",
-    "POSE_NAMES",
-    "WOOD",
-    "Color",
-    "Drawing",
-    "Part",
-    "Point",
-    "Sprite",
-    "ball",
-    "cat",
-    "closed_book",
-    "crowd",
-    "dog",
-    "ellipse",
-    "faded_color",
-    "mix",
-    "translate",
-    "open_book",
-    "palette_color",
-    "person",
-    "pick",
-    "plant",
-    "raised_book",
-    "rasterize",
-    "standing_book",
-    "surroundings",
-    "tint",
-]
+    "BALL_KINDS", "CROWD_SPACING", "EVEN_LIGHT", "GREENS", "PLANT_HEIGHT", "POSE_NAMES", "WOOD", "Color", "Drawing",
+    "Part", "Point", "Sprite", "ball", "cat", "closed_book", "crowd", "dog", "ellipse", "faded_color", "mix",
+    "translate", "open_book", "palette_color", "person", "pick", "plant", "raised_book", "rasterize",
+    "standing_book", "surroundings", "tint",
+]  # fmt: skip

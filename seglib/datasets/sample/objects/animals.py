@@ -1,4 +1,4 @@
-"""Cats and dogs, in meters: cats have pointed ears and whiskers, dogs a long muzzle and hanging ears."""
+"""Draws cats and dogs, in meters."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,17 +24,22 @@ from seglib.datasets.sample.objects.outlines import (
     tint,
 )
 
+__all__ = [
+    "cat",
+    "dog",
+]
+
 FUR: tuple[Color, ...] = (
     (58, 52, 50), (128, 120, 114), (200, 138, 80), (226, 216, 200), (144, 104, 70), (94, 74, 60), (210, 180, 140),
 )  # fmt: skip
 EYES: tuple[Color, ...] = ((150, 170, 60), (210, 160, 50), (90, 140, 110))
-_WHITE: Color = (245, 238, 228)  # what the fur of a belly is mixed with
+_WHITE: Color = (245, 238, 228)  # mixed into the color of a belly
 _WHISKERS: Color = (235, 232, 228)
 
 
 @dataclass(frozen=True)
 class Coat:
-    """Fur of a cat or dog: base, belly, and stripes or patches (None: plain)."""
+    """The colors of a cat or dog; `marks`: of stripes or patches, None if it has none."""
 
     base: Color
     belly: Color
@@ -43,7 +48,7 @@ class Coat:
 
 
 def make_coat(rng: np.random.Generator) -> Coat:
-    """Fur and eyes by chance."""
+    """Return random colors of fur and eyes."""
     base = tint(rng, pick(rng, FUR), 10)
     belly = mix(base, _WHITE, pick(rng, (0.1, 0.25, 0.8)))
     marks = shade(base, 0.62) if rng.random() < 0.6 else None
@@ -54,7 +59,7 @@ def make_coat(rng: np.random.Generator) -> Coat:
 
 
 def cat(rng: np.random.Generator, pose: str) -> Drawing:
-    """A cat: "sit" (towards us), "walk" or "lie" (from the side, looking right)."""
+    """Return a cat; pose: "sit" (from the front), "walk" or "lie" (from the side, looking right)."""
     coat = make_coat(rng)
     return {"sit": _cat_sitting, "walk": _cat_walking, "lie": _cat_lying}[pose](rng, coat)
 
@@ -134,7 +139,7 @@ def _cat_head(coat: Coat, center: Point, radius: float) -> list[Part]:
 
 
 def dog(rng: np.random.Generator, pose: str) -> Drawing:
-    """A dog: "walk" (from the side, looking right) or "sit" (towards us)."""
+    """Return a dog; pose: "walk" (from the side, looking right) or "sit" (from the front)."""
     coat = make_coat(rng)
     collar = palette_color(rng) if rng.random() < 0.6 else None
     return {"sit": _dog_sitting, "walk": _dog_walking}[pose](rng, coat, collar)
@@ -181,7 +186,7 @@ def _dog_sitting(rng: np.random.Generator, coat: Coat, collar: Color | None) -> 
 
 
 def _dog_head(rng: np.random.Generator, coat: Coat) -> list[Part]:
-    """A dog's head from the front: ears, eyes, muzzle, nose, and the tongue of every other dog."""
+    """A dog's head from the front: ears, eyes, muzzle, nose, and sometimes a tongue."""
     x, y = rng.uniform(-0.02, 0.02), 0.53
     parts = [Part(ellipse((x, y), 0.1, 0.105), coat.base)]
     for side in (-1, 1):

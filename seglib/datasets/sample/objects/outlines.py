@@ -1,6 +1,7 @@
-"""What every figure is made of: colors, shapes, and the parts that they make up.
+"""The elements of every drawing: colors, outlines and parts.
 
-Outlines are in meters (people: in body heights), x to the right, y up; (0, 0) is where the figure touches the ground.
+Outlines are in meters (those of people in body heights), x to the right, y up; (0, 0) is where the object touches the
+ground.
 """
 
 import math
@@ -10,12 +11,18 @@ from typing import TypeVar
 
 import numpy as np
 
+__all__ = [
+    "DARK", "FAR_SIDE", "GREENS", "PALETTE", "STONE", "UPRIGHT", "WOOD", "Ball", "Color", "Drawing", "Outline",
+    "Part", "Pattern", "Point", "blob", "clip_to_ground", "clothes_color", "ellipse", "faded_color", "limb",
+    "mirror", "mix", "palette_color", "pick", "rectangle", "shade", "smooth", "stroke", "tint", "translate",
+]  # fmt: skip
+
 Color = tuple[int, int, int]
 Point = tuple[float, float]
 Outline = np.ndarray  # float (n, 2)
 Choice = TypeVar("Choice")
 
-# One palette for clothes, walls, books, cars and bushes, so that no color gives a class away.
+# Clothes, walls, books, cars and bushes share one palette, so that color alone does not reveal the class.
 PALETTE: tuple[Color, ...] = (
     (178, 42, 48), (40, 72, 140), (72, 120, 190), (58, 110, 62), (120, 150, 80), (214, 176, 70), (232, 226, 214),
     (60, 60, 66), (130, 130, 134), (150, 96, 60), (96, 62, 42), (196, 150, 110), (206, 120, 140), (120, 76, 140),
@@ -26,9 +33,9 @@ GREENS: tuple[Color, ...] = ((58, 104, 48), (84, 128, 58), (46, 86, 56), (112, 1
 WOOD: tuple[Color, ...] = ((120, 84, 56), (156, 112, 72), (92, 68, 50), (186, 146, 104), (136, 120, 104))
 STONE: tuple[Color, ...] = ((130, 126, 120), (160, 140, 120), (190, 160, 130), (96, 92, 90), (176, 172, 166))
 DARK: Color = (34, 28, 28)  # pupils and noses
-DUST: Color = (168, 160, 148)  # what the colors of houses and furniture fade to
+DUST: Color = (168, 160, 148)  # mixed into the colors of houses and furniture
 
-FAR_SIDE = 0.78  # how bright the limbs are that a body seen from the side hides in part
+FAR_SIDE = 0.78  # brightness of the limbs behind a body that is seen from the side
 UPRIGHT: Point = (0.0, 1.0)  # the axis of a standing column
 
 
@@ -37,7 +44,7 @@ UPRIGHT: Point = (0.0, 1.0)  # the axis of a standing column
 
 @dataclass(frozen=True)
 class Pattern:
-    """Stripes, bars, checks or dots of a second color; `period` as a fraction of the part's height."""
+    """Marks in a second color; kind: "stripes", "bars", "checks" or "dots"; period: a fraction of the height."""
 
     kind: str
     color: Color
@@ -46,9 +53,9 @@ class Pattern:
 
 @dataclass(frozen=True)
 class Part:
-    """One painted outline, shaded towards the light.
+    """One painted outline.
 
-    `axis`: the direction along a limb, which is shaded across. `flat`: not shaded, keeps the light of what it lies on.
+    `axis`: the direction along a limb, which is shaded across it. `flat`: without shading of its own.
     """
 
     outline: Outline
@@ -60,7 +67,10 @@ class Part:
 
 @dataclass(frozen=True)
 class Ball:
-    """A sphere with a painted skin: `outline` holds two corners of the square around it, `turn` (3, 3) rotates it."""
+    """A sphere with a painted surface.
+
+    `outline`: two corners of the square around it. `turn`: rotation matrix (3, 3).
+    """
 
     outline: Outline
     kind: str
@@ -70,27 +80,27 @@ class Ball:
 
 @dataclass(frozen=True)
 class Drawing:
-    """Parts in painting order; `size`: meters per unit of the outlines; `hands`: where to put what is held."""
+    """Parts in painting order; `size`: meters per unit of the outlines; `hands`: positions for held objects."""
 
     parts: Sequence[Part | Ball]
     height: float  # in units of the outlines
     size: float = 1.0
     hands: tuple[Point, Point] = ((0.0, 0.0), (0.0, 0.0))
-    fingers: list[Part] = field(default_factory=list)  # painted over what the hands hold
+    fingers: list[Part] = field(default_factory=list)  # painted over held objects
 
     def with_height(self, meters: float) -> "Drawing":
-        """The same figure, so many meters high."""
+        """Return the same drawing with a height of `meters`."""
         return replace(self, size=meters / self.height)
 
 
 def translate(parts: Sequence[Part | Ball], by: Point, scale: float = 1.0) -> list[Part | Ball]:
-    """The parts enlarged about (0, 0), then moved."""
+    """Return the parts, scaled about (0, 0) and then moved."""
     return [replace(part, outline=part.outline * scale + by) for part in parts]
 
 
 # --------------------------------------------------------------------------------------------------------------- shapes
 
-# The weights of four neighboring points for the curve from the second to the third, at four steps between them.
+# Weights of four neighboring points for four steps of the curve from the second to the third point.
 _STEPS = np.array([0.0, 0.25, 0.5, 0.75])[:, None]
 _CATMULL_ROM = 0.5 * np.hstack([
     -_STEPS + 2 * _STEPS**2 - _STEPS**3, 2 - 5 * _STEPS**2 + 3 * _STEPS**3,
@@ -103,41 +113,41 @@ _CIRCLE = np.stack([np.cos(_TURN), np.sin(_TURN)], axis=1)
 
 
 def smooth(points: Sequence[Point] | np.ndarray) -> Outline:
-    """A closed Catmull-Rom curve through the points, four steps from each to the next."""
+    """Return a closed Catmull-Rom curve through the points, with four steps from each point to the next."""
     points = np.asarray(points, dtype=float)
     around = (np.arange(len(points))[:, None] + np.arange(-1, 3)) % len(points)
     return (_CATMULL_ROM @ points[around]).reshape(-1, 2)
 
 
 def mirror(half: Sequence[Point]) -> Outline:
-    """A smooth outline, symmetric about x = 0, from its right half (top to bottom)."""
+    """Return a smooth outline that is symmetric about x = 0, from its right half (top to bottom)."""
     return smooth([*half, *((-x, y) for x, y in reversed(half))])
 
 
 def ellipse(center: Point, rx: float, ry: float, angle: float = 0.0) -> Outline:
-    """An ellipse, turned anticlockwise by `angle` radians."""
+    """Return an ellipse, rotated counterclockwise by `angle` radians."""
     c, s = math.cos(angle), math.sin(angle)
     return _CIRCLE * (rx, ry) @ np.array([[c, s], [-s, c]]) + center
 
 
 def rectangle(x0: float, y0: float, x1: float, y1: float) -> Outline:
-    """An upright rectangle from its lower left to its upper right corner."""
+    """Return a rectangle along the axes, x0 < x1 and y0 < y1."""
     return np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)], dtype=float)
 
 
 def blob(rng: np.random.Generator, center: Point, radius: float, flatness: float = 1.0) -> Outline:
-    """An irregular roundish outline; `flatness`: its height by its width."""
+    """Return an irregular round outline; `flatness`: height divided by width."""
     corners = _CIRCLE[::2]
     return smooth(corners * radius * rng.uniform(0.8, 1.15, (len(corners), 1)) * (1, flatness) + center)
 
 
 def clip_to_ground(outline: Outline) -> Outline:
-    """The outline, flattened where it would reach below the ground."""
+    """Return the outline with all points below the ground moved up to it."""
     return np.maximum(outline, (-math.inf, 0))
 
 
 def stroke(points: Sequence[Point], start: float, end: float) -> Outline:
-    """A smooth open curve through the points as an outline; its half-width runs from `start` to `end`."""
+    """Return the outline of a smooth curve through the points; its half-width changes from `start` to `end`."""
     inner = np.asarray(points, dtype=float)
     ends = np.vstack([2 * inner[0] - inner[1], inner, 2 * inner[-1] - inner[-2]])
     windows = ends[np.arange(len(inner) - 1)[:, None] + np.arange(4)]
@@ -149,7 +159,7 @@ def stroke(points: Sequence[Point], start: float, end: float) -> Outline:
 
 
 def limb(a: Point, b: Point, ra: float, rb: float, color: Color, flat: bool = False) -> Part:
-    """A round-ended limb from a to b, tapering from the half-width `ra` to `rb`."""
+    """Return a limb with round ends from a to b, with half-widths `ra` and `rb`."""
     length = math.hypot(b[0] - a[0], b[1] - a[1]) or 1e-6
     c, s = (b[0] - a[0]) / length, (b[1] - a[1]) / length
     along = np.array([[c, s], [-s, c]])
@@ -160,12 +170,12 @@ def limb(a: Point, b: Point, ra: float, rb: float, color: Color, flat: bool = Fa
 
 
 def pick(rng: np.random.Generator, choices: Sequence[Choice]) -> Choice:
-    """One of the choices; one that is listed twice comes twice as often."""
+    """Return a random choice; one that is listed twice is twice as likely."""
     return choices[int(rng.integers(len(choices)))]
 
 
 def tint(rng: np.random.Generator, color: Color, amount: float = 14) -> Color:
-    """The color, a little lighter or darker and, by about half of `amount`, shifted."""
+    """Return the color with a random change of brightness, and of each channel by about half of `amount`."""
     light = rng.uniform(0.86, 1.08)
     shifts = rng.normal(0, amount / 2, 3)
     red, green, blue = (
@@ -175,27 +185,27 @@ def tint(rng: np.random.Generator, color: Color, amount: float = 14) -> Color:
 
 
 def shade(color: Color, factor: float) -> Color:
-    """The color, darker (`factor` below 1) or brighter."""
+    """Return the color, darker (`factor` below 1) or brighter."""
     red, green, blue = (min(255, int(value * factor)) for value in color)
     return red, green, blue
 
 
 def mix(a: Color, b: Color, share: float) -> Color:
-    """From color a (`share` 0) to color b (1)."""
+    """Return a mixture of color a (`share` 0) and color b (`share` 1)."""
     red, green, blue = (int(x + (y - x) * share) for x, y in zip(a, b, strict=True))
     return red, green, blue
 
 
 def palette_color(rng: np.random.Generator) -> Color:
-    """Any color of the palette."""
+    """Return a random color of the palette."""
     return tint(rng, pick(rng, PALETTE))
 
 
 def clothes_color(rng: np.random.Generator) -> Color:
-    """A color of the palette for clothes: the bright ones more often."""
+    """Return a random color of the palette for clothes, vivid colors more often."""
     return tint(rng, pick(rng, PALETTE if rng.random() < 0.4 else VIVID))
 
 
 def faded_color(rng: np.random.Generator) -> Color:
-    """A color of the palette as houses and furniture wear it: most are paler than clothes, some are as bright."""
+    """Return a random color for houses and furniture, in most cases paler than clothes."""
     return mix(palette_color(rng), DUST, rng.uniform(0.2, 0.85))

@@ -1,4 +1,4 @@
-"""People: how they stand, what they wear, and their parts from head to shoes; a crowd of little ones."""
+"""Draws people and crowds, in body heights."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -31,6 +31,13 @@ from seglib.datasets.sample.objects.outlines import (
     translate,
 )
 
+__all__ = [
+    "CROWD_SPACING",
+    "POSE_NAMES",
+    "crowd",
+    "person",
+]
+
 SKIN: tuple[Color, ...] = (
     (244, 208, 180), (226, 180, 148), (198, 144, 108), (160, 108, 76), (116, 76, 54), (84, 56, 42),
 )  # fmt: skip
@@ -38,10 +45,10 @@ HAIR: tuple[Color, ...] = (
     (30, 24, 22), (58, 38, 26), (98, 62, 36), (150, 104, 58), (204, 166, 100), (150, 70, 40), (160, 158, 156),
 )  # fmt: skip
 
-CROWD_SPACING = 0.62  # meters from one to the next
+CROWD_SPACING = 0.62  # meters between neighbors in a crowd
 
 Points = Point | Sequence[Point] | Outline
-Place = Callable[[Points], Outline]  # from the coordinates of a body part to those of the figure
+Place = Callable[[Points], Outline]  # converts the coordinates of a body part to those of the drawing
 Joints = tuple[Point, Point]  # elbow and wrist, or knee and ankle
 Spread = tuple[float, float]  # standard deviations in degrees, of the upper and the lower segment
 
@@ -51,7 +58,7 @@ Spread = tuple[float, float]  # standard deviations in degrees, of the upper and
 
 @dataclass(frozen=True)
 class Pose:
-    """How a person holds arms and legs: (left, right); each joint is relative to the shoulder or hip of its limb.
+    """The positions of arms and legs, (left, right); joints are relative to the shoulder or hip of their limb.
 
     Seen from the front or back, x points outwards on either side; seen from the side, x points where the person looks.
     `lean`: degrees by which the upper body leans back. `seat`: the hip's height where the person sits; None: the lower
@@ -88,10 +95,10 @@ _CROSS_LEGGED = (((0.14, 0.015), (-0.03, -0.035)), ((0.145, 0.02), (-0.02, -0.03
 
 
 def make_pose(rng: np.random.Generator, name: str) -> Pose:
-    """A pose, a little different each time.
+    """Return a pose with small random changes.
 
     Args:
-        name: one of POSE_NAMES, or "hold" or "read": standing or on the ground with both hands before the chest.
+        name: one of POSE_NAMES, or "hold" or "read": standing or sitting, with both hands in front of the chest.
 
     Raises:
         ValueError: there is no such pose.
@@ -126,7 +133,7 @@ def make_pose(rng: np.random.Generator, name: str) -> Pose:
             return Pose("front", (_HOLDING, _HOLDING), stance)
         case "read":
             return Pose("front", (_HOLDING, _HOLDING), _CROSS_LEGGED, seat=0.07)
-    raise ValueError(f"no pose {name!r}: there are {', '.join(POSE_NAMES)}, hold and read")
+    raise ValueError(f"unknown pose {name!r}; choose one of {', '.join(POSE_NAMES)}, hold, read")
 
 
 # -------------------------------------------------------------------------------------------------------------- clothes
@@ -150,7 +157,7 @@ class Look:
 
 
 def make_look(rng: np.random.Generator) -> Look:
-    """Skin, hair and clothes by chance."""
+    """Return random skin, hair and clothes."""
     pattern = None
     if rng.random() < 0.35:
         kind = pick(rng, ("stripes", "stripes", "bars", "checks", "dots"))
@@ -174,19 +181,20 @@ def make_look(rng: np.random.Generator) -> Look:
 
 
 def person(rng: np.random.Generator, pose_name: str, child: bool = False) -> Drawing:
-    """A person in body heights (1 = standing upright), dressed at random; children have the larger head.
+    """Return a person in random clothes; the unit is the height of the standing person.
 
     Args:
-        pose_name: as for `make_pose`.
+        pose_name: see `make_pose`.
+        child: draw a larger head.
     """
     pose, look = make_pose(rng, pose_name), make_look(rng)
     head_size = rng.uniform(1.3, 1.5) if child else rng.uniform(1.0, 1.12)
-    # Whoever stands has the lower ankle just above the ground.
+    # The lower ankle of a standing person is just above the ground.
     hip = pose.seat if pose.seat is not None else 0.03 - min(ankle[1] for _, ankle in pose.legs)
     tilt = math.radians(pose.lean)
     turn = np.array([[math.cos(tilt), math.sin(tilt)], [-math.sin(tilt), math.cos(tilt)]])
 
-    def up(points: Points) -> Outline:  # from the upper body, which leans about the hip
+    def up(points: Points) -> Outline:  # converts coordinates of the upper body, which leans about the hip
         return np.asarray(points, dtype=float) @ turn + (0, hip)
 
     side = pose.view == "side"
@@ -273,7 +281,7 @@ _FRINGE = smooth([(-1.08, -0.1), (-1.0, 0.6), (-0.5, 1.12), (0.5, 1.12), (1.0, 0
                   (0.3, 0.55), (-0.5, 0.5), (-0.88, 0.25)])  # fmt: skip
 _HAT = smooth([(-1.08, 0.42), (-0.95, 0.95), (0, 1.4), (0.95, 0.95), (1.08, 0.42)])
 _EYE_WHITE: Color = (238, 234, 228)
-_RED: Color = (150, 50, 50)  # what lips are mixed with
+_RED: Color = (150, 50, 50)  # mixed into the color of lips
 
 
 def _head(look: Look, up: Place, view: str, size: float) -> tuple[list[Part], list[Part]]:

@@ -1,4 +1,4 @@
-"""What the lessons look for beside people and animals: balls, books and plants, in meters."""
+"""Draws balls, books and plants, in meters."""
 
 import math
 
@@ -24,6 +24,10 @@ from seglib.datasets.sample.objects.outlines import (
     tint,
 )
 
+__all__ = [
+    "BALL_KINDS", "PLANT_HEIGHT", "ball", "closed_book", "open_book", "plant", "raised_book", "standing_book",
+]  # fmt: skip
+
 BALL_KINDS = ("football", "basketball", "tennis", "beach", "volley")
 _PAPER: Color = (238, 232, 216)
 _PAGE_EDGES: Color = (226, 218, 200)
@@ -31,8 +35,8 @@ _PRINT: Color = (150, 146, 140)
 
 
 def ball(rng: np.random.Generator, kind: str) -> Drawing:
-    """A ball, one of BALL_KINDS, of radius 1/2 that lies on the ground; `sized` gives it its diameter."""
-    colors = {  # all are drawn, so that the kind does not change what comes after
+    """Return a ball of diameter 1 on the ground; kind: one of BALL_KINDS."""
+    colors = {  # all draw random numbers, so that later ones do not depend on the kind
         "football": (tint(rng, (240, 240, 236), 6), pick(rng, ((30, 30, 34), (30, 30, 34), palette_color(rng)))),
         "basketball": (tint(rng, (206, 108, 48)), (50, 34, 28)),
         "tennis": (tint(rng, (206, 222, 72)), (240, 240, 230)),
@@ -47,7 +51,7 @@ def ball(rng: np.random.Generator, kind: str) -> Drawing:
 
 
 def closed_book(rng: np.random.Generator) -> Drawing:
-    """A closed book lying on the ground, its spine or its pages towards us."""
+    """Return a closed book that lies on the ground."""
     cover, depth, skew = palette_color(rng), rng.uniform(0.07, 0.11), rng.uniform(-0.06, 0.06)
     thick = rng.uniform(0.03, 0.055)
     top = np.array([(-0.14, thick), (0.14, thick), (0.14 + skew, thick + depth), (-0.14 + skew, thick + depth)])
@@ -64,7 +68,7 @@ def closed_book(rng: np.random.Generator) -> Drawing:
 
 
 def open_book(rng: np.random.Generator, steep: float = 0.6) -> Drawing:
-    """An open book, its pages towards us; `steep`: 0 seen flat along the ground, 1 seen from straight above."""
+    """Return an open book; `steep`: 0 for a view along the ground, 1 for a view from above."""
     cover, high = palette_color(rng), 0.3 * steep
     back = np.array([(-0.27, -0.012), (0.27, -0.012), (0.25, high + 0.012), (-0.25, high + 0.012)])
     parts = [Part(back, cover, flat=True)]
@@ -82,7 +86,7 @@ def open_book(rng: np.random.Generator, steep: float = 0.6) -> Drawing:
 
 
 def raised_book(rng: np.random.Generator) -> Drawing:
-    """A book held up by its reader: we see both covers and the spine."""
+    """Return a book in the hands of a reader: both covers and the spine."""
     cover = palette_color(rng)
     half = np.array([(0.01, 0.0), (0.15, 0.025), (0.15, 0.235), (0.01, 0.21)])
     parts = []
@@ -94,7 +98,7 @@ def raised_book(rng: np.random.Generator) -> Drawing:
 
 
 def standing_book(rng: np.random.Generator, width: float, height: float, lean: float = 0.0) -> Drawing:
-    """A book on a shelf, its spine towards us; `lean`: how far it leans to the right, by its height."""
+    """Return a book on a shelf; `lean`: how far it leans to the right, divided by its height."""
     cover, band = palette_color(rng), palette_color(rng)
     shear = np.array([[1.0, 0.0], [lean, 1.0]])
     title = rectangle(width * 0.25, height * 0.4, width * 0.75, height * 0.8)
@@ -113,7 +117,7 @@ _RIM = 0.2  # height of the pot: where everything grows from
 
 
 def plant(rng: np.random.Generator) -> Drawing:
-    """A plant in a pot: broad leaves, grass-like blades, a cactus or flowers."""
+    """Return a plant in a pot: broad leaves, blades, a cactus or flowers."""
     pot, green = palette_color(rng), tint(rng, pick(rng, GREENS))
     kind = pick(rng, ("leaves", "blades", "cactus", "flowers"))
     parts = _cactus(green) if kind == "cactus" else _foliage(rng, kind, green)

@@ -1,4 +1,4 @@
-"""Turns figures into pixels: smooth edges, patterns, the light on bodies and on balls."""
+"""Converts drawings to pixels, with smooth edges, patterns and shading."""
 
 import math
 from dataclasses import dataclass
@@ -8,14 +8,20 @@ from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
 from seglib.datasets.sample.objects.outlines import Ball, Drawing, Outline, Part, Pattern
 
-EVEN_LIGHT = 222  # of 255, so that the lit side of a body can be brighter
+__all__ = [
+    "EVEN_LIGHT",
+    "Sprite",
+    "rasterize",
+]
+
+EVEN_LIGHT = 222  # below 255, so that the lit side of a body can be brighter
 # Where a body turns away from the light (1 is its lit edge, -1 the other), and how bright it is from there on.
 _LEVELS = ((0.6, 244), (0.2, EVEN_LIGHT), (-0.2, 198), (-0.6, 170))
 
 
 @dataclass(frozen=True)
 class Sprite:
-    """A figure in pixels, RGBA, to be pasted at rows `top` and columns `left` on."""
+    """A drawing in pixels, RGBA; (left, top) is its position in the picture."""
 
     image: Image.Image
     top: int
@@ -27,7 +33,7 @@ class Sprite:
         return slice(self.top, self.top + self.image.height), slice(self.left, self.left + self.image.width)
 
     def solid(self) -> np.ndarray:
-        """Bool (h, w): the pixels of which the figure covers at least half."""
+        """Return the pixels of which the drawing covers at least half, bool (h, w)."""
         return np.asarray(self.image.getchannel("A")) >= 128
 
 
@@ -40,21 +46,20 @@ def rasterize(
     light: int = 1,
     flip: bool = False,
 ) -> Sprite | None:
-    """Draw a figure.
+    """Convert a drawing to pixels at two or four times the size, for smooth edges, and reduce it.
 
     Args:
-        x: the column, in pixels, of the figure's origin.
-        y: the row, in pixels, of the figure's origin.
+        x, y: column and row of the drawing's origin in pixels.
         scale: pixels per meter.
         frame: (height, width) of the picture in pixels.
         light: 1 where the light comes from the right, -1 from the left.
-        flip: mirror it, left to right.
+        flip: mirror it.
 
     Returns:
-        What of it lies in the picture, None if nothing. Edges are smooth: it is drawn at two or four times the size.
+        The part in the picture; None if there is none.
     """
     factor = np.array([-1.0 if flip else 1.0, -1.0]) * scale * drawing.size
-    # All parts at once: one call of numpy for a hundred short outlines, not a hundred calls.
+    # One call of NumPy for all outlines is faster than one for each.
     outlines = [part.outline for part in drawing.parts]
     ends = np.cumsum([len(outline) for outline in outlines])
     starts = np.concatenate([[0], ends[:-1]])
@@ -66,7 +71,7 @@ def rasterize(
         return None
     zoom = 4 if max(right - left, bottom - top) < 32 else 2
     canvas = _Canvas.blank(right - left, bottom - top, zoom)
-    large_enough = (high - low).max(axis=1) * zoom >= 1.5  # what is smaller would not be seen, only take time
+    large_enough = (high - low).max(axis=1) * zoom >= 1.5  # smaller parts would not be visible
     in_sight = large_enough & (high > (left, top)).all(axis=1) & (low < (right, bottom)).all(axis=1)
     points -= (left, top)
     for i in np.flatnonzero(in_sight).tolist():
@@ -114,10 +119,9 @@ def _paint_part(canvas: _Canvas, part: Part, outline: Outline, light: int, flip:
 
 
 def _light_part(canvas: _Canvas, part: Part, outline: Outline, light: int, flip: bool) -> None:
-    """Paint the relief of a rounded body: the outline in bright, over it the outline cut off ever farther from the
-    light in ever darker tones."""
+    """Paint the shading of a rounded body in several tones, darker away from the light."""
     toward = np.array([0.8 * light, -0.6])
-    if part.axis is not None:  # a limb is round across its length only
+    if part.axis is not None:  # a limb is shaded across its length only
         across = np.array([part.axis[1], part.axis[0] * (-1 if flip else 1)])
         toward = across if across @ toward > 0 else -across
     side = (outline - outline.sum(axis=0) / len(outline)) @ toward
@@ -127,12 +131,12 @@ def _light_part(canvas: _Canvas, part: Part, outline: Outline, light: int, flip:
         return
     canvas.relief_pen.polygon(_corners(outline), fill=255)
     for level, tone in _LEVELS if reach > 12 else _LEVELS[1::2]:
-        lit = np.maximum(side - level * reach, 0)  # how far each point lies on the lit side of the level
+        lit = np.maximum(side - level * reach, 0)  # distance of each point on the lit side of the level
         canvas.relief_pen.polygon(_corners(outline - lit[:, None] * toward), fill=tone)
 
 
 def _paint_pattern(canvas: _Canvas, pattern: Pattern, outline: Outline) -> None:
-    """Paint the pattern's marks where the outline, in pixels of the enlarged canvas, is."""
+    """Paint a pattern inside an outline, in pixels of the enlarged canvas."""
     left, top = np.floor(outline.min(axis=0)).astype(int).tolist()
     width, height = (np.ceil(outline.max(axis=0)).astype(int) - (left, top) + 1).tolist()
     inside, marks = Image.new("L", (width, height)), Image.new("L", (width, height))
@@ -159,7 +163,7 @@ def _paint_ball(canvas: _Canvas, ball: Ball, bounds: Outline, light: int) -> Non
     """Paint a ball into `bounds`, two corners in pixels of the enlarged canvas."""
     (x0, y0), (x1, y1) = bounds.min(axis=0).tolist(), bounds.max(axis=0).tolist()
     left, top, right, bottom = math.floor(x0), math.floor(y0), math.ceil(x1), math.ceil(y1)
-    steps = min(right - left, max(24, (right - left) // 2))  # the skin of a large ball need not be drawn enlarged
+    steps = min(right - left, max(24, (right - left) // 2))  # a large ball needs no smooth edges inside
     x = _across(left, right, steps, x0, x1)[None, :]
     y = _across(top, bottom, steps, y0, y1)[:, None]
     z = np.sqrt(np.maximum(1 - x**2 - y**2, 0))

@@ -1,7 +1,7 @@
-"""Buildings from straight above: plans made of wings, and the roofs that cover them.
+"""Draws buildings seen from above: plans made of wings, and their roofs.
 
-Outlines are float (n, 2) in meters, x to the right and y down, as in a picture. Those around a roof run clockwise as
-seen on the screen, those around a hole the other way round: the roof is always to the right.
+Outlines are float (n, 2) in meters, x to the right and y down, as in a picture. They run clockwise around
+a roof and counterclockwise around a hole (seen on the screen), so that the roof is always to the right.
 """
 
 import math
@@ -13,10 +13,15 @@ import numpy as np
 
 from seglib.datasets.sample.objects.outlines import Outline, Point, pick, rectangle
 
-Surface = tuple[float, float, float, float]  # red, green, blue and roughness, 0-255 each
-Side = Sequence[tuple[float, float, float]]  # of each wing: where along the main one its middle is, width, reach
+__all__ = [
+    "Building", "Patch", "Plan", "Surface", "add_roof", "courtyard_plan", "inset", "jitter", "next_points",
+    "place_plan", "round_plan", "winged_plan", "with_brightness",
+]  # fmt: skip
 
-EAVE = 0.25  # meters of edge all around that is seen as a line
+Surface = tuple[float, float, float, float]  # red, green, blue and roughness, 0-255 each
+Side = Sequence[tuple[float, float, float]]  # for each wing: position along the main wing, width, length
+
+EAVE = 0.25  # width of the visible edge of a roof, in meters
 TILES: tuple[Surface, ...] = (
     (160, 76, 58, 22), (174, 96, 72, 22), (146, 66, 56, 22), (156, 116, 92, 22), (116, 84, 74, 22), (92, 92, 98, 22),
 )  # fmt: skip
@@ -31,7 +36,7 @@ GLASS: Surface = (44, 56, 84, 4)
 
 @dataclass(frozen=True)
 class Patch:
-    """One surface and its outlines: a second one inside the first is a hole."""
+    """A surface and its outlines; a second outline inside the first is a hole."""
 
     loops: tuple[Outline, ...]
     surface: Surface
@@ -39,7 +44,7 @@ class Patch:
 
 @dataclass(frozen=True)
 class Wing:
-    """A straight part of a building under one ridge; where it is joined to another, the ridge runs on into that."""
+    """A straight part of a building with one ridge, which continues into the wings that it is joined to."""
 
     start: Point  # middle of one end wall
     end: Point
@@ -56,18 +61,18 @@ class Wing:
         return np.subtract(self.end, self.start) / self.length
 
     def at(self, x: Sequence[float], y: Sequence[float]) -> Outline:
-        """Points x meters along the wing from its start and y meters to the side of its middle line."""
+        """Return the points at x meters from the start of the wing and y meters from its middle line."""
         across = np.array([-self.along[1], self.along[0]])
         return self.start + np.outer(x, self.along) + np.outer(y, across)
 
     def block(self, x0: float, y0: float, x1: float, y1: float) -> Outline:
-        """A rectangle on the wing, in the same measures as `at`."""
+        """Return a rectangle on the wing, in the coordinates of `at`."""
         return self.at((x0, x1, x1, x0), (y0, y0, y1, y1))
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A building about (0, 0), before it has a place."""
+    """The plan of a building."""
 
     outline: Outline
     wings: tuple[Wing, ...] = ()  # none: round
@@ -76,7 +81,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Building:
-    """A building in its place: its roof's outline, what is painted there in order, and how high it is."""
+    """The outline of a roof, its patches in painting order and the height of the building."""
 
     outline: Outline
     hole: Outline | None
@@ -97,7 +102,7 @@ class Building:
 
 
 def winged_plan(length: float, width: float, above: Side = (), below: Side = ()) -> Plan:
-    """A main wing along x and others at right angles to it: an L, T, U, Z, cross or comb; without any, a rectangle."""
+    """Return a main wing along x with other wings at right angles to it: a rectangle, L, T, U, Z, cross or comb."""
     upper = _edge(length, width, above)
     lower = _edge(length, width, [(-at, wide, reach) for at, wide, reach in below])
     wings = [Wing((-length / 2, 0), (length / 2, 0), width)]
@@ -124,7 +129,7 @@ def _corners_only(outline: Outline) -> Outline:
 
 
 def courtyard_plan(length: float, width: float, deep: float) -> Plan:
-    """Four wings, each `deep` meters, around a court: the one plan with a hole."""
+    """Return four wings, `deep` meters wide, around a courtyard."""
     x, y = length / 2, width / 2
     wings = [Wing((-x, side * (y - deep / 2)), (x, side * (y - deep / 2)), deep) for side in (-1, 1)]
     for side in (-1, 1):
@@ -134,13 +139,13 @@ def courtyard_plan(length: float, width: float, deep: float) -> Plan:
 
 
 def round_plan(radius: float) -> Plan:
-    """A round one."""
+    """Return a round plan."""
     angles = np.linspace(0, 2 * math.pi, 24, endpoint=False)
     return Plan(radius * np.stack([np.cos(angles), np.sin(angles)], axis=1))
 
 
 def place_plan(plan: Plan, center: Point, turn: float = 0.0) -> Plan:
-    """A plan turned by `turn` (radians, clockwise as seen) and moved to `center`."""
+    """Return a plan that is rotated by `turn` radians, clockwise in the picture, and moved to `center`."""
     along, across = (math.cos(turn), math.sin(turn)), (-math.sin(turn), math.cos(turn))
 
     def move(points: Outline) -> Outline:
@@ -157,12 +162,12 @@ def place_plan(plan: Plan, center: Point, turn: float = 0.0) -> Plan:
 
 
 def add_roof(rng: np.random.Generator, plan: Plan, kind: str, sun: np.ndarray, height: float) -> Building:
-    """Cover a plan that has its place.
+    """Return a building: a plan with a roof.
 
     Args:
         kind: "flat" (concrete with a parapet), "gable" or "hip" (tiles), "metal" (sheets, nearly flat).
-        sun: the direction towards the sun on the ground, of length 1.
-        height: meters, which says how long a shadow the building throws.
+        sun: direction on the ground towards the sun, (2,) of length 1.
+        height: in meters, which determines the length of the shadow.
     """
     surface = jitter(rng, pick(rng, {"flat": CONCRETE, "metal": METAL}.get(kind, TILES)))
     loops = (plan.outline,) if plan.hole is None else (plan.outline, plan.hole)
@@ -238,12 +243,12 @@ def _chimneys(rng: np.random.Generator, wing: Wing, surface: Surface, sun: np.nd
 
 
 def next_points(outline: Outline) -> Outline:
-    """Of each point the next one."""
+    """Return the successor of each point."""
     return np.concatenate([outline[1:], outline[:1]])
 
 
 def inset(outline: Outline, distance: float) -> Outline:
-    """An outline moved `distance` to the right of its direction, which is into the roof."""
+    """Return an outline, moved by `distance` to the right of its direction, which is into the roof."""
     x, y = (next_points(outline) - outline).T
     normals = np.stack([-y, x], axis=1) / np.hypot(x, y)[:, None]
     before = np.concatenate([normals[-1:], normals[:-1]])
@@ -251,13 +256,13 @@ def inset(outline: Outline, distance: float) -> Outline:
 
 
 def with_brightness(surface: Surface, tone: float) -> Surface:
-    """A surface in more or less light."""
+    """Return a surface with its colors multiplied by `tone`."""
     red, green, blue, rough = surface
     return min(tone * red, 255.0), min(tone * green, 255.0), min(tone * blue, 255.0), rough
 
 
 def jitter(rng: np.random.Generator, surface: Surface, spread: float = 0.05) -> Surface:
-    """A surface whose color differs a little from place to place."""
+    """Return a surface with a small random change of color."""
     red, green, blue = (
         value * cast for value, cast in zip(surface, rng.normal(1, spread / 3, 3).tolist(), strict=False)
     )

@@ -1,6 +1,6 @@
-"""What only stands around and is never annotated, in meters: trees, houses, cars, furniture.
+"""Draws objects that COCO's sample does not annotate, in meters: trees, houses, cars, furniture.
 
-Much of it is as high as a person, as round as a ball or as colorful as clothes: things to be mistaken for others.
+Many of them resemble annotated objects: they are as high as a person, as round as a ball or as colorful as clothes.
 """
 
 import numpy as np
@@ -29,11 +29,16 @@ from seglib.datasets.sample.objects.outlines import (
     tint,
 )
 
+__all__ = [
+    "bench", "boulder", "bush", "cairn", "car", "coat_stand", "cushion", "fence", "globe_lamp", "house",
+    "lamp_post", "parasol", "picture", "pillar", "post", "seat", "shelf", "sofa", "table", "tree", "window",
+]  # fmt: skip
+
 # ------------------------------------------------------------------------------------------------------------- outdoors
 
 
 def tree(rng: np.random.Generator) -> Drawing:
-    """A trunk and a crown of leaves."""
+    """Return a trunk and a crown of leaves."""
     bark, green = tint(rng, pick(rng, WOOD)), tint(rng, pick(rng, GREENS))
     trunk = smooth([(-0.2, 0), (-0.14, 0.6), (-0.12, 2.2), (0.12, 2.2), (0.14, 0.6), (0.22, 0)])
     parts = [Part(trunk, bark, axis=UPRIGHT)]
@@ -44,20 +49,20 @@ def tree(rng: np.random.Generator) -> Drawing:
 
 
 def bush(rng: np.random.Generator) -> Drawing:
-    """A bush, mostly green; some are as colorful as clothes."""
+    """Return a bush, in most cases green."""
     color = pick(rng, (*GREENS * 12, *PALETTE))
     parts = [Part(clip_to_ground(blob(rng, (x, 0.32), 0.36)), tint(rng, color)) for x in rng.uniform(-0.5, 0.5, 4)]
     return Drawing(parts, height=0.7)
 
 
 def boulder(rng: np.random.Generator) -> Drawing:
-    """A stone."""
+    """Return a stone."""
     color = tint(rng, pick(rng, STONE))
     return Drawing([Part(clip_to_ground(blob(rng, (0, 0.25), 0.4, 0.75)), color)], height=0.55)
 
 
 def cairn(rng: np.random.Generator) -> Drawing:
-    """Stones piled up to a man's height: from afar, like somebody standing there."""
+    """Return a pile of stones as high as a person."""
     parts, y = [], 0.0
     color = tint(rng, pick(rng, (*STONE * 3, *PALETTE)))
     for radius in (0.34, 0.3, 0.27, 0.2, 0.14):
@@ -67,14 +72,14 @@ def cairn(rng: np.random.Generator) -> Drawing:
 
 
 def post(rng: np.random.Generator) -> Drawing:
-    """A bollard with a knob."""
+    """Return a bollard with a knob."""
     color = faded_color(rng)
     knob = Part(ellipse((0, 1.53), 0.08, 0.06), color)
     return Drawing([limb((0, 0.03), (0, 1.5), 0.06, 0.05, color), knob], height=1.6)
 
 
 def pillar(rng: np.random.Generator) -> Drawing:
-    """A painted column, as wide and as high as a person."""
+    """Return a painted column, as wide and as high as a person."""
     color = faded_color(rng)
     parts = [Part(rectangle(-0.16, 0, 0.16, 1.75), color, axis=UPRIGHT, pattern=_maybe_pattern(rng))]
     parts += [Part(rectangle(-0.2, y, 0.2, y + 0.1), shade(color, 0.9), axis=UPRIGHT) for y in (0, 1.7)]
@@ -82,14 +87,14 @@ def pillar(rng: np.random.Generator) -> Drawing:
 
 
 def lamp_post(rng: np.random.Generator) -> Drawing:
-    """A street lamp with a round globe."""
+    """Return a street lamp with a round globe."""
     color = tint(rng, (60, 62, 66))
     globe = Part(ellipse((0, 2.75), 0.2, 0.2), tint(rng, (244, 236, 206)))
     return Drawing([limb((0, 0), (0, 2.6), 0.06, 0.035, color), globe], height=2.95)
 
 
 def fence(rng: np.random.Generator) -> Drawing:
-    """Pickets, eight meters of them."""
+    """Return a fence of eight meters."""
     color = tint(rng, pick(rng, (*WOOD, (236, 234, 228))))
     parts = [Part(rectangle(-4, y, 4, y + 0.09), shade(color, 0.85), flat=True) for y in (0.28, 0.62)]
     picket = np.array([(0, 0), (0.12, 0), (0.12, 0.85), (0.06, 0.95), (0, 0.85)])
@@ -98,7 +103,7 @@ def fence(rng: np.random.Generator) -> Drawing:
 
 
 def bench(rng: np.random.Generator) -> Drawing:
-    """A park bench from the front."""
+    """Return a park bench from the front."""
     color = tint(rng, pick(rng, WOOD))
     parts = [Part(rectangle(x, 0, x + 0.07, 0.45), (60, 60, 64)) for x in (-0.7, 0.63)]
     for y, light in ((0.4, 0.8), (0.58, 1.0), (0.74, 1.06)):
@@ -107,7 +112,7 @@ def bench(rng: np.random.Generator) -> Drawing:
 
 
 def car(rng: np.random.Generator) -> Drawing:
-    """A car from the side."""
+    """Return a car from the side."""
     color = faded_color(rng)
     cabin = smooth([(-1.25, 0.85), (-0.8, 1.35), (0.4, 1.4), (1.1, 0.88), (0, 0.8)])
     body = smooth([(-2.0, 0.35), (-1.95, 0.75), (-1.2, 0.9), (1.2, 0.88), (1.9, 0.75), (2.0, 0.4), (1.6, 0.3),
@@ -123,7 +128,7 @@ def car(rng: np.random.Generator) -> Drawing:
 
 
 def house(rng: np.random.Generator, width: float) -> Drawing:
-    """A house front with two rows of windows and a door, `width` meters wide."""
+    """Return a house front with two rows of windows and a door, `width` meters wide."""
     wall, roof, frame = faded_color(rng), faded_color(rng), tint(rng, (236, 230, 220))
     high = rng.uniform(4.0, 6.5)
     bricks = Pattern("stripes", shade(wall, 0.93), 0.05) if rng.random() < 0.5 else None
@@ -148,7 +153,7 @@ def _house_window(rng: np.random.Generator, x: float, y: float, frame: Color) ->
 
 
 def parasol(rng: np.random.Generator) -> Drawing:
-    """A parasol in two colors by turns."""
+    """Return a parasol in two alternating colors."""
     colors = [palette_color(rng), palette_color(rng)]
     parts = [limb((0, 0), (0, 2.1), 0.03, 0.03, (230, 228, 220))]
     for i in range(6):
@@ -162,7 +167,7 @@ def parasol(rng: np.random.Generator) -> Drawing:
 
 
 def seat(rng: np.random.Generator, height: float) -> Drawing:
-    """A box to sit on."""
+    """Return a box to sit on."""
     color = faded_color(rng)
     top = np.array([(-0.27, height), (0.27, height), (0.24, height + 0.08), (-0.24, height + 0.08)])
     front = Part(rectangle(-0.27, 0, 0.27, height), shade(color, 0.8), axis=UPRIGHT)
@@ -170,7 +175,7 @@ def seat(rng: np.random.Generator, height: float) -> Drawing:
 
 
 def cushion(rng: np.random.Generator) -> Drawing:
-    """A cushion, square or as round as a ball."""
+    """Return a square or round cushion."""
     color = palette_color(rng)
     if rng.random() < 0.6:
         outline = clip_to_ground(blob(rng, (0, 0.2), 0.21, 0.95))
@@ -180,14 +185,14 @@ def cushion(rng: np.random.Generator) -> Drawing:
 
 
 def globe_lamp(rng: np.random.Generator) -> Drawing:
-    """A round lamp on a stand."""
+    """Return a round lamp on a stand."""
     metal = (50, 50, 54)
     parts = [Part(ellipse((0, 0.02), 0.2, 0.03), metal), limb((0, 0), (0, 1.3), 0.02, 0.02, metal)]
     return Drawing([*parts, Part(ellipse((0, 1.45), 0.2, 0.2), tint(rng, (246, 232, 196)))], height=1.65)
 
 
 def coat_stand(rng: np.random.Generator) -> Drawing:
-    """A coat on a stand: clothes without anybody in them."""
+    """Return a coat on a stand."""
     color, wood = faded_color(rng), tint(rng, pick(rng, WOOD))
     parts = [limb((0, 0), (0, 1.75), 0.03, 0.025, wood), Part(ellipse((0, 0.02), 0.22, 0.04), wood)]
     coat = mirror([(0.05, 1.55), (0.2, 1.45), (0.2, 1.1), (0.24, 0.6), (0.1, 0.58)])
@@ -196,7 +201,7 @@ def coat_stand(rng: np.random.Generator) -> Drawing:
 
 
 def sofa(rng: np.random.Generator) -> Drawing:
-    """A sofa for two, from the front."""
+    """Return a sofa for two, from the front."""
     color = faded_color(rng)
     parts = [Part(rectangle(-0.95, 0.1, 0.95, 0.85), shade(color, 0.9), pattern=_maybe_pattern(rng))]
     parts += [Part(smooth(rectangle(x, 0.3, x + 0.9, 0.52)), color) for x in (-0.9, 0.0)]
@@ -206,7 +211,7 @@ def sofa(rng: np.random.Generator) -> Drawing:
 
 
 def table(rng: np.random.Generator) -> Drawing:
-    """A table on two legs, from a little above."""
+    """Return a table on two legs, from a little above."""
     color = tint(rng, pick(rng, WOOD))
     parts = [Part(rectangle(x, 0, x + 0.07, 0.6), shade(color, 0.7), axis=UPRIGHT) for x in (-0.6 + 0.04, 0.6 - 0.11)]
     top = np.array([(-0.6, 0.6), (0.6, 0.6), (0.528, 0.74), (-0.528, 0.74)])
@@ -215,14 +220,14 @@ def table(rng: np.random.Generator) -> Drawing:
 
 
 def shelf(rng: np.random.Generator, width: float) -> Drawing:
-    """A board on the wall, to put things on (its top is at 0)."""
+    """Return a board on the wall; its top is at y = 0."""
     color = tint(rng, pick(rng, WOOD))
     board = Part(rectangle(0, -0.05, width, 0), color, flat=True)
     return Drawing([board, Part(rectangle(0, -0.07, width, -0.05), shade(color, 0.6), flat=True)], height=0.05)
 
 
 def picture(rng: np.random.Generator) -> Drawing:
-    """A framed picture of nothing in particular."""
+    """Return a framed picture."""
     wide, high = rng.uniform(0.4, 0.8), rng.uniform(0.4, 0.7)
     parts = [Part(rectangle(0, 0, wide, high), tint(rng, pick(rng, WOOD)), flat=True)]
     parts.append(Part(rectangle(0.05, 0.05, wide - 0.05, high - 0.05), faded_color(rng), flat=True))
@@ -233,7 +238,7 @@ def picture(rng: np.random.Generator) -> Drawing:
 
 
 def window(rng: np.random.Generator) -> Drawing:
-    """A window with curtains; outside it is day."""
+    """Return a window with curtains."""
     parts = [Part(rectangle(0, 0, 1.2, 1.2), (238, 236, 230), flat=True)]
     for x in (0.06, 0.63):
         parts.append(Part(rectangle(x, 0.06, x + 0.51, 1.14), tint(rng, (190, 214, 236)), flat=True))
