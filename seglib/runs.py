@@ -1,15 +1,16 @@
-"""The run folder: settings, history, checkpoints. Every file in it is written aside and renamed.
+"""The run folder: history, checkpoints, resuming, and a mirror of the checkpoints. Every file is written atomically.
 
-config.json       settings, versions, device, data
-history.csv       a row an epoch
-best_model.pth    the best epoch's weights; rebuilds its model alone (seglib.models.load_model)
-last/             what is needed to go on from the last epoch's end, or from the middle of an epoch
-loss.png miou.png the curves
-predictions/      masks of the first validation images after each epoch
+config.json            settings, versions, device, data
+history.csv            one row per epoch
+best_model.pth         the weights of the best epoch; `seglib.models.load_model` rebuilds the model from this file alone
+last/checkpoint.pth    everything needed to resume from the end of an epoch, the best weights included
+loss.png, miou.png     curves
+predictions/           masks of the first validation images after each epoch
 tensorboard/
 """
 
 import csv
+import hashlib
 import io
 import json
 import math
@@ -17,9 +18,10 @@ import os
 import platform
 import re
 import shutil
+import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -27,27 +29,67 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 from torch import nn
 
-from seglib.files import atomic_path, short_path
+from seglib.files import atomic_path, locked, short_path, write_json
 from seglib.models import load_model
 
+__all__ = [
+    "BEST",
+    "LAST",
+    "Mirror",
+    "OtherSettings",
+    "Row",
+    "Run",
+    "best_epoch",
+    "branch",
+    "check_settings",
+    "describe_machine",
+    "format_epoch",
+    "lock_run",
+    "open_run",
+    "overfits_after",
+    "read_checkpoint",
+    "read_history",
+    "read_run",
+    "save_checkpoint",
+    "save_torch",
+    "score",
+    "stored_precision",
+    "write_history",
+]
+
 Row = dict[str, float]
-CONFIG, LAST, BEST, LOCK = "config.json", "last/checkpoint.pth", "best_model.pth", "last/.lock"
-LEFT = re.compile(r"\..+\.\d+\.part(\..+)?")  # the names that written_aside makes
-CHOSEN_BY = ("val_iou", "val_ap")  # the column of a history that says which epoch is best: the one that it has
-LOCK_WAIT = 15  # seconds: the workers of a process that was killed hold its lock until they notice
+CONFIG = "config.json"
+HISTORY = "history.csv"
+LAST = "last/checkpoint.pth"
+BEST = "best_model.pth"
+LOCK = "last/.lock"
+PARTIAL = re.compile(r"\..+\.\d+\.part(\..+)?")  # the names of `atomic_path`
+SELECTION_COLUMNS = ("val_iou", "val_ap")  # the best epoch is chosen by whichever the history has
+LOCK_SECONDS = 15  # the workers of a killed process hold its lock until they notice
+MIRROR_SECONDS = 600.0  # Drive keeps old versions for a while, and they count towards its quota
+PACKAGES = (
+    "seglib",
+    "torch",
+    "torchvision",
+    "segmentation-models-pytorch",
+    "albumentations",
+    "numpy",
+    "accelerate",
+    "ultralytics-opencv-headless",
+)
 
 
 @dataclass
 class Run:
-    """A training run, as it stands in its folder.
+    """A training run, as its folder holds it.
 
     Attributes:
-        dir: the run folder. history: a row an epoch, keys as the columns of history.csv.
-        finished: whether training ended, by its last epoch or by early stopping.
-        about: its id; versions, device and time of its first call.
+        dir: the run folder.
+        history: one row per epoch; the keys are the columns of history.csv.
+        finished: whether training has ended, by its last epoch or by early stopping.
+        about: an id, and the versions, device and time of the first call.
     """
 
     dir: Path
@@ -57,14 +99,13 @@ class Run:
 
     @property
     def best(self) -> Row:
-        """The row of the best epoch: the highest `val_iou` or, of a model that finds objects, `val_ap`, the earliest of
-        equals."""
-        column = next(name for name in CHOSEN_BY if name in self.history[0])
+        """The row of the best epoch: the one with the highest `val_iou` (or `val_ap`); the earliest of equals."""
+        column = next(name for name in SELECTION_COLUMNS if name in self.history[0])
         return self.history[best_epoch(self.history, column) - 1]
 
     @property
     def seconds(self) -> float:
-        """How long the epochs took together."""
+        """The duration of all epochs together."""
         return sum(row["seconds"] for row in self.history)
 
     def model(self) -> nn.Module:
@@ -72,150 +113,203 @@ class Run:
         return load_model(self.dir / BEST)
 
     def column(self, name: str) -> list[float]:
-        """One column of the history, first epoch to last."""
+        """One column of the history, one value per epoch."""
         return [row[name] for row in self.history]
 
+    def save_curves(self, metrics: Sequence[str], file_name: str = "miou.png") -> None:
+        """Draw loss.png, and a figure of these columns of the history, unless they are newer than the checkpoint."""
+        from seglib import plots
 
-def best_epoch(history: list[Row], column: str = "val_iou") -> int:
-    """The epoch, counted from 1, that is best by a column, the earliest of equals; see `how_good`."""
-    scores = [how_good(row, column) for row in history]
-    return scores.index(max(scores)) + 1
+        figure = self.dir / file_name
+        if figure.is_file() and figure.stat().st_mtime >= (self.dir / LAST).stat().st_mtime:
+            return
+        plots.save(plots.loss_curves(self.history), self.dir / "loss.png")
+        plots.save(plots.metric_curves(self.history, list(metrics)), figure)
 
 
-def how_good(row: Row, column: str) -> float:
-    """A number that is higher the better a row is: of a loss less is better, of all else more; NaN (nothing to find,
-    nothing found) is worst."""
+# ------------------------------------------------------------------------------------------------ history
+
+
+def score(row: Row, column: str) -> float:
+    """The value of a column, negated for a loss, so that higher is better; NaN becomes minus infinity."""
     value = row[column]
-    if value != value:
+    if math.isnan(value):
         return -math.inf
     return -value if "loss" in column else value
 
 
-def overfits_after(history: list[Row], later: int = 3, rise: float = 0.05) -> int | None:
-    """The epoch after which a run learns its training images by heart; None where it does not, or cannot be told.
+def best_epoch(history: Sequence[Row], column: str = "val_iou") -> int:
+    """The best epoch by a column, counted from 1; the earliest of equals."""
+    scores = [score(row, column) for row in history]
+    return scores.index(max(scores)) + 1
 
-    The rule: take the epoch of the least validation loss. If `later` or more epochs follow, and over these the
-    validation loss is on average higher by the share `rise` or more, and not on its way down again (in the second half
-    of them no lower than in the first), and the training loss is on average lower than in that epoch, then over-fitting
-    set in after it.
+
+def overfits_after(history: Sequence[Row], later: int = 3, rise: float = 0.05) -> int | None:
+    """The epoch after which a run over-fits; None when it does not, or when too few epochs follow to tell.
+
+    The rule: take the epoch with the lowest validation loss. Over-fitting sets in after it when
+
+    - at least `later` epochs follow,
+    - their mean validation loss is higher by at least the fraction `rise`,
+    - it is not falling again (their second half is no lower than their first), and
+    - their mean training loss is lower than in that epoch.
     """
     losses = [row["val_loss"] for row in history]
-    least = losses.index(min(losses)) if losses else 0
-    after = history[least + 1 :]
+    lowest = losses.index(min(losses)) if losses else 0
+    after = history[lowest + 1 :]
     if len(after) < max(later, 2):
         return None
     half = len(after) // 2
-    first, second = _mean(after[:half], "val_loss"), _mean(after[half:], "val_loss")
-    higher = _mean(after, "val_loss") - losses[least]
-    rose = higher > 0 and higher >= rise * abs(losses[least]) and second >= first
-    return least + 1 if rose and _mean(after, "train_loss") < history[least]["train_loss"] else None
+    increase = _mean(after, "val_loss") - losses[lowest]
+    rose = increase > 0 and increase >= rise * abs(losses[lowest])
+    falls_again = _mean(after[half:], "val_loss") < _mean(after[:half], "val_loss")
+    train_loss_fell = _mean(after, "train_loss") < history[lowest]["train_loss"]
+    return lowest + 1 if rose and not falls_again and train_loss_fell else None
 
 
-def _mean(rows: list[Row], column: str) -> float:
+def _mean(rows: Sequence[Row], column: str) -> float:
     return sum(row[column] for row in rows) / len(rows)
 
 
+def write_history(path: Path, history: Sequence[Mapping[str, Any]]) -> None:
+    """Write one row per epoch, with all digits, so that reading returns the same numbers."""
+    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=list(history[0]))
+        writer.writeheader()
+        writer.writerows(history)
+
+
+def read_history(path: str | Path) -> list[Row]:
+    """Read history.csv: one row per epoch; `epoch` is an int, every other column a float."""
+    with Path(path).open(newline="", encoding="utf-8") as file:
+        return [
+            {key: int(value) if key == "epoch" else float(value) for key, value in row.items()}
+            for row in csv.DictReader(file)
+        ]
+
+
 def read_run(run_dir: str | Path) -> Run:
-    """A run as its folder shows it: with its history, but without a word on whether it is finished."""
-    table = Path(run_dir) / "history.csv"
+    """Read a run folder's history. Whether the run is finished is not known from it."""
+    table = Path(run_dir) / HISTORY
     return Run(Path(run_dir), read_history(table) if table.is_file() else [])
 
 
-def branch(run_dir: str | Path, new_dir: str | Path) -> None:
-    """Let a new run begin where another stands: copy that one's checkpoints, unless the new folder has some already.
+def format_epoch(run: Run, epochs: int, scores: Mapping[str, str]) -> str:
+    """One line about the last epoch.
 
-    With more epochs in its settings, `fit` then goes on in the new folder, as a run with an id of its own, and the old
-    one stays as it is.
+    Args:
+        epochs: planned number of epochs.
+        scores: columns to show besides the losses, by label: {"val IoU": "val_iou"}.
     """
-    run_dir, new_dir = Path(run_dir), Path(new_dir)
-    if (new_dir / LAST).is_file():
-        return
-    if not (run_dir / LAST).is_file():
-        raise FileNotFoundError(f"no run to go on from in {run_dir}: train it first")
-    state = read_checkpoint(run_dir / LAST) | {"about": about_this_machine()}
-    with atomic_path(new_dir / BEST) as aside:
-        shutil.copyfile(run_dir / BEST, aside)
-    save_torch(new_dir / LAST, state)  # last: until then there is nothing to go on from
+    row = run.history[-1]
+    columns = {"train loss": "train_loss", "val loss": "val_loss", **scores}
+    numbers = "  ".join(f"{label} {row[column]:.4f}" for label, column in columns.items())
+    remaining = (epochs - len(run.history)) * run.seconds / len(run.history)
+    left = "" if run.finished else f", {_format_duration(remaining)} left"
+    best = "  best so far" if run.best is row else ""
+    epoch = f"{row['epoch']:>{len(str(epochs))}}/{epochs}"
+    return f"epoch {epoch}  {numbers}  lr {row['lr']:.1e}  {row['seconds']:.1f} s{left}{best}"
+
+
+def _format_duration(seconds: float) -> str:
+    """40 s, 12 min, 3 h 20 min."""
+    minutes = round(seconds / 60)
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
 
 
 # ------------------------------------------------------------------------------------------------ opening a folder
 
 
-@contextmanager
-def locked(run_dir: Path) -> Iterator[None]:
-    """Have a run folder to oneself: two trainings in one folder would overwrite each other's checkpoints.
+def lock_run(run_dir: Path) -> AbstractContextManager[None]:
+    """Lock a run folder for the block: two trainings in one folder would overwrite each other's checkpoints.
 
     Raises:
         RuntimeError: another process trains there.
-        OSError: there can be no such folder.
+        OSError: the folder cannot be created.
     """
-    lock = FileLock(run_dir / LOCK)
-    try:
-        (run_dir / LOCK).parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OSError(f"cannot write {run_dir}: {error.strerror}. Choose a folder that may be written to.") from error
-    try:
-        lock.acquire(timeout=LOCK_WAIT)
-    except Timeout:
-        raise RuntimeError(
-            f"another process trains in {run_dir}: wait for it or stop it (a notebook in another tab, perhaps), or "
-            "choose another run_dir"
-        ) from None
-    except (OSError, NotImplementedError):  # a file system without locks, or one that will be found to be read-only
-        pass
-    try:
-        yield
-    finally:
-        lock.release()
+    message = (
+        f"another process trains in {run_dir}: wait for it, stop it (perhaps a notebook in another tab), or choose "
+        "another run_dir"
+    )
+    return locked(run_dir / LOCK, message, timeout=LOCK_SECONDS)
 
 
 def open_run(
-    run_dir: str | Path, settings: dict[str, Any], about: dict[str, Any], mirror: str | Path | None = None
+    run_dir: str | Path, settings: dict[str, Any], mirror: "Mirror | None" = None
 ) -> tuple[Run, dict[str, Any] | None]:
-    """Open a run folder to train in, or to go on in.
+    """Open a run folder, to begin a run or to resume the one that it holds.
+
+    history.csv and best_model.pth are put back to the last checkpoint. When the mirror has a later checkpoint, or the
+    folder has none that can be read, the mirror's is restored first.
 
     Args:
-        settings: what decides the outcome, as plain JSON; a run goes on only under the very same, though more epochs
-            may do: see `check_settings`.
-        about: what is good to know: versions, device. Kept from the run's first call.
-        mirror: the folder that holds copies of the run's checkpoints, from which they are restored where this one has
-            none that can be read, or none so far on.
+        settings: everything that decides the outcome, as plain JSON.
 
     Returns:
-        The run, and its last checkpoint, None if it has none yet.
+        The run, and its last checkpoint; None when there is none.
 
     Raises:
-        OtherSettings (a ValueError): the folder, or its mirror, holds a run with other settings; names what differs.
-        ValueError: a damaged checkpoint, and no better copy of it.
-        OSError: the folder cannot be written to; the place of the mirror is not there.
+        OtherSettings (a ValueError): the folder or its mirror holds a run with other settings; lists the differences.
+        ValueError: the checkpoint is damaged and the mirror has no copy.
+        OSError: the folder cannot be written to, or the drive of the mirror is not there.
     """
-    run_dir, mirror = Path(run_dir), None if mirror is None else Path(mirror)
-    clear_away(run_dir)
-    here, there = read_both(run_dir, mirror)
-    for state, folder in ((here, run_dir), (there, mirror)):
-        if state is not None:
-            check_settings(state["settings"], settings, folder)
-    state = here
-    if there is not None and (here is None or how_far(there) > how_far(here)):
-        state = there
-        copy_checkpoints(mirror, run_dir)
-        print(f"The checkpoints of {short_path(run_dir)} were restored from {short_path(mirror)}.")
-    kept = {"settings": settings, "about": state["about"] if state else about}
-    if read_config(run_dir) != kept:
-        write_json(run_dir / CONFIG, kept)
-    return Run(run_dir, state["history"] if state else [], about=kept["about"]), state
+    run_dir = Path(run_dir)
+    _remove_partial_files(run_dir)
+    state = _read_last(run_dir, settings, mirror)
+    if state is not None:
+        check_settings(state["settings"], settings, run_dir)
+        _put_back(run_dir, state)
+    about = state["about"] if state else describe_machine()
+    config = {"settings": settings, "about": about}
+    if _read_config(run_dir) != config:
+        write_json(run_dir / CONFIG, config)
+    return Run(run_dir, state["history"] if state else [], about=about), state
 
 
-def clear_away(run_dir: Path) -> None:
-    """Delete what a process that was killed while it wrote has left half written."""
+def _read_last(run_dir: Path, settings: dict[str, Any], mirror: "Mirror | None") -> dict[str, Any] | None:
+    """The last checkpoint of the folder or of its mirror, whichever is later."""
+    state = None
+    damage = None
+    if (run_dir / LAST).is_file():
+        try:
+            state = read_checkpoint(run_dir / LAST)
+        except ValueError as error:
+            damage = error
+    epochs = -1 if state is None else len(state["history"])
+    if mirror is not None and mirror.restore(run_dir, settings, epochs):
+        return read_checkpoint(run_dir / LAST)
+    if damage is not None:
+        raise ValueError(
+            f"{damage}. Put a good copy in its place, or delete {run_dir} to train again from the start."
+        ) from damage
+    return state
+
+
+def _put_back(run_dir: Path, state: dict[str, Any]) -> None:
+    """Write history.csv and best_model.pth as they were at a checkpoint."""
+    try:
+        best: dict[str, Any] = torch.load(run_dir / BEST, map_location="cpu", weights_only=True)
+    except Exception:  # missing or damaged, in any of many ways
+        best = {}
+    if best.get("epoch") != state["best"].get("epoch"):
+        save_torch(run_dir / BEST, state["best"])
+    table = run_dir / HISTORY
+    if not table.is_file() or len(read_history(table)) != len(state["history"]):
+        write_history(table, state["history"])
+
+
+def _remove_partial_files(run_dir: Path) -> None:
+    """Delete the temporary files of a process that was killed while it wrote."""
     for folder in (run_dir, (run_dir / LAST).parent, *run_dir.glob("predictions/*")):
         for path in folder.glob(".*.part*"):
-            if LEFT.fullmatch(path.name):
+            if PARTIAL.fullmatch(path.name):
                 path.unlink(missing_ok=True)
 
 
-def read_config(folder: Path) -> dict[str, Any] | None:
-    """What a run folder's config.json says; None where it cannot be read."""
+def _read_config(folder: Path) -> dict[str, Any] | None:
+    """The contents of config.json; None when it cannot be read."""
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         return {"settings": config["settings"], "about": config["about"]}
@@ -223,210 +317,227 @@ def read_config(folder: Path) -> dict[str, Any] | None:
         return None
 
 
+def stored_precision(run_dir: Path, mirror: "Mirror | None") -> str | None:
+    """The precision in which the run of a folder, or of its mirror, began; None when there is no checkpoint."""
+    slots = mirror.slots() if mirror is not None else []
+    config = _read_config(run_dir) if (run_dir / LAST).is_file() else None
+    settings = config["settings"] if config else slots[0].settings if slots else {}
+    return settings.get("precision")
+
+
 class OtherSettings(ValueError):
-    """A run folder holds a run with other settings than those it is to go on with."""
+    """The run folder holds a run with other settings."""
 
 
 def check_settings(before: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
-    """Raise OtherSettings, naming what differs, where a run must not go on under these settings.
+    """Raise OtherSettings, listing the differences, unless a run may resume under these settings.
 
-    More epochs than before are no other run, unless the learning rate depends on how many there are.
+    A run may resume with more epochs, unless its learning rate depends on their number.
     """
-    differing = differences(before, now)
-    if not differing:
+    lines = _differences(before, now)
+    if not lines:
         return
     reason = ""
-    more = now.get("config", {}).get("epochs", 0) > before.get("config", {}).get("epochs", 0)
-    if more and len(differing) == 1 and differing[0].startswith("config.epochs:"):
+    more_epochs = now.get("config", {}).get("epochs", 0) > before.get("config", {}).get("epochs", 0)
+    if more_epochs and len(lines) == 1 and lines[0].startswith("config.epochs:"):
         if now["config"]["scheduler"] != "cosine":
             return
         reason = (
-            "\nA cosine schedule brings the learning rate down to nothing at the last epoch: with more epochs, those "
-            "already done would have had another rate."
+            "\nA cosine schedule lowers the learning rate to 0 at the last epoch: with more epochs, the epochs already "
+            "done would have had another learning rate."
         )
-    listed = "\n".join(f"  {line}" for line in differing)
+    listed = "\n".join(f"  {line}" for line in lines)
     raise OtherSettings(
         f"{folder} holds a run with other settings:\n{listed}{reason}\n"
-        "Choose another run_dir (or mirror) for the new ones, or delete that folder to train it anew."
+        "Choose another run_dir (or mirror) for the new settings, or delete that folder to train again from the start."
     )
 
 
-def differences(before: Any, now: Any, name: str = "") -> list[str]:
-    """What differs between two settings, a line each, by dotted name."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        keys = list(dict.fromkeys([*before, *now]))
-        return [
-            line
-            for key in keys
-            for line in differences(before.get(key), now.get(key), f"{name}.{key}" if name else str(key))
-        ]
-    return [] if before == now else [f"{name}: {before} then, {now} now"]
+def _differences(before: Any, now: Any, name: str = "") -> list[str]:
+    """The differences between two settings, one line each, by dotted name."""
+    if not isinstance(before, dict) or not isinstance(now, dict):
+        return [] if before == now else [f"{name}: {before} then, {now} now"]
+    lines = []
+    for key in dict.fromkeys([*before, *now]):
+        lines += _differences(before.get(key), now.get(key), f"{name}.{key}" if name else str(key))
+    return lines
 
 
 # ------------------------------------------------------------------------------------------------ checkpoints
 
 
+def save_checkpoint(run: Run, state: dict[str, Any], mirror: "Mirror | None") -> None:
+    """Write last/checkpoint.pth, then best_model.pth from it, then the mirror's copy if one is due.
+
+    Args:
+        state: "settings"; "best", the contents of best_model.pth; and whatever else is needed to resume. The run's
+            history and description are added.
+    """
+    save_torch(run.dir / LAST, {**state, "about": run.about, "history": run.history})
+    save_torch(run.dir / BEST, state["best"])
+    if mirror is not None and mirror.is_due(run.finished):
+        mirror.write(run.dir / LAST, state["settings"], len(run.history))
+
+
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a file that `seglib.train` saved to go on from.
+    """Read a checkpoint of a run.
 
     Raises:
-        ValueError: it is cut short, empty, or something else.
+        ValueError: the file is truncated, empty, or not a checkpoint of a run.
     """
-    content = io.BytesIO(path.read_bytes())  # first of all: a disk that cannot be read is no damaged checkpoint
+    content = io.BytesIO(path.read_bytes())  # a disk that cannot be read is not a damaged checkpoint
     try:
         state = torch.load(content, map_location="cpu", weights_only=True)
-        missing = {"settings", "about", "history", "epoch"} - set(state)
+        missing = {"settings", "about", "history", "best"} - set(state)
     except MemoryError:
         raise
-    except Exception as error:  # zip, pickle and tensor errors: whatever it is, it cannot be gone on from
-        raise ValueError(f"{path} is damaged, or no checkpoint ({type(error).__name__})") from error
+    except Exception as error:  # any of zip's, pickle's and torch's errors
+        raise ValueError(f"{path} is damaged or not a checkpoint ({type(error).__name__})") from error
     if missing:
-        raise ValueError(f"{path} is no checkpoint to go on from: it lacks {', '.join(sorted(missing))}")
+        raise ValueError(f"{path} is not a checkpoint of a run: it lacks {', '.join(sorted(missing))}")
     return state
 
 
-def read_both(run_dir: Path, mirror: Path | None) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
-    """The last checkpoint of a run folder and that of its mirror, None where there is none that can be read.
-
-    Raises:
-        ValueError: one is damaged and there is no other.
-        OSError: the run folder's cannot be read just now, and may well be the better one; there is neither, nor a place
-            for a mirror.
-    """
-    here, there, damage = None, None, None
-    try:
-        if (run_dir / LAST).is_file():
-            here = read_checkpoint(run_dir / LAST)
-    except ValueError as error:
-        damage = error
-    try:
-        if mirror is not None and (mirror / LAST).is_file():
-            there = read_checkpoint(mirror / LAST)
-    except (ValueError, OSError) as error:
-        damage = error
-    if damage is not None and here is None and there is None:
-        raise ValueError(
-            f"{damage}. Put a good copy in its place; or delete {run_dir}, and the same call trains anew."
-        ) from damage
-    if damage is not None:
-        print(f"{damage}. The other copy is sound.")
-    if mirror is not None and here is None and there is None:
-        check_place(mirror)
-    return here, there
-
-
-def how_far(state: dict[str, Any]) -> tuple[int, int]:
-    """How many epochs a checkpoint has behind it, and how many steps of the next."""
-    return len(state["history"]), state["epoch"]["steps"]
-
-
-def copy_checkpoints(source: Path, run_dir: Path) -> None:
-    """Copy checkpoints to a run folder. The one to go on from comes last: until then, none is."""
-    for name in (BEST, LAST):
-        if (source / name).is_file():
-            with atomic_path(run_dir / name) as aside:
-                shutil.copyfile(source / name, aside)
-
-
-def check_place(mirror: Path) -> None:
-    """Raise FileNotFoundError where a mirror has no place to be. It is never made: a Drive that is not mounted would
-    be taken for an empty one, and the folder made in its place would keep it from being mounted."""
-    if not mirror.parent.is_dir():
-        raise FileNotFoundError(
-            f"no folder {mirror.parent} for the mirror {mirror.name}: mount the drive that it is on, or make the "
-            "folder; mirror=None trains without"
-        )
-
-
-def mirror_run(run_dir: Path, mirror: Path) -> bool:
-    """Copy a run's settings and checkpoints to a second folder, say on Google Drive, and tell whether that went well.
-
-    All are copied aside before the first is renamed, so that a disk that fills up or goes away leaves the copies of
-    before. Where it fails the reason is printed and nothing raised: the next checkpoint's copy makes up for it.
-    Training waits for the copy, also for one that takes its time.
-    """
-    names = [name for name in (CONFIG, BEST, LAST) if (run_dir / name).is_file()]
-    asides = [(mirror / name).with_name(f".{Path(name).name}.part") for name in names]
-    try:
-        check_place(mirror)
-        (mirror / LAST).parent.mkdir(parents=True, exist_ok=True)
-        for name, aside in zip(names, asides, strict=True):
-            shutil.copyfile(run_dir / name, aside)
-            if aside.stat().st_size != (run_dir / name).stat().st_size:
-                raise OSError(f"{aside} was cut short")
-        for name, aside in zip(names, asides, strict=True):
-            os.replace(aside, mirror / name)
-    except OSError as error:
-        print(f"The mirror {mirror} could not be written ({error}): tried again after the next checkpoint.", flush=True)
-        return False
-    return True
-
-
-def is_mirrored(run_dir: Path, mirror: Path) -> bool:
-    """Whether the mirror's copy of the last checkpoint is as long and not older."""
-    try:
-        here, there = (run_dir / LAST).stat(), (mirror / LAST).stat()
-    except OSError:
-        return False
-    return here.st_size == there.st_size and there.st_mtime >= here.st_mtime
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON aside, then rename."""
-    with atomic_path(path) as aside:
-        aside.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-
-
 def save_torch(path: Path, content: Any) -> None:
-    """torch.save aside, onto the disk itself, then rename; a disk that is full is an OSError that names the file."""
-    with atomic_path(path) as aside:
+    """Save with torch.save, atomically; a full disk raises an OSError that names the file."""
+    with atomic_path(path) as temporary:
         try:
-            torch.save(content, aside)
-        except RuntimeError as error:  # the zip writer's way to say that the disk is full
+            torch.save(content, temporary)
+        except RuntimeError as error:  # how torch's zip writer reports a full disk
             raise OSError(str(error)) from error
-        with aside.open("rb+") as file:
-            os.fsync(file.fileno())  # else a machine that loses power may be left with the new name and no bytes
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())  # otherwise a power failure may leave the new name without the bytes
 
 
-def write_history(path: Path, history: list[Row]) -> None:
-    """Write a row an epoch; numbers in full, so that reading them back gives the same ones."""
-    with atomic_path(path) as aside, aside.open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(history[0]))
-        writer.writeheader()
-        writer.writerows(history)
+def branch(run_dir: str | Path, new_dir: str | Path) -> None:
+    """Copy the checkpoint of a run to a new folder, so that `fit` continues it there, for example for more epochs.
+
+    Does nothing when the new folder has a checkpoint already. The old run stays as it is.
+    """
+    source = Path(run_dir) / LAST
+    target = Path(new_dir) / LAST
+    if target.is_file():
+        return
+    if not source.is_file():
+        raise FileNotFoundError(f"no checkpoint in {run_dir}: train that run first")
+    state = read_checkpoint(source)
+    state["about"] = describe_machine()
+    save_torch(target, state)
 
 
-def read_history(path: str | Path) -> list[Row]:
-    """Read history.csv: a row an epoch, the epoch a whole number, all else floats."""
-    with Path(path).open(newline="") as file:
-        return [
-            {key: int(value) if key == "epoch" else float(value) for key, value in row.items()}
-            for row in csv.DictReader(file)
-        ]
+# ------------------------------------------------------------------------------------------------ mirror
 
 
-def about_this_machine() -> dict[str, Any]:
-    """Versions, device, time of day and an id of its own, to be kept with a run."""
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine() + " CPU"
-    packages = {}
-    for name in (
-        "seglib",
-        "torch",
-        "torchvision",
-        "segmentation-models-pytorch",
-        "albumentations",
-        "numpy",
-        "accelerate",
-        "ultralytics-opencv-headless",
-    ):
+@dataclass(frozen=True)
+class Slot:
+    """One copy of a checkpoint in a mirror."""
+
+    path: Path
+    epochs: int
+    sha256: str
+    settings: dict[str, Any]
+
+    def is_whole(self) -> bool:
+        """Whether the file has the checksum of the checkpoint that was copied."""
         try:
-            packages[name] = version(name)
-        except PackageNotFoundError:  # seglib itself, used from a checkout
+            return _sha256(self.path) == self.sha256
+        except OSError:
+            return False
+
+
+class Mirror:
+    """Copies of a run's checkpoint in a second folder, for example on Google Drive.
+
+    There are two slots, written in place and in turn, each with its checksum, so that one of them is always whole.
+    (Drive moves a file that is deleted or replaced to its bin, where it still counts.) A copy is made at the first
+    checkpoint, then at most every ten minutes, and at the end. When a copy fails, the reason is printed and training
+    continues. The parent of the folder is never created: it may be a drive that is not mounted.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self._written = -math.inf
+
+    def slots(self) -> list[Slot]:
+        """The copies whose description is whole, latest first."""
+        slots = []
+        for path in (self.folder / "slot_0.pth", self.folder / "slot_1.pth"):
+            try:
+                slots.append(Slot(path, **json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))))
+            except (OSError, ValueError, TypeError):  # missing, or cut off while it was written
+                continue
+        return sorted(slots, key=lambda slot: slot.epochs, reverse=True)
+
+    def is_due(self, finished: bool) -> bool:
+        """Whether to make a copy at this checkpoint."""
+        return finished or time.monotonic() - self._written >= MIRROR_SECONDS
+
+    def has(self, epochs: int) -> bool:
+        """Whether there is a copy of a checkpoint after this many epochs."""
+        return any(slot.epochs >= epochs for slot in self.slots())
+
+    def write(self, checkpoint: Path, settings: dict[str, Any], epochs: int) -> None:
+        """Copy a checkpoint over the older slot."""
+        kept = self.slots()[:1]
+        name = "slot_1.pth" if kept and kept[0].path.name == "slot_0.pth" else "slot_0.pth"
+        description = (self.folder / name).with_suffix(".json")
+        try:
+            self._check_parent()
+            self.folder.mkdir(exist_ok=True)
+            description.write_text("", encoding="utf-8")  # the slot is invalid until it is whole
+            shutil.copyfile(checkpoint, self.folder / name)
+            if _sha256(self.folder / name) != (sha256 := _sha256(checkpoint)):
+                raise OSError(f"{name} differs from what was written")
+            content = {"epochs": epochs, "sha256": sha256, "settings": settings}
+            description.write_text(json.dumps(content), encoding="utf-8")
+        except OSError as error:
+            print(f"The mirror {self.folder} could not be written ({error}); training continues.", flush=True)
+            return
+        self._written = time.monotonic()
+
+    def restore(self, run_dir: Path, settings: dict[str, Any], epochs: int) -> bool:
+        """Copy the latest whole slot to `run_dir` when it is further on than `epochs`; return whether it was.
+
+        Raises:
+            OtherSettings: the mirror holds a run with other settings.
+            FileNotFoundError: the run folder has no checkpoint (epochs < 0), and the drive of the mirror is not there.
+        """
+        if epochs < 0:
+            self._check_parent()
+        for slot in self.slots():
+            check_settings(slot.settings, settings, self.folder)
+            if slot.epochs > epochs and slot.is_whole():
+                with atomic_path(run_dir / LAST) as temporary:
+                    shutil.copyfile(slot.path, temporary)
+                print(f"Restored the checkpoint of {short_path(run_dir)} from {short_path(self.folder)}.")
+                return True
+        return False
+
+    def _check_parent(self) -> None:
+        if not self.folder.parent.is_dir():
+            raise FileNotFoundError(
+                f"the mirror {self.folder.name} has no parent folder {self.folder.parent}: mount the drive or create "
+                "the folder; mirror=None trains without a mirror"
+            )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def describe_machine() -> dict[str, Any]:
+    """Versions, device and time of day, and an id, to be kept with a run."""
+    versions = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:  # seglib itself, when it is used from a checkout
             continue
     return {
         "id": uuid.uuid4().hex[:12],
-        "device": device,
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else f"{platform.machine()} CPU",
         "python": platform.python_version(),
-        "versions": packages,
+        "versions": versions,
         "started": datetime.now().astimezone().isoformat(timespec="seconds"),
     }

@@ -1,260 +1,606 @@
-"""fit(): the training loop, and what it needs around it."""
+"""fit(): the training loop. train_epoch() is its heart; measure() scores a trained model."""
 
 import hashlib
+import importlib.util
 import json
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+import sys
+import time
+import types
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from torch import nn
-from torch.utils.data import DataLoader, Dataset
+from accelerate.optimizer import AcceleratedOptimizer
+from accelerate.utils import ProjectConfiguration, broadcast, gather_object
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
-from seglib import plots, runs
 from seglib.config import (
+    ADVICE_AFTER_NAN,
     Loss,
     TrainConfig,
+    add_class_weights,
+    check_precision,
+    default_precision,
     explain_out_of_memory,
     is_finished,
-    precision,
-    with_class_weights,
+    make_optimizer,
+    make_schedule,
+    make_warmup,
+    step_schedule,
 )
-from seglib.datasets.base import get_class_names, get_filenames, get_transform
+from seglib.datasets.base import SegmentationData, get_class_names, get_filenames, get_transform
 from seglib.files import short_path
 from seglib.loading import (
+    Batch,
     Batches,
-    CheckedSamples,
     Samples,
+    ValidationSamples,
+    explain_dead_workers,
     make_loader,
     read_sample,
-    split,
+    seed_everything,
+    split_batch,
     stack,
     stack_by_size,
-    watching_workers,
 )
-from seglib.losses import weight_of, weighted_mean
+from seglib.losses import pixel_count, weighted_mean
 from seglib.masks import write_index_png
 from seglib.metrics import ConfusionMatrix
 from seglib.models import logits_to_mask
-from seglib.processes import Interrupts, Processes
+from seglib.models.common import autocast
 from seglib.progress import progress_bar
-from seglib.runs import Row, Run
-from seglib.state import WHAT_TO_TRY, Training, saving_when_stopped
-from seglib.trackers import Trackers
-from seglib.transforms import describe, keeps_size
+from seglib.runs import (
+    HISTORY,
+    LAST,
+    Mirror,
+    Row,
+    Run,
+    format_epoch,
+    lock_run,
+    open_run,
+    save_checkpoint,
+    stored_precision,
+    write_history,
+)
+from seglib.transforms import describe_augmentation, keeps_size
 
-CURVES = ("loss.png", "miou.png")
-CHECK_EVERY = 50  # steps between looks at the loss: looking makes the GPU wait
+__all__ = ["Evaluation", "TrainConfig", "fit", "measure", "train_epoch"]
+
+CHECK_EVERY = 50  # steps between checks of the loss for NaN: each check waits for the GPU
+MAX_SKIPPED = 50  # steps in a row that fp16 may skip before training stops
+CURVES = ("val_miou", "val_iou")
+FREE_SETTINGS = ("workers", "trackers", "checkpoint_seconds", "mirror")  # may differ when a run resumes
 
 
 def fit(
     model: nn.Module,
-    train_data: Dataset,
-    val_data: Dataset,
+    train_data: SegmentationData,
+    val_data: SegmentationData,
     loss: Loss,
     config: TrainConfig,
     run_dir: str | Path,
     augment: Any = None,
 ) -> Run:
-    """Train a model; called again after an interruption of any kind, go on where the last checkpoint stands.
+    """Train a model, or resume its training from the last checkpoint in `run_dir`.
 
-    On a CPU the end is then the same, bit for bit, as without the interruption. Ctrl-C (a notebook's stop button) saves
-    the step that was just done before KeyboardInterrupt goes on its way.
+    However a run was interrupted, the same call repeats the epochs after the last checkpoint and, on a CPU, ends with
+    the same weights, bit for bit, as without the interruption. Several processes (`torchrun`, accelerate's
+    `notebook_launcher`) average their gradients as DistributedDataParallel does.
 
-    Started by `torchrun` or accelerate's `notebook_launcher`, several processes train as one. They, and `accumulate`,
-    make the step of one large batch, up to rounding, for cross-entropy and BCE: each part weighs as much as it has
-    pixels that count. Not for Dice, whose ratio of sums over a batch is no sum over its parts; nor with batch norm,
-    which normalises each part by that part's own statistics (those that are kept are the main process's). With several
-    processes, each parameter that is trained has to have a part in the loss.
+    With `accumulate`, a step equals that of one large batch, up to rounding, for BCE and cross-entropy. For Dice, which
+    is a ratio of sums, and for batch norm, which uses the statistics of each batch, it is an approximation.
 
     Args:
-        model: images (B, 3, H, W) uint8 -> logits (B, C, H, W), as all of seglib.models.
-        train_data, val_data: any Dataset or Subset of (image uint8 (3, H, W), mask (H, W)) or (image, mask, name).
-        loss: loss(logits, mask) -> scalar.
-        run_dir: the run folder; see seglib.runs. The same call on a finished run returns it without training.
-        augment: a pipeline of seglib.transforms.augmentation, for the training images only.
+        model: images (B, 3, H, W) uint8 -> logits (B, C, H, W), as every model of seglib.models. It ends with the
+            weights of the last epoch.
+        train_data: samples (image uint8 (3, H, W), mask uint8 (H, W)) or (image, mask, file name), all of one size.
+        val_data: likewise, of any sizes.
+        loss: (logits, mask (B, H, W) uint8) -> scalar.
+        run_dir: the run folder (see `seglib.runs`). A finished run is returned without training.
+        augment: a pipeline of `seglib.transforms.augmentation` for the training images.
 
     Returns:
-        The run. Its best epoch is that of the highest validation IoU: of class 1 where there are two classes, else the
-        mean with background. Validation runs in the precision of training. `model` itself ends with the weights of the
-        last epoch.
+        The run. Its best epoch is the one with the highest validation IoU: of class 1 when there are two classes, else
+        the mean over all classes with background.
 
     Raises:
-        ValueError: settings other than those of the run in `run_dir`; a damaged checkpoint; images of different sizes
-            in a training batch; a mask value that is no class; a batch size of one for a model with batch norm.
-        FloatingPointError: the loss became NaN or infinite; says where.
-        torch.OutOfMemoryError: says what of, and which settings need less.
-        RuntimeError: another process trains in `run_dir`; a worker died, and which file it was reading.
+        ValueError: `run_dir` holds a run with other settings or a damaged checkpoint; training images differ in size; a
+            mask value is out of range; the batch size is 1 and the model has batch norm.
+        FloatingPointError: the loss became NaN or infinite; names epoch, step and files.
+        torch.OutOfMemoryError: says which settings need less memory.
+        RuntimeError: another process trains in `run_dir`, or a worker process died.
         OSError: the run folder cannot be written to.
     """
-    accelerator = make_accelerator()
-    processes, device = Processes(accelerator), accelerator.device
-    loss = with_class_weights(loss, config.class_weights)
-    names, image_size = check_fit(model, train_data, val_data, loss, config, augment)
-    settings = run_settings(model, train_data, val_data, loss, config, augment, image_size, processes.count)
-    told = {"classes": names, "image_size": photograph_size(train_data, augment, image_size)}
-    model.class_names, model.image_size = told["classes"], told["image_size"]  # as `load_model` has them
-
-    with ExitStack() as ending:
-        processes.from_main(lambda: ending.enter_context(runs.locked(Path(run_dir))))
-        about = runs.about_this_machine()
-        run, state = processes.from_main(lambda: runs.open_run(run_dir, settings, about, config.mirror))
-        model.to(device, memory_format=torch.channels_last)  # faster, on the CPU too
-        training = Training(run, settings, config, model, told, accelerator, processes)
-        if state is not None:
-            training.restore(state)
-        run.finished = is_finished(run.history, config)
+    loss = add_class_weights(loss, config.class_weights)
+    names, image_size = _check(model, train_data, val_data, loss, config, augment)
+    mirror = None if config.mirror is None else Mirror(config.mirror)
+    accelerator = _make_accelerator(config, Path(run_dir), mirror)
+    settings = _describe(accelerator, model, train_data, val_data, loss, config, augment, image_size)
+    model.class_names = names  # as on a model that `load_model` returns
+    model.image_size = _inference_size(train_data, augment, image_size)
+    with _open_run(accelerator, Path(run_dir), settings, mirror) as (run, state):
+        model.to(accelerator.device)
+        model.to(memory_format=torch.channels_last)  # faster, on a CPU too
+        optimizer = make_optimizer(model, config)
+        checkpoints = Checkpoints(run, settings, config, mirror, accelerator, model, optimizer)
+        checkpoints.restore(state)
         if run.finished:
-            processes.from_main(lambda: tidy_finished(run, config))
+            checkpoints.complete()
             return run
-
-        samples = Samples(train_data, len(names), augment, config.seed)
-        batches = Batches(len(samples), config.batch_size, config.seed, config.accumulate, processes)
-        loader = make_loader(samples, device, config.workers, batch_sampler=batches, collate_fn=stack)
-        val_loader = make_val_loader(val_data, len(names), device, config.batch_size, config.workers, processes)
-        trackers = Trackers(config.trackers if processes.main else (), run, settings)
-        interrupts = Interrupts(processes)
-        for watch in (  # the last is the first to see an error, the others see what it makes of it
-            watching_workers(loader, val_loader),
-            explain_out_of_memory(config, image_size, device),
-            trackers,
-            lent(accelerator, model),
-            interrupts,
-            saving_when_stopped(training, interrupts),
+        batches, loader = _train_loader(accelerator, train_data, len(names), augment, config)
+        val_loader = _val_loader(
+            val_data,
+            len(names),
+            accelerator.device,
+            config.batch_size,
+            config.workers,
+            accelerator.num_processes,
+            accelerator.process_index,
+        )
+        with (
+            _explain_errors(run, config, image_size, accelerator),
+            _restored_afterwards(accelerator, model),
+            _tracking(accelerator, run, settings),
         ):
-            ending.enter_context(watch)
-        wrapped, optimizer = accelerator.prepare(model, training.optimizer)
-        training.say_where_it_begins(len(batches))
-
-        while not run.finished:
-            epoch, tally = len(run.history) + 1, training.tally
-            batches.epoch, batches.first = epoch, tally.steps
-            training.begin_epoch(epoch)
-            model.train()
-            for step in progress_bar(loader, f"epoch {epoch}/{config.epochs}", done=tally.steps):
-                with interrupts.held():
-                    total, stop, due = training.agree(weight_of(loss, step[1]), interrupts.asked)
-                    optimizer.zero_grad()
-                    parts = split(*step, config.batch_size)
-                    for part, (images, masks, files) in enumerate(parts, 1):
-                        weight = weight_of(loss, masks)
-                        images = images.to(device, non_blocking=True).contiguous(memory_format=torch.channels_last)
-                        masks = masks.to(device, non_blocking=True)
-                        with nullcontext() if part == len(parts) else accelerator.no_sync(wrapped):
-                            value = loss(wrapped(images), masks)
-                            # Gradients are averaged over the processes; times their number, it is their sum.
-                            accelerator.backward(value * (processes.count * weight / total))
-                        tally.add(value.detach(), weight, files, training.rate)
-                    if config.max_grad_norm is not None:
-                        accelerator.clip_grad_norm_(model.parameters(), config.max_grad_norm)
-                    optimizer.step()
-                    training.warmup.step()
-                    tally.steps += 1
-                    if tally.steps % CHECK_EVERY == 0:
-                        training.check()
-                    if due:
-                        training.save()
-                if stop:
-                    raise KeyboardInterrupt
-            training.check()
-
-            processes.copy_from_main(model.buffers())  # the statistics of batch norm
-            measured = measure_batches(model, val_loader, loss, len(names), processes)
-            if not np.isfinite(measured.loss):
-                raise FloatingPointError(f"the validation loss became {measured.loss} in epoch {epoch}: {WHAT_TO_TRY}")
-            row = {"epoch": epoch, "train_loss": training.mean_loss(), **scores(measured, names)}
-            row |= {"lr": training.rate, "seconds": tally.seconds}
-            with interrupts.held():
-                training.end_epoch(processes.gather(row)[0])
-                try:
-                    processes.from_main(lambda: save_previews(run, model, val_data, names, config.previews))
-                finally:  # pictures that cannot be written cost no epoch
-                    training.save()
-                trackers.log(row)
-                if processes.main:
-                    print(epoch_line(run, config.epochs), flush=True)
-            if training.agree(0, interrupts.asked)[1]:  # several processes, of which one was asked while it measured
-                raise KeyboardInterrupt
-
-        processes.from_main(lambda: write_summary(run))
+            wrapped, wrapped_optimizer = accelerator.prepare(model, optimizer)
+            while not run.finished:
+                epoch = len(run.history) + 1
+                started = time.perf_counter()
+                batches.epoch = epoch
+                seed_everything(config.seed, epoch, accelerator.process_index)  # a repeated epoch is the same epoch
+                steps = progress_bar(loader, f"epoch {epoch}/{config.epochs}")
+                train_loss = train_epoch(accelerator, wrapped, steps, loss, wrapped_optimizer, config)
+                _synchronize_buffers(accelerator, model)
+                evaluation = _evaluate(model, val_loader, loss, len(names), gather=gather_object)
+                row = {"epoch": epoch, "train_loss": train_loss, **_scores(evaluation, names)}
+                row |= {"lr": optimizer.param_groups[0]["lr"], "seconds": time.perf_counter() - started}
+                checkpoints.end_epoch(row, val_data)
+                _log(accelerator, row)
+                accelerator.print(format_epoch(run, config.epochs, {"val IoU": "val_iou"}), flush=True)
+        checkpoints.complete()
     return run
 
 
+def train_epoch(
+    accelerator: Accelerator,
+    model: nn.Module,
+    loader: Iterable[Batch],
+    loss: Loss,
+    optimizer: AcceleratedOptimizer,
+    config: TrainConfig,
+) -> float:
+    """Train for one epoch and return the mean loss."""
+    model.train()
+    losses = EpochLosses(optimizer)
+    for step in loader:
+        optimizer.zero_grad()
+        for part in _split_step(step, loss, config, accelerator):  # one batch, or `accumulate` of them
+            with nullcontext() if part.is_last else accelerator.no_sync(model):
+                value = loss(model(part.images), part.masks)
+                accelerator.backward(value * part.share)
+            losses.add(value.detach(), part)
+        if config.max_grad_norm is not None:
+            accelerator.clip_grad_norm_(model.parameters(), config.max_grad_norm)
+        optimizer.step()
+        losses.end_step()
+    return losses.mean()
+
+
+@dataclass(frozen=True)
+class Part:
+    """One batch of a step of the optimizer, on the device.
+
+    Attributes:
+        images: (B, 3, H, W) uint8.
+        masks: (B, H, W) uint8.
+        files: the file names.
+        pixels: the number of pixels that count for the loss, weighted by the class weights if there are any.
+        share: `pixels` as a share of those of the whole step.
+        is_last: whether this is the last batch of the step.
+    """
+
+    images: Tensor
+    masks: Tensor
+    files: list[str]
+    pixels: float
+    share: float
+    is_last: bool
+
+
+def _split_step(step: Batch, loss: Loss, config: TrainConfig, accelerator: Accelerator) -> Iterator[Part]:
+    """Split the images of a step into batches of `config.batch_size` and move them to the device, one at a time."""
+    batches = split_batch(*step, config.batch_size)
+    pixels = [pixel_count(loss, masks) for _, masks, _ in batches]
+    total = sum(pixels) or 1.0
+    for index, (images, masks, files) in enumerate(batches):
+        images = images.to(accelerator.device, non_blocking=True).contiguous(memory_format=torch.channels_last)
+        masks = masks.to(accelerator.device, non_blocking=True)
+        yield Part(images, masks, files, pixels[index], pixels[index] / total, index + 1 == len(batches))
+
+
+class EpochLosses:
+    """The losses of one epoch. They stay on the device and are checked for NaN every 50 steps."""
+
+    def __init__(self, optimizer: AcceleratedOptimizer) -> None:
+        self.optimizer = optimizer
+        self.steps = 0
+        self.skipped_in_a_row = 0
+        self._checked: list[tuple[float, float]] = []  # (loss, pixels) of each batch
+        self._unchecked: list[tuple[Tensor, float, str]] = []  # the same on the device, and a description of the batch
+
+    def add(self, value: Tensor, part: Part) -> None:
+        """Add the loss of one batch."""
+        rate = self.optimizer.param_groups[0]["lr"]
+        batch = f"step {self.steps + 1} (files: {', '.join(part.files)}; learning rate {rate:g})"
+        self._unchecked.append((value, part.pixels, batch))
+
+    def end_step(self) -> None:
+        """Count a step of the optimizer.
+
+        Raises:
+            FloatingPointError: a loss is NaN or infinite, or fp16 has skipped too many steps in a row.
+        """
+        self.steps += 1
+        self.skipped_in_a_row = self.skipped_in_a_row + 1 if self.optimizer.step_was_skipped else 0
+        if self.skipped_in_a_row == MAX_SKIPPED:
+            raise FloatingPointError(
+                f"the gradient was infinite in {MAX_SKIPPED} steps in a row, which fp16 skips: {ADVICE_AFTER_NAN}"
+            )
+        if self.steps % CHECK_EVERY == 0:
+            self._check()
+
+    def mean(self) -> float:
+        """The mean loss over the counted pixels of all batches, of all processes."""
+        self._check()
+        return weighted_mean(gather_object(self._checked))
+
+    def _check(self) -> None:
+        if not self._unchecked:
+            return
+        values = torch.stack([value for value, _, _ in self._unchecked]).tolist()
+        for value, (_, pixels, batch) in zip(values, self._unchecked, strict=True):
+            if not np.isfinite(value):
+                raise FloatingPointError(f"the loss became {value} in {batch}: {ADVICE_AFTER_NAN}")
+            self._checked.append((value, pixels))
+        self._unchecked.clear()
+
+
+# ------------------------------------------------------------------------------------------------ setting up
+
+
+def _make_accelerator(config: TrainConfig, run_dir: Path, mirror: Mirror | None) -> Accelerator:
+    """An Accelerator in the precision in which the run began."""
+    precision = stored_precision(run_dir, mirror)
+    if precision is None:
+        precision = default_precision()
+    check_precision(precision)
+    for name in config.trackers:
+        if importlib.util.find_spec(name) is None:
+            raise ModuleNotFoundError(f"the tracker {name} is not installed: pip install {name}")
+    # accelerate joins several processes on CPUs only when it is told that there is no GPU to use.
+    joined_on_cpu = int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.cuda.is_available()
+    return Accelerator(
+        mixed_precision=precision,
+        cpu=joined_on_cpu,
+        log_with=list(config.trackers) or None,
+        project_dir=run_dir,
+        project_config=ProjectConfiguration(project_dir=str(run_dir), logging_dir=str(run_dir / "tensorboard")),
+    )
+
+
+def _check(
+    model: nn.Module,
+    train_data: SegmentationData,
+    val_data: SegmentationData,
+    loss: Loss,
+    config: TrainConfig,
+    augment: Any,
+) -> tuple[list[str], tuple[int, int]]:
+    """Check data and model before training; return the class names and the (height, width) of the training images.
+
+    Raises:
+        ValueError: there are no data; the classes of training, validation, model and class weights differ; the batch
+            size is 1 and the model has batch norm.
+    """
+    if not len(train_data) or not len(val_data):
+        raise ValueError(f"{len(train_data)} training and {len(val_data)} validation images: both need at least one")
+    if config.batch_size == 1 and any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in model.modules()):
+        raise ValueError("batch_size=1 cannot train a model with batch norm: use 2 or more")
+    first = Samples(train_data, None, augment, config.seed)[(1, 0)][0]
+    with torch.no_grad():
+        channels = model.eval()(first[None].to(next(model.parameters()).device)).shape[1]
+    weights = getattr(loss, "class_weights", None)
+    if weights is not None and len(weights) != channels:
+        raise ValueError(f"{len(weights)} class weights for {channels} classes (background included)")
+    names = list(get_class_names(train_data) or ())
+    val_names = list(get_class_names(val_data) or ())
+    if names != val_names:
+        raise ValueError(f"training and validation differ in their classes: {names} and {val_names}")
+    num_classes = max(2, channels)
+    names = names or [f"class {index}" for index in range(num_classes)]
+    if len(names) != num_classes:
+        raise ValueError(f"the model has {num_classes} classes but the data set has {len(names)}: {names}")
+    height, width = first.shape[-2:]
+    return names, (height, width)
+
+
+def _inference_size(train_data: SegmentationData, augment: Any, image_size: tuple[int, int]) -> tuple[int, int] | None:
+    """The (height, width) to which `predict` resizes a photograph; None: its own size.
+
+    When augmentation crops, the model learns at the scale at which the data set gives its images: their own, unless a
+    transform of the data set resizes them all to one size.
+    """
+    if augment is None:
+        return image_size
+    samples = Samples(train_data, None, None, 0)
+    shapes = {samples[(1, index)][0].shape[-2:] for index in range(min(len(samples), 4))}
+    height, width = next(iter(shapes))
+    if keeps_size(augment, height, width):
+        return image_size
+    return (height, width) if len(shapes) == 1 and get_transform(train_data) is not None else None
+
+
+def _describe(
+    accelerator: Accelerator,
+    model: nn.Module,
+    train_data: SegmentationData,
+    val_data: SegmentationData,
+    loss: Loss,
+    config: TrainConfig,
+    augment: Any,
+    image_size: tuple[int, int],
+) -> dict[str, Any]:
+    """Everything that decides the outcome of a run, as plain JSON."""
+    decisive = {key: value for key, value in asdict(config).items() if key not in FREE_SETTINGS}
+    text = repr(loss)
+    settings = {
+        "config": decisive,
+        "processes": accelerator.num_processes,
+        "precision": accelerator.mixed_precision,
+        "model": getattr(model, "settings", None),
+        "weights": getattr(model, "weights", None),  # the pretrained weights that training starts from
+        "loss": getattr(loss, "__qualname__", type(loss).__name__) if " at 0x" in text else text,
+        "augment": describe_augmentation(augment),
+        "train_data": _describe_data(train_data) | {"image_size": list(image_size)},
+        "val_data": _describe_data(val_data),
+    }
+    return json.loads(json.dumps(settings))
+
+
+def _describe_data(data: SegmentationData) -> dict[str, Any]:
+    """The number of samples, a digest of the file names, and the classes."""
+    names = get_filenames(data)
+    digest = None if names is None else hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
+    return {"samples": len(data), "files": digest, "classes": get_class_names(data)}
+
+
 @contextmanager
-def lent(accelerator: Accelerator, model: nn.Module) -> Iterator[None]:
-    """Let accelerate have the model while it trains; afterwards, whatever happened, take it back as it was."""
+def _open_run(
+    accelerator: Accelerator, run_dir: Path, settings: dict[str, Any], mirror: Mirror | None
+) -> Iterator[tuple[Run, dict[str, Any] | None]]:
+    """Open the run folder, and lock it for the block in the main process."""
+    with lock_run(run_dir) if accelerator.is_main_process else nullcontext():
+        with accelerator.main_process_first():
+            run, state = open_run(run_dir, settings, mirror)
+        yield run, state
+
+
+@contextmanager
+def _explain_errors(
+    run: Run, config: TrainConfig, image_size: tuple[int, int], accelerator: Accelerator
+) -> Iterator[None]:
+    """Add to errors of the loop the epoch, and advice about memory and worker processes."""
+    with explain_out_of_memory(config, image_size, accelerator.device), explain_dead_workers():
+        try:
+            yield
+        except FloatingPointError as error:
+            raise FloatingPointError(f"epoch {len(run.history) + 1}: {error}") from None
+
+
+def _train_loader(
+    accelerator: Accelerator, data: SegmentationData, num_classes: int, augment: Any, config: TrainConfig
+) -> tuple[Batches, DataLoader]:
+    """The batches of each epoch and the loader that reads them."""
+    batches = Batches(
+        len(data),
+        config.batch_size,
+        config.seed,
+        config.accumulate,
+        accelerator.num_processes,
+        accelerator.process_index,
+    )
+    samples = Samples(data, num_classes, augment, config.seed)
+    return batches, make_loader(samples, accelerator.device, config.workers, batch_sampler=batches, collate_fn=stack)
+
+
+@contextmanager
+def _restored_afterwards(accelerator: Accelerator, model: nn.Module) -> Iterator[None]:
+    """Undo, after the block, what `accelerator.prepare` changes in the model."""
     try:
         yield
     finally:
         accelerator.unwrap_model(model, keep_fp32_wrapper=False)
-        model.__dict__.pop("_is_accelerate_prepared", None)  # else another fit would not wrap it again
+        model.__dict__.pop("_is_accelerate_prepared", None)  # otherwise the next `fit` would not prepare it
 
 
-def make_accelerator() -> Accelerator:
-    """Where and how to compute. On a CPU accelerate has to be told that several processes belong together: left alone,
-    each would train by itself."""
-    together_on_cpu = int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.cuda.is_available()
-    return Accelerator(mixed_precision=precision(), cpu=together_on_cpu)
+def _synchronize_buffers(accelerator: Accelerator, model: nn.Module) -> None:
+    """Copy the main process's statistics of batch norm to the other processes."""
+    if accelerator.num_processes > 1:
+        broadcast(list(model.buffers()))
 
 
-def check_fit(
-    model: nn.Module, train_data: Dataset, val_data: Dataset, loss: Loss, config: TrainConfig, augment: Any
-) -> tuple[list[str], tuple[int, int]]:
-    """Look once at data and model before they are trained: the class names, and the (height, width) trained at.
+# ------------------------------------------------------------------------------------------------ ending an epoch
 
-    Raises:
-        ValueError: no data; classes that differ between training, validation, model and class weights; a batch size of
-            one for batch norm.
+
+class Checkpoints:
+    """Saves and restores everything that training changes, and keeps the weights of the best epoch.
+
+    A checkpoint is written at the end of an epoch when `config.checkpoint_seconds` have passed since the last one, and
+    at the last epoch.
     """
-    if not len(train_data) or not len(val_data):
-        raise ValueError(f"{len(train_data)} images to train on and {len(val_data)} to validate with: both need one")
-    if config.batch_size == 1 and any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in model.modules()):
-        raise ValueError(
-            "batch_size=1 cannot train batch norm, which needs a second image to compare with: take 2 or more"
+
+    def __init__(
+        self,
+        run: Run,
+        settings: dict[str, Any],
+        config: TrainConfig,
+        mirror: Mirror | None,
+        accelerator: Accelerator,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+    ) -> None:
+        self.run = run
+        self.settings = settings
+        self.config = config
+        self.mirror = mirror
+        self.accelerator = accelerator
+        self.model = model
+        self.schedule = make_schedule(optimizer, config)
+        parts = {
+            "model": model,
+            "optimizer": optimizer,
+            "warmup": make_warmup(optimizer, config),
+            "schedule": self.schedule,
+            "scaler": accelerator.scaler,
+        }
+        self.parts = {name: part for name, part in parts.items() if part is not None}
+        self.best: dict[str, Any] = {}
+        self.saved = time.monotonic()
+        run.finished = is_finished(run.history, config)
+
+    def restore(self, state: dict[str, Any] | None) -> None:
+        """Put everything back to a checkpoint, if there is one, and say where training begins."""
+        epochs = len(self.run.history)
+        where = short_path(self.run.dir)
+        say = self.accelerator.print
+        if state is not None:
+            for name, part in self.parts.items():
+                part.load_state_dict(state[name])
+            self.best = state["best"]
+        if self.run.finished:
+            say(f"{where} is finished ({epochs} epochs): nothing to train. Choose another run_dir to train again.")
+        elif epochs:
+            say(f"Resuming after epoch {epochs} of {self.config.epochs} in {where}.")
+
+    def end_epoch(self, row: Row, val_data: SegmentationData) -> None:
+        """Record an epoch, save predictions for some validation images, and a checkpoint if one is due.
+
+        Raises:
+            FloatingPointError: the validation loss or a weight became NaN or infinite.
+        """
+        run = self.run
+        if not np.isfinite(row["val_loss"]):
+            raise FloatingPointError(f"the validation loss became {row['val_loss']}: {ADVICE_AFTER_NAN}")
+        if not all(tensor.isfinite().all() for tensor in self.model.state_dict().values()):
+            raise FloatingPointError(f"a weight became NaN or infinite: {ADVICE_AFTER_NAN}")
+        if self.accelerator.is_main_process:
+            _save_previews(run.dir, int(row["epoch"]), self.model, val_data, self.config.previews)
+        run.history.append(row)
+        step_schedule(self.schedule, row["val_loss"])
+        run.finished = is_finished(run.history, self.config)
+        if not self.accelerator.is_main_process:
+            return
+        if run.best is row:
+            self.best = self._describe_model(row)
+        write_history(run.dir / HISTORY, run.history)
+        if run.finished or time.monotonic() - self.saved >= self.config.checkpoint_seconds:
+            self._save()
+
+    def complete(self) -> None:
+        """Draw the curves of a finished run and complete its mirror, unless that was done before."""
+        if not self.accelerator.is_main_process:
+            return
+        run = self.run
+        run.save_curves(CURVES)
+        if self.mirror is not None and not self.mirror.has(len(run.history)):
+            self.mirror.write(run.dir / LAST, self.settings, len(run.history))
+
+    def _describe_model(self, row: Row) -> dict[str, Any]:
+        """The contents of best_model.pth; the weights are copied, since training goes on to change them."""
+        weights = {name: tensor.detach().cpu().clone() for name, tensor in self.model.state_dict().items()}
+        return {
+            "model": weights,
+            "classes": self.model.class_names,
+            "image_size": self.model.image_size,
+            "settings": self.settings["model"],
+            "epoch": row["epoch"],
+            "val_iou": row["val_iou"],
+        }
+
+    def _save(self) -> None:
+        state = {name: part.state_dict() for name, part in self.parts.items()}
+        best = self.best
+        if best["epoch"] == len(self.run.history):
+            best = {**best, "model": state["model"]}  # torch.save writes tensors that are shared once
+        save_checkpoint(self.run, {**state, "settings": self.settings, "best": best}, self.mirror)
+        self.saved = time.monotonic()
+
+
+@torch.no_grad()
+def _save_previews(run_dir: Path, epoch: int, model: nn.Module, data: SegmentationData, count: int) -> None:
+    """Save the masks predicted for the first `count` validation images as predictions/epoch_001/<name>.png."""
+    device = next(model.parameters()).device
+    folder = run_dir / "predictions" / f"epoch_{epoch:03d}"
+    model.eval()
+    for index in range(min(count, len(data))):
+        image, _, name = read_sample(data, index)
+        mask = logits_to_mask(model(image[None].to(device)))[0].cpu().numpy()
+        write_index_png(folder / f"{Path(name).stem}.png", mask, model.class_names)
+
+
+@contextmanager
+def _tracking(accelerator: Accelerator, run: Run, settings: dict[str, Any]) -> Iterator[None]:
+    """Start the trackers and finish them after the block. One that fails is reported and does not stop training."""
+    # TensorBoard imports TensorFlow where that is installed; with this module present it does not.
+    sys.modules.setdefault("tensorboard.compat.notf", types.ModuleType("tensorboard.compat.notf"))
+    wandb = {"name": run.dir.name, "id": run.about["id"], "resume": "allow", "dir": str(run.dir), "config": settings}
+    try:
+        accelerator.init_trackers(
+            "seglib", init_kwargs={"tensorboard": {"purge_step": len(run.history)}, "wandb": wandb}
         )
-    first = Samples(train_data, None, augment, config.seed)[(1, 0)][0]
-    with torch.no_grad():
-        outputs = model.eval()(first[None].to(next(model.parameters()).device)).shape[1]
-    weights = getattr(loss, "class_weights", None)
-    if weights is not None and len(weights) != outputs:
-        raise ValueError(f"{len(weights)} class weights for {outputs} classes, background being one")
-    num_classes = max(2, outputs)
-    names, val_names = (list(get_class_names(data) or ()) for data in (train_data, val_data))
-    if names != val_names:
-        raise ValueError(f"training and validation differ in their classes: {names} and {val_names}")
-    names = names or [f"class {index}" for index in range(num_classes)]
-    if len(names) != num_classes:
-        raise ValueError(f"the model tells {num_classes} classes apart but the data set has {len(names)}: {names}")
-    return names, tuple(first.shape[-2:])
+    except Exception as error:  # no network, a full disk: not worth the training
+        _drop_trackers(accelerator, error)
+    if run.history:
+        _log(accelerator, run.history[-1])  # its process may have been killed before it logged it
+    try:
+        yield
+    finally:
+        for tracker in accelerator.trackers:
+            tracker.finish()
 
 
-def photograph_size(train_data: Dataset, augment: Any, image_size: tuple[int, int]) -> tuple[int, int] | None:
-    """The (height, width) that a photograph is brought to before the trained model sees it; None: its own.
+def _log(accelerator: Accelerator, row: Row) -> None:
+    """Send an epoch to the trackers."""
+    values = {name: value for name, value in row.items() if name != "epoch"}
+    try:
+        accelerator.log(values, step=int(row["epoch"]))
+    except Exception as error:
+        _drop_trackers(accelerator, error)
 
-    Where augmentation crops, the model learns from pictures at the scale that the data set gives them: their own,
-    unless a transform of the data set brings them all to one size.
-    """
-    if augment is None:
-        return image_size
-    as_they_are = Samples(train_data, None, None, 0)
-    sizes = {tuple(as_they_are[(1, index)][0].shape[-2:]) for index in range(min(len(as_they_are), 4))}
-    if keeps_size(augment, *next(iter(sizes))):
-        return image_size
-    return sizes.pop() if len(sizes) == 1 and get_transform(train_data) is not None else None
+
+def _drop_trackers(accelerator: Accelerator, error: Exception) -> None:
+    print(f"Tracking stopped ({type(error).__name__}: {error}). Training continues; history.csv has every epoch.")
+    accelerator.trackers.clear()
 
 
 # ------------------------------------------------------------------------------------------------ measuring
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What a model scores on a data set: the confusion matrix of all its pixels, and the loss (NaN without one)."""
+class Evaluation:
+    """The scores of a model on a data set.
+
+    Attributes:
+        matrix: the confusion matrix of all pixels.
+        loss: the mean loss over the counted pixels; NaN when no loss was given.
+    """
 
     matrix: ConfusionMatrix
     loss: float
@@ -262,67 +608,82 @@ class Measured:
 
 def measure(
     model: nn.Module,
-    data: Dataset,
+    data: SegmentationData,
     loss: Loss | None = None,
     batch_size: int = 8,
     workers: int | None = None,
     num_classes: int | None = None,
-    processes: Processes | None = None,
-) -> Measured:
-    """Measure a model on a data set, at whatever sizes its images have.
+    precision: str = "no",
+) -> Evaluation:
+    """Evaluate a model on a data set whose images may have any sizes.
 
     Args:
-        data: a Dataset or Subset of (image, mask) or (image, mask, name).
-        num_classes: None: two, or as many as `data` has names for.
-        processes: those that measure together, every one of which has to make this call; None: this one alone. They
-            share out whole batches, so that each image counts once, and in the batch that one process would put it in.
+        model: on the device on which to evaluate it.
+        data: samples (image, mask) or (image, mask, file name).
+        loss: also compute this loss.
+        batch_size: images in one forward pass; images of different sizes are never padded to one.
+        workers: as in `TrainConfig`.
+        num_classes: None: 2, or the number of `data.classes`.
+        precision: "no" (float32), "fp16" or "bf16"; on a GPU mixed precision is faster.
 
     Returns:
-        One confusion matrix of all pixels, and the loss averaged over the pixels that count; the same in each process.
+        One confusion matrix of all pixels, and the mean loss.
     """
-    processes, num_classes = processes or Processes(), num_classes or max(2, len(get_class_names(data) or ()))
-    loader = make_val_loader(data, num_classes, next(model.parameters()).device, batch_size, workers, processes)
-    with watching_workers(loader):
-        return measure_batches(model, loader, loss, num_classes, processes)
+    classes = num_classes or max(2, len(get_class_names(data) or ()))
+    device = next(model.parameters()).device
+    loader = _val_loader(data, classes, device, batch_size, workers)
+    with explain_dead_workers(), autocast(device, precision):
+        return _evaluate(model, loader, loss, classes)
 
 
-def make_val_loader(
-    data: Dataset, num_classes: int, device: torch.device, batch_size: int, workers: int | None, processes: Processes
+def _val_loader(
+    data: SegmentationData,
+    num_classes: int,
+    device: torch.device,
+    batch_size: int,
+    workers: int | None,
+    process_count: int = 1,
+    process_index: int = 0,
 ) -> DataLoader:
-    """Batches to measure on, of which each process has every so manieth."""
+    """A loader of validation batches, of which each process gets every n-th."""
     batches = np.split(np.arange(len(data)), range(batch_size, len(data), batch_size))
-    mine = [batch.tolist() for batch in batches[processes.index :: processes.count]]
-    return make_loader(CheckedSamples(data, num_classes), device, workers, batch_sampler=mine, collate_fn=stack_by_size)
+    share = [batch.tolist() for batch in batches[process_index::process_count]]
+    samples = ValidationSamples(data, num_classes)
+    return make_loader(samples, device, workers, batch_sampler=share, collate_fn=stack_by_size)
 
 
 @torch.no_grad()
-def measure_batches(
-    model: nn.Module, loader: DataLoader, loss: Loss | None, num_classes: int, processes: Processes
-) -> Measured:
-    """What `measure` does, on the batches of `make_val_loader`."""
-    device, matrix = next(model.parameters()).device, ConfusionMatrix(num_classes)
+def _evaluate(
+    model: nn.Module,
+    loader: DataLoader,
+    loss: Loss | None,
+    num_classes: int,
+    gather: Callable[[list], list] = list,
+) -> Evaluation:
+    """Evaluate a model on the batches of `_val_loader`; `gather` joins the lists of all processes."""
+    device = next(model.parameters()).device
+    matrix = ConfusionMatrix(num_classes)
+    losses = []
     model.eval()
-    found = []  # for each batch: (loss, weight) of its images of each size
     for groups in loader:
-        found.append([])
         for images, masks, _ in groups:
-            logits, on_device = model(images.to(device)), masks.to(device)
+            logits = model(images.to(device))
+            on_device = masks.to(device)
             matrix.update(logits_to_mask(logits), on_device)
             if loss is not None:
-                found[-1].append((loss(logits, on_device), weight_of(loss, masks)))
-    processes.sum(matrix.matrix)
-    everyones = processes.gather([[(value.item(), weight) for value, weight in batch] for batch in found])
-    in_order = [batch for round in zip_longest(*everyones, fillvalue=[]) for batch in round]
-    return Measured(matrix, weighted_mean(sum(in_order, [])))
+                losses.append((loss(logits, on_device), pixel_count(loss, masks)))
+    matrix.matrix = torch.stack(gather([matrix.matrix])).sum(dim=0)
+    return Evaluation(matrix, weighted_mean(gather([(value.item(), pixels) for value, pixels in losses])))
 
 
-def scores(measured: Measured, names: Sequence[str]) -> Row:
-    """The columns of history.csv that validation fills. `val_iou` chooses the best epoch."""
-    matrix = measured.matrix
-    iou, dice = matrix.iou(), matrix.dice()
+def _scores(evaluation: Evaluation, names: Sequence[str]) -> Row:
+    """The columns of history.csv that validation fills; `val_iou` chooses the best epoch."""
+    matrix = evaluation.matrix
+    iou = matrix.iou()
+    dice = matrix.dice()
     binary = matrix.num_classes == 2
     return {
-        "val_loss": measured.loss,
+        "val_loss": evaluation.loss,
         "val_iou": iou[1].item() if binary else matrix.miou(),
         "val_dice": dice[1].item() if binary else dice.nanmean().item(),
         "val_miou": matrix.miou(),
@@ -330,93 +691,3 @@ def scores(measured: Measured, names: Sequence[str]) -> Row:
         "val_accuracy": matrix.pixel_accuracy(),
         **{f"iou/{name}": value for name, value in zip(names, iou.tolist(), strict=True)},
     }
-
-
-# ------------------------------------------------------------------------------------------------ settings and state
-
-
-def run_settings(
-    model: nn.Module,
-    train_data: Dataset,
-    val_data: Dataset,
-    loss: Loss,
-    config: TrainConfig,
-    augment: Any,
-    image_size: tuple[int, int],
-    processes: int,
-) -> dict[str, Any]:
-    """All that decides how a run ends, as plain JSON."""
-    free = ("workers", "trackers", "checkpoint_minutes", "mirror")
-    decides = {key: value for key, value in asdict(config).items() if key not in free}
-    text = repr(loss)
-    settings = {
-        "config": decides,
-        "processes": processes,
-        "precision": precision(),
-        "model": getattr(model, "settings", None),
-        "weights": getattr(model, "weights", None),  # that it starts from; a checkpoint has its own
-        "loss": getattr(loss, "__qualname__", type(loss).__name__) if " at 0x" in text else text,
-        "augment": describe(augment),
-        "train_data": describe_data(train_data) | {"image_size": list(image_size)},
-        "val_data": describe_data(val_data),
-    }
-    return json.loads(json.dumps(settings))
-
-
-def describe_data(data: Dataset) -> dict[str, Any]:
-    """What identifies a data set: how many samples, which files, which classes."""
-    names = get_filenames(data)
-    digest = None if names is None else hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
-    return {"samples": len(data), "files": digest, "classes": get_class_names(data)}
-
-
-# ------------------------------------------------------------------------------------------------ what a person sees
-
-
-def write_summary(run: Run) -> None:
-    """Write the history as a table and as curves."""
-    runs.write_history(run.dir / "history.csv", run.history)
-    plots.save(plots.loss_curves(run.history), run.dir / CURVES[0])
-    plots.save(plots.metric_curves(run.history, ["val_miou", "val_iou"]), run.dir / CURVES[1])
-
-
-def tidy_finished(run: Run, config: TrainConfig) -> None:
-    """Say that there is nothing to train; do what was left undone by a process that was killed at its very end."""
-    print(
-        f"{short_path(run.dir)} is finished ({len(run.history)} epochs): nothing to train. Another run_dir trains anew."
-    )
-    curves, last = run.dir / CURVES[-1], run.dir / runs.LAST
-    if not curves.is_file() or curves.stat().st_mtime < last.stat().st_mtime:
-        write_summary(run)
-    if config.mirror is not None and not runs.is_mirrored(run.dir, config.mirror):
-        runs.mirror_run(run.dir, config.mirror)
-
-
-def epoch_line(run: Run, epochs: int) -> str:
-    """The last finished epoch in one line."""
-    row = run.history[-1]
-    left = "" if run.finished else f", {duration((epochs - len(run.history)) * run.seconds / len(run.history))} left"
-    return (
-        f"epoch {row['epoch']:>{len(str(epochs))}}/{epochs}  train loss {row['train_loss']:.4f}  "
-        f"val loss {row['val_loss']:.4f}  val IoU {row['val_iou']:.4f}  lr {row['lr']:.1e}  "
-        f"{row['seconds']:.1f} s{left}{'  best so far' if run.best is row else ''}"
-    )
-
-
-def duration(seconds: float) -> str:
-    """A length of time as a person would say it: 40 s, 12 min, 3 h 20 min."""
-    minutes = round(seconds / 60)
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
-
-
-@torch.no_grad()
-def save_previews(run: Run, model: nn.Module, data: Dataset, names: Sequence[str], count: int) -> None:
-    """Save the prediction for the first `count` validation images as predictions/epoch_001/<name>.png."""
-    device, folder = next(model.parameters()).device, run.dir / "predictions" / f"epoch_{len(run.history):03d}"
-    model.eval()
-    for index in range(min(count, len(data))):
-        image, _, name = read_sample(data, index)
-        mask = logits_to_mask(model(image[None].to(device)))[0].cpu().numpy()
-        write_index_png(folder / f"{Path(name).stem}.png", mask, names)

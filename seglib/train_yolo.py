@@ -23,8 +23,8 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from seglib import plots, runs
-from seglib.config import precision
+from seglib import runs
+from seglib.config import ADVICE_AFTER_NAN, default_precision
 from seglib.datasets.base import get_class_names, unwrap_subset
 from seglib.datasets.yolo import YOLO_PARTS, YOLOSegmentationDataset, write_data_yaml
 from seglib.files import link_or_copy, short_path, write_lines
@@ -36,13 +36,12 @@ from seglib.models.yolo import (
     isolated_ultralytics,
     quiet_ultralytics,
 )
-from seglib.runs import Row, Run, best_epoch
-from seglib.state import WHAT_TO_TRY
+from seglib.runs import Mirror, Row, Run, best_epoch, lock_run, open_run, save_checkpoint
 
 METRIC = "val_ap"
 THEIRS = "ultralytics"  # the sub-folder that Ultralytics writes to
 RESULTS, LAST = f"{THEIRS}/results.csv", f"{THEIRS}/weights/last.pt"
-CURVES = ("loss.png", "ap.png")
+CURVES = ("val_ap50", "val_ap")
 NOT_OTHERS = {"save", "val", "time", "resume", "device", "amp", "workers", "data", "model", "pretrained", "save_dir"}
 NOT_OTHERS |= {"task", "mode", "project", "name", "cache", "rect", "fraction", "split", "compile", "deterministic"}
 OPTIMIZERS = {"adamw": "AdamW", "adam": "Adam", "sgd": "SGD"}
@@ -169,15 +168,15 @@ def fit_yolo(train_data: Dataset, val_data: Dataset, config: YOLOConfig, run_dir
     names = check_data(train_data, val_data)
     check_others(config.others)
     settings = run_settings(train_data, val_data, names, config)
-    with runs.locked(Path(run_dir)):
-        run, state = runs.open_run(run_dir, settings, runs.about_this_machine(), config.mirror)
+    mirror = None if config.mirror is None else Mirror(config.mirror)
+    with lock_run(Path(run_dir)):
+        run, state = open_run(run_dir, settings, mirror)
         if state is not None:
-            runs.save_torch(run.dir / runs.BEST, state["best"])
             run.finished = state["finished"]
         if run.finished:
-            write_summary(run)
-            if config.mirror is not None and not runs.is_mirrored(run.dir, config.mirror):  # killed at its very end
-                runs.mirror_run(run.dir, config.mirror)
+            run.save_curves(CURVES, "ap.png")
+            if mirror is not None and not mirror.has(len(run.history)):  # killed at its very end
+                mirror.write(run.dir / runs.LAST, settings, len(run.history))
             print(f"{short_path(run.dir)} is finished ({len(run.history)} epochs): nothing to train.")
             return run
         weights = str(download_weights(config.model)) if config.weights and state is None else False
@@ -190,11 +189,11 @@ def fit_yolo(train_data: Dataset, val_data: Dataset, config: YOLOConfig, run_dir
             print(f"Going on after epoch {len(run.history)}.")
         try:
             with isolated_ultralytics():
-                make_trainer(overrides, Keeper(run, settings, config, names, state)).train()
+                make_trainer(overrides, Keeper(run, settings, config, names, state, mirror)).train()
         except KeyboardInterrupt:
             print(f"Stopped. The same call goes on after epoch {len(run.history)}.", flush=True)
             raise
-        write_summary(run)
+        run.save_curves(CURVES, "ap.png")
     return run
 
 
@@ -242,7 +241,7 @@ def members(data: Dataset) -> Iterator[tuple[str, Path, list[str]]]:
 def run_settings(train_data: Dataset, val_data: Dataset, names: list[str], config: YOLOConfig) -> dict[str, Any]:
     """All that decides how a run ends, as plain JSON."""
     decides = {key: value for key, value in asdict(config).items() if key not in ("workers", "mirror")}
-    settings = {"yolo": decides, "classes": names, "precision": precision()}
+    settings = {"yolo": decides, "classes": names, "precision": default_precision()}
     for part, data in (("train_data", train_data), ("val_data", val_data)):
         text = json.dumps([(name, lines) for name, _, lines in members(data)])
         settings[part] = {"samples": len(data), "files": hashlib.sha256(text.encode()).hexdigest()[:16]}
@@ -266,7 +265,7 @@ def where_and_how(config: YOLOConfig) -> dict[str, Any]:
     workers = os.cpu_count() if config.workers is None else config.workers
     return {
         "device": torch.cuda.current_device(),
-        "amp": "bf16" if precision() == "bf16" else not half_precision_fails(torch.cuda.get_device_name()),
+        "amp": "bf16" if default_precision() == "bf16" else not half_precision_fails(torch.cuda.get_device_name()),
         "workers": min(workers, 8),
         "deterministic": True,
     }
@@ -352,13 +351,6 @@ def read_results(text: str) -> list[Row]:
     return history
 
 
-def write_summary(run: Run) -> None:
-    """Write the history as a table and as curves."""
-    runs.write_history(run.dir / "history.csv", run.history)
-    plots.save(plots.loss_curves(run.history), run.dir / CURVES[0])
-    plots.save(plots.metric_curves(run.history, ["val_ap50", "val_ap"]), run.dir / CURVES[1])
-
-
 # ------------------------------------------------------------------------------------------------ their own measure
 
 
@@ -406,10 +398,17 @@ class Keeper:
     """What is done at certain moments of Ultralytics' training: the method of a moment has its name."""
 
     def __init__(
-        self, run: Run, settings: dict[str, Any], config: YOLOConfig, names: Sequence[str], state: dict | None
+        self,
+        run: Run,
+        settings: dict[str, Any],
+        config: YOLOConfig,
+        names: Sequence[str],
+        state: dict[str, Any] | None,
+        mirror: Mirror | None,
     ) -> None:
         self.run, self.settings, self.config, self.names = run, settings, config, list(names)
-        self.best = state["best"] if state else None
+        self.mirror = mirror
+        self.best = state["best"] if state else {}
         self.threads = torch.get_num_threads()
 
     def on_train_start(self, trainer: Any) -> None:
@@ -435,7 +434,7 @@ class Keeper:
             files = ", ".join(str(Path(name).resolve()) for name in trainer.files)
             raise FloatingPointError(
                 f"the loss became NaN or infinite in epoch {trainer.epoch + 1}; images of that step: {files}. "
-                f"{WHAT_TO_TRY}"
+                f"{ADVICE_AFTER_NAN}"
             )
 
     def on_model_save(self, trainer: Any) -> None:
@@ -445,22 +444,17 @@ class Keeper:
         self.run.finished = bool(trainer.stop)
         if best_epoch(self.run.history, METRIC) == len(self.run.history):
             self.best = self.as_checkpoint(trainer.ema.ema)
-            runs.save_torch(self.run.dir / runs.BEST, self.best)
         state = {
             "settings": self.settings,
-            "about": self.run.about,
-            "epoch": {"steps": 0},
-            "history": self.run.history,
             "finished": self.run.finished,
             "best": self.best,
             "results": results,
             THEIRS: torch.from_numpy(np.frombuffer(trainer.last.read_bytes(), dtype=np.uint8).copy()),
         }
-        runs.save_torch(self.run.dir / runs.LAST, state)
-        runs.write_history(self.run.dir / "history.csv", self.run.history)
-        if self.config.mirror is not None:
-            runs.mirror_run(self.run.dir, self.config.mirror)
-        print(epoch_line(self.run, self.config.epochs), flush=True)
+        save_checkpoint(self.run, state, self.mirror)
+        runs.write_history(self.run.dir / runs.HISTORY, self.run.history)
+        scores = {"mask AP50": "val_ap50", "AP50-95": "val_ap"}
+        print(runs.format_epoch(self.run, self.config.epochs, scores), flush=True)
 
     def as_checkpoint(self, network: torch.nn.Module) -> dict[str, Any]:
         """What `seglib.models.load_model` reads: the network's weights under the names that our model has for them."""
@@ -469,17 +463,8 @@ class Keeper:
         weights = {f"network.{key}": value.detach().cpu().clone() for key, value in network.state_dict().items()}
         settings = {"name": config.model, "classes": len(self.names), "image_size": config.image_size}
         side = (config.image_size, config.image_size)
-        return {"settings": settings, "model": weights, "classes": self.names, "image_size": side}
-
-
-def epoch_line(run: Run, epochs: int) -> str:
-    """The last finished epoch in one line."""
-    row, best = run.history[-1], run.best is run.history[-1]
-    return (
-        f"epoch {row['epoch']:>{len(str(epochs))}}/{epochs}  train loss {row['train_loss']:.3f}  "
-        f"val loss {row['val_loss']:.3f}  mask AP50 {row['val_ap50']:.3f}  AP50-95 {row['val_ap']:.3f}  "
-        f"{row['seconds']:.1f} s{'  best so far' if best else ''}"
-    )
+        epoch = len(self.run.history)
+        return {"settings": settings, "model": weights, "classes": self.names, "image_size": side, "epoch": epoch}
 
 
 def make_trainer(overrides: dict[str, Any], keeper: Any) -> Any:

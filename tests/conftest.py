@@ -53,8 +53,8 @@ def _empty_curves():
         return
     from seglib.runs import Run
 
-    def write_empty_curves(run, metrics):
-        for name in ("loss.png", "miou.png"):
+    def write_empty_curves(run, metrics, file_name="miou.png"):
+        for name in ("loss.png", file_name):
             (run.dir / name).write_bytes(b"")
 
     save_curves = Run.save_curves

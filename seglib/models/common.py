@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "YOLO_MODELS", "logits_to_mask", "normalize", "pad_to_stride"]
+__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "YOLO_MODELS", "autocast", "logits_to_mask", "normalize", "pad_to_stride"]
 
 # Mean and standard deviation of red, green and blue over ImageNet's training images, on the scale from 0 to 1: the
 # normalization that torchvision's weights and nearly all others were trained with.
@@ -76,3 +76,10 @@ def logits_to_mask(logits: Tensor) -> Tensor:
     if logits.shape[1] == 1:
         return (logits[:, 0] > 0).to(torch.uint8)
     return logits.max(dim=1).indices.to(torch.uint8)  # the same as argmax(dim=1), which is many times slower on a CPU
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """The context in which a model computes in "fp16", "bf16" or, for "no", in float32."""
+    if precision == "no":
+        return torch.autocast(device.type, enabled=False)
+    return torch.autocast(device.type, {"fp16": torch.float16, "bf16": torch.bfloat16}[precision])
