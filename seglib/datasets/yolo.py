@@ -1,15 +1,17 @@
-"""Ultralytics' YOLO-seg folders: read as objects and as class masks, written from COCO's annotations, and back.
+"""YOLO-seg folders: read as objects and class masks, written from COCO annotations, and written back to COCO.
 
-    data.yaml                  names of the classes, folders of the parts
-    train/images/a.jpg         train/labels/a.txt: a line an object, "class x1 y1 x2 y2 ...", fractions of the sides
-    valid/images/b.jpg         no label file, or an empty one: nothing to be found on this picture
+    data.yaml                  class names and the images folder of each part
+    train/images/a.jpg         train/labels/a.txt holds one line for each object:
+                               class x1 y1 x2 y2 ..., as fractions of width and height
+    valid/images/b.jpg         no label file, or an empty one: no object on this image
 
-A line holds one polygon: neither a hole nor a second part. What is done about those is a choice, see `coco_to_yolo`.
+A line holds one polygon, so it can express neither holes nor several parts: see `coco_to_yolo`.
 """
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,8 +22,8 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from seglib.datasets.base import Problem, Transform, as_sample, report_problems
-from seglib.datasets.coco import COCOSegmentationDataset, annotation_bitmap
+from seglib.datasets.base import Problem, Transform, as_sample, is_readable, report_problems
+from seglib.datasets.coco import COCOSegmentationDataset, Segmentation, annotation_bitmap
 from seglib.files import IMAGE_SUFFIXES, atomic_path, check_choice, image_size, link_or_copy, read_image, write_lines
 from seglib.instances import Instances
 from seglib.masks import (
@@ -35,435 +37,134 @@ from seglib.masks import (
     yolo_to_polygons,
 )
 
-YOLO_PARTS = {"train": "train", "val": "valid", "test": "test"}  # of a part, as Roboflow names them
-SEVERAL, HOLES = ("split", "join"), ("fill", "cut")
+__all__ = [
+    "YOLO_PARTS",
+    "ConversionReport",
+    "YOLOSegmentationDataset",
+    "coco_to_yolo",
+    "round_trip_iou",
+    "segmentation_to_yolo",
+    "write_data_yaml",
+    "yolo_parts",
+    "yolo_to_coco",
+]
+
+YOLO_PARTS = {"train": "train", "val": "valid", "test": "test"}  # each part's folder, named as Roboflow does
+
+_Outline = tuple[Polygon, list[Polygon]]  # the outer polygon of a part and the polygons of its holes
 
 
-class YOLOSegmentationDataset(Dataset):
-    """Photographs with objects outlined in the layout of Ultralytics' YOLO-seg.
+class YOLOSegmentationDataset(Dataset[tuple[Tensor, Tensor, str]]):
+    """Images with the outlines of their objects, in Ultralytics' YOLO-seg layout.
 
     Args:
         root: the folder that holds data.yaml.
-        part: "train", "val" or "test", as data.yaml has them.
-        transform: called as transform(image=(H, W, 3), mask=(H, W)); deterministic, a resize, say. It changes what
-            data[i] gives, not `instances`.
-        on_error: "raise", or "skip" to leave out lines that are broken, and images that do not open.
+        part: "train", "val" or "test".
+        transform: a deterministic change of image and mask, such as `transforms.resize`. It does not change
+            `instances`.
+        on_error: "raise", or "skip" to leave out broken lines and images that cannot be read.
 
     Attributes:
-        classes: ["background", ...]: YOLO's class 0 is class 1 here. filenames: of the photographs, sorted, from their
-            folder on. problems: what was skipped, by file and line.
+        classes: ["background", ...]. YOLO's class 0 is class 1 here.
+        filenames: the sorted paths of the images, relative to `images_dir`.
+        images_dir: the images folder of the part.
+        problems: what was skipped, by file and line.
 
     Raises:
-        FileNotFoundError: no such folder, data.yaml or part; says which there are.
-        ValueError: broken lines, naming file, line number and what is wrong; no photographs.
+        FileNotFoundError: data.yaml, the part or its labels are missing.
+        ValueError: broken lines, by file and line number; no images.
     """
 
     def __init__(
         self, root: str | Path, part: str = "train", transform: Transform | None = None, *, on_error: str = "raise"
     ) -> None:
         check_choice("on_error", on_error, ("raise", "skip"))
-        self.root, self.part, self.transform = Path(root), part, transform
-        names, parts = read_data_yaml(self.root)
-        if part not in parts:
-            raise FileNotFoundError(f"{self.root / 'data.yaml'} has no part {part!r}; there are {', '.join(parts)}")
-        if parts[part] is None:
-            raise FileNotFoundError(f"there is no folder of images where {self.root / 'data.yaml'} says {part!r} lies")
+        self.root = Path(root)
+        self.part = part
+        self.transform = transform
+        self.problems: list[Problem] = []
+        names, folders = _read_data_yaml(self.root)
         self.classes = ["background", *names]
         check_classes(self.classes)
-        self.images_dir = parts[part]
-        check_labels(self.images_dir)
-        self.problems: list[Problem] = []
-        self._skipped: dict[str, set[int]] = {}  # line numbers that are broken, by file name
-        self.filenames = find_images(self.images_dir)
+        self.images_dir = _folder_of_part(folders, part, self.root)
+        _check_labels_dir(self.images_dir)
+        self._broken_lines: dict[str, set[int]] = defaultdict(set)  # line numbers by file name
+        self.filenames = _find_images(self.images_dir)
         if not self.filenames:
             raise ValueError(f"no image in {self.images_dir}")
         for name in self.filenames:
             self._check_lines(name)
-        self.problems += label_files_of_nothing(self.images_dir, self.filenames)
+        self.problems += _unused_label_files(self.images_dir, self.filenames)
         if on_error == "skip":
-            self.filenames = [name for name in self.filenames if self._opens(name)]
+            self.filenames = [name for name in self.filenames if self._is_readable(name)]
         report_problems(self.problems, on_error, str(self.images_dir.parent))
 
     def __len__(self) -> int:
         return len(self.filenames)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor, str]:
-        """Image uint8 (3, H, W), mask uint8 (H, W), file name. Of two objects on one pixel the smaller is seen."""
-        image, mask = read_image(self.image_path(index)), self.instances(index).semantic()
-        where = self.label_path(self.filenames[index])
-        return *as_sample(image, mask, len(self.classes), where, self.transform), self.filenames[index]
+        """Image uint8 (3, H, W), mask uint8 (H, W), file name. Where two objects overlap, the smaller one is seen."""
+        pixels = read_image(self.image_path(index))
+        labels = self.instances(index).semantic()
+        image, mask = as_sample(pixels, labels, len(self.classes), self.label_path(index), self.transform)
+        return image, mask, self.filenames[index]
 
     def image_path(self, index: int) -> Path:
-        """The photograph's file."""
+        """The file of an image."""
         return self.images_dir / self.filenames[index]
 
-    def label_path(self, name: str) -> Path:
-        """The label file of a photograph, whether there is one or not."""
-        return labels_folder(self.images_dir) / Path(name).with_suffix(".txt")
+    def label_path(self, index: int) -> Path:
+        """The label file of an image, which may not exist."""
+        return _label_path(self.images_dir, self.filenames[index])
 
     def lines(self, index: int) -> list[str]:
-        """The label lines of a photograph that are whole."""
-        name = self.filenames[index]
-        broken = self._skipped.get(name, set())
-        return [line for number, line in read_lines(self.label_path(name)) if number not in broken]
+        """The valid label lines of an image."""
+        broken = self._broken_lines.get(self.filenames[index], set())
+        return [line for number, line in _read_lines(self.label_path(index)) if number not in broken]
 
-    def outlines(self, index: int) -> tuple[list[tuple[int, list[Polygon]]], tuple[int, int]]:
-        """YOLO's class and the outline, in pixels, of each object of a photograph; and its (height, width)."""
+    def polygons(self, index: int) -> list[tuple[int, list[Polygon]]]:
+        """YOLO's class and the polygon, in pixels, of each object of an image."""
         height, width = image_size(self.image_path(index))
-        return [yolo_to_polygons(line, height, width) for line in self.lines(index)], (height, width)
+        return [yolo_to_polygons(line, height, width) for line in self.lines(index)]
 
     def instances(self, index: int) -> Instances:
-        """The objects of a photograph, at its own size; a line is an object, in the order of the file."""
-        objects, size = self.outlines(index)
+        """The objects of an image at its own size: one for each line, in the order of the file."""
+        objects = self.polygons(index)
         labels = [number + 1 for number, _ in objects]
-        return Instances.of([polygons for _, polygons in objects], labels, size=size)
+        return Instances.of([polygons for _, polygons in objects], labels, size=image_size(self.image_path(index)))
 
     def _check_lines(self, name: str) -> None:
-        path = self.label_path(name)
-        for number, line in read_lines(path):
+        path = _label_path(self.images_dir, name)
+        for number, line in _read_lines(path):
             try:
-                check_line(line, len(self.classes) - 1)
+                index, _ = yolo_to_polygons(line, 1, 1)
+                if index >= len(self.classes) - 1:
+                    raise ValueError(f"class {index} is unknown: data.yaml has {len(self.classes) - 1}, from 0 on")
             except ValueError as error:
                 self.problems.append(Problem(f"{path}:{number}", str(error)))
-                self._skipped.setdefault(name, set()).add(number)
+                self._broken_lines[name].add(number)
 
-    def _opens(self, name: str) -> bool:
-        try:
-            read_image(self.images_dir / name)
-        except (OSError, ValueError) as error:
-            self.problems.append(Problem(name, str(error)))
-            return False
-        return True
+    def _is_readable(self, name: str) -> bool:
+        return is_readable(read_image, self.images_dir / name, where=name, problems=self.problems)
 
 
-# ------------------------------------------------------------------------------------------------ reading the folder
-
-
-def read_data_yaml(root: str | Path) -> tuple[list[str], dict[str, Path | None]]:
-    """The class names, and the images folder of each part, that a data.yaml speaks of; None where there is none.
-
-    Raises:
-        FileNotFoundError: no data.yaml.
-        ValueError: it is not YOLO's.
-    """
-    path = Path(root) / "data.yaml"
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"no {path}: give the folder that holds data.yaml, which says what the classes are called and where the "
-            "images lie"
-        )
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
-        names = check_names(content["names"])
-    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError) as error:
-        what = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"{path} has no list of class names ({what}): write, say, names: [building]") from error
-    if content.get("nc", len(names)) != len(names):
-        raise ValueError(f"{path} says nc: {content['nc']} but names {len(names)} classes")
-    folders = {"train": content.get("train"), "val": content.get("val", content.get("valid"))}
-    folders["test"] = content.get("test")
-    home = Path(root) / str(content.get("path") or "")
-    parts = {part: find_part(home, Path(root), value, path) for part, value in folders.items() if value}
-    if not parts:
-        raise ValueError(f"{path} names no folder of images: write, say, train: train/images")
-    return names, parts
-
-
-def check_names(names: Any) -> list[str]:
-    """The class names of a data.yaml, in order.
-
-    Raises:
-        TypeError: no list, and no numbers from 0 on without a gap; a name twice.
-    """
-    if isinstance(names, dict):
-        if sorted(names, key=str) != sorted(range(len(names)), key=str):
-            raise TypeError(f"its numbers are {list(names)}, where they count from 0 without a gap")
-        names = [names[index] for index in range(len(names))]
-    if not isinstance(names, list):  # of a word, the letters would be the classes
-        raise TypeError(f"names is {names!r}")
-    names = [str(name) for name in names]
-    if len({"background", *names}) <= len(names):
-        raise TypeError(f"a name is there twice, or is background, which YOLO has no class for: {names}")
-    return names
+# ---------------------------------------------------------------------------------------------------------- data.yaml
 
 
 def yolo_parts(root: str | Path) -> dict[str, Path]:
-    """The images folder of each part that a YOLO-seg folder has: of "train", "val" and "test", those that there are."""
-    return {part: folder for part, folder in read_data_yaml(root)[1].items() if folder}
-
-
-def find_part(home: Path, root: Path, value: Any, where: Path) -> Path | None:
-    """The folder of a part: from data.yaml's `path`, or else from its own folder; None where there is none.
-
-    Roboflow writes ../train/images for a folder that lies beside data.yaml; Ultralytics reads it so, too.
-    """
-    if not isinstance(value, str) or value.endswith(".txt"):
-        raise ValueError(f"{where}: {value!r} is no folder: seglib reads parts that are one folder of images each")
-    beside = Path(*[name for name in Path(value).parts if name != ".."])
-    found = next((folder for folder in (home / value, root / value, root / beside) if folder.is_dir()), None)
-    return found / "images" if found and (found / "images").is_dir() else found
-
-
-def labels_folder(images_dir: Path) -> Path:
-    """Where the label files of a folder of images lie: the last "images" of its path becomes "labels"."""
-    parts = list(images_dir.parts)
-    if "images" not in parts:
-        raise ValueError(f"{images_dir}: images must lie in a folder called images, their labels in labels beside it")
-    parts[len(parts) - 1 - parts[::-1].index("images")] = "labels"
-    return Path(*parts)
-
-
-def check_labels(images_dir: Path) -> None:
-    """Raise FileNotFoundError where a part has no labels at all: every photograph would be taken for one of nothing."""
-    folder = labels_folder(images_dir)
-    if not folder.is_dir():
-        beside = ", ".join(sorted(path.name for path in folder.parent.iterdir())) if folder.parent.is_dir() else ""
-        raise FileNotFoundError(
-            f"no folder {folder}, where YOLO looks for the labels of {images_dir}; there is {beside}"
-        )
-
-
-def label_files_of_nothing(images_dir: Path, names: Sequence[str]) -> list[Problem]:
-    """Label files that no photograph goes with."""
-    folder, wanted = labels_folder(images_dir), {Path(name).with_suffix("").as_posix() for name in names}
-    files = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() == ".txt" and path.name != "classes.txt"]
-    return [
-        Problem(
-            str(path), "no photograph has that name" if path.suffix == ".txt" else "must end in .txt, in small letters"
-        )
-        for path in files
-        if path.suffix != ".txt" or path.relative_to(folder).with_suffix("").as_posix() not in wanted
-    ]
-
-
-def find_images(images_dir: Path) -> list[str]:
-    """The photographs of a folder and those below it, sorted, by their path from there.
-
-    Raises:
-        ValueError: two photographs that would share a label file.
-    """
-    names = sorted(
-        path.relative_to(images_dir).as_posix()
-        for path in images_dir.rglob("*")
-        if path.suffix.lower() in IMAGE_SUFFIXES
-        and not path.is_dir()
-        and not any(name.startswith(".") for name in path.relative_to(images_dir).parts)
-    )
-    labels = Counter(Path(name).with_suffix("") for name in names)
-    shared = [name for name in names if labels[Path(name).with_suffix("")] > 1]
-    if shared:
-        raise ValueError(
-            f"{', '.join(shared[:4])} in {images_dir} share a label file: rename them, or remove all but one"
-        )
-    return names
-
-
-def read_lines(path: Path) -> list[tuple[int, str]]:
-    """The lines of a label file that are not blank, with their numbers; none where there is no file."""
-    if not path.is_file():
-        return []
-    lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
-    return [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
-
-
-def check_line(line: str, classes: int) -> None:
-    """Raise ValueError, saying what is wrong, for a label line that cannot be read."""
-    index, _ = yolo_to_polygons(line, 1, 1)
-    if index >= classes:
-        raise ValueError(f"class {index} is unknown: data.yaml has {classes}, which count from 0")
-
-
-# ------------------------------------------------------------------------------------------------ writing lines
-
-
-@dataclass
-class Converted:
-    """What a conversion to YOLO's lines has changed.
-
-    Attributes:
-        images: written. background: those among them without an object. objects: annotations that were written, in so
-            many lines. classes: YOLO's number of each category, by COCO's id.
-        several: objects of several parts, split or joined. holes: holes, filled or cut, in so many objects.
-        retraced: objects drawn and traced anew, as their parts overlap or they are stored as a run-length code.
-        clipped: objects that reached over the border. crowds: left out. lost: objects of which nothing was written.
-        problems: what the annotation file has that is broken. turned: images stored on their side, written upright.
-    """
-
-    images: int = 0
-    background: int = 0
-    objects: int = 0
-    lines: int = 0
-    several: int = 0
-    holes: int = 0
-    with_holes: int = 0
-    retraced: int = 0
-    clipped: int = 0
-    crowds: int = 0
-    lost: int = 0
-    turned: int = 0
-    problems: int = 0
-    classes: dict[Any, int] = field(default_factory=dict)
-    choices: tuple[str, str] = (SEVERAL[0], HOLES[0])
-
-    def __str__(self) -> str:
-        several, holes = self.choices
-        ids = ", ".join([f"{old} -> {new}" for old, new in self.classes.items()][:6])
-        ids += f" ... ({len(self.classes)} in all)" if len(self.classes) > 6 else ""
-        told = [
-            f"{self.images} images, {self.background} of them without an object",
-            f"{self.objects} objects in {self.lines} lines",
-            f"category ids renumbered: {ids}" if any(old != new for old, new in self.classes.items()) else "",
-            f"{self.several} objects of several parts: {'split, a line a part' if several == 'split' else 'joined'}",
-            f"{self.holes} holes in {self.with_holes} objects: {'filled' if holes == 'fill' else 'cut by a slit'}",
-            f"{self.retraced} objects drawn and outlined anew, pixel by pixel" if self.retraced else "",
-            f"{self.clipped} objects cut off at the border" if self.clipped else "",
-            f"{self.crowds} crowds left out" if self.crowds else "",
-            f"{self.lost} objects too small or thin to be written" if self.lost else "",
-            f"{self.turned} images stored on their side were written upright" if self.turned else "",
-            f"{self.problems} broken entries skipped" if self.problems else "",
-        ]
-        return "\n".join(line for line in told if line)
-
-
-def segmentation_to_yolo(
-    index: int, shape: Any, size: tuple[int, int], several: str, holes: str, report: Converted | None = None
-) -> list[str]:
-    """The YOLO-seg lines of one object.
-
-    Args:
-        index: YOLO's class. shape: COCO's segmentation: polygons in pixels, or RLE. size: (height, width).
-        several: "split" writes a line a part, which then reads as an object of its own; "join" makes one outline of
-            them, with slits of no width between. holes: "fill" writes the outer outline alone; "cut" leads a slit to
-            each hole. report: counts what was done.
-    """
-    report = report or Converted()
-    height, width = size
-    parts = outlines(shape, size, report)
-    if holes == "fill":
-        parts = outermost(parts, size)
-    with_holes = [inner for _, inner in parts if inner]
-    report.several += len(parts) > 1
-    report.holes += sum(map(len, with_holes))
-    report.with_holes += bool(with_holes)
-    polygons = [join_polygons([outer, *inner]) if holes == "cut" else outer for outer, inner in parts]
-    if several == "join" and len(polygons) > 1:
-        polygons = [join_polygons(polygons)]
-    lines = []
-    for polygon in polygons:
-        try:
-            lines += polygons_to_yolo(index, [polygon], height, width)
-        except ValueError:  # a part that lies outside, or has lost what lay inside
-            continue
-    xy = np.concatenate([np.reshape(polygon, (-1, 2)) for polygon in polygons]) if polygons else np.zeros((0, 2))
-    report.clipped += bool((xy < 0).any() or (xy > (width, height)).any())
-    report.objects += bool(lines)
-    report.lost += not lines
-    report.lines += len(lines)
-    return lines
-
-
-def outlines(shape: Any, size: tuple[int, int], report: Converted) -> list[tuple[Polygon, list[Polygon]]]:
-    """The outer polygon of each part of an object, and those of its holes."""
-    if not isinstance(shape, dict):
-        drawn = [polygons_to_mask([polygon], *size) for polygon in shape]
-        if len(shape) == 1 or np.sum(drawn, axis=0).max() <= 1:
-            return [(list(polygon), []) for polygon in shape]
-        mask = np.any(drawn, axis=0)
-    else:
-        mask = rle_to_mask(shape)
-    report.retraced += 1
-    return mask_to_outlines(mask)
-
-
-def outermost(parts: list[tuple[Polygon, list[Polygon]]], size: tuple[int, int]) -> list[tuple[Polygon, list[Polygon]]]:
-    """The parts less those that lie in a hole of another: once that is filled, they are in it."""
-    filled = [polygons_to_mask(inner, *size) for _, inner in parts if inner]
-    if not filled:
-        return parts
-    return [part for part in parts if not any((polygons_to_mask([part[0]], *size) <= hole).all() for hole in filled)]
-
-
-# ------------------------------------------------------------------------------------------------ from COCO, and back
-
-
-def coco_to_yolo(
-    images_dir: str | Path,
-    annotation_file: str | Path,
-    root: str | Path,
-    part: str = "train",
-    categories: Sequence[str | int] | None = None,
-    several: str = "split",
-    holes: str = "fill",
-    on_error: str = "raise",
-) -> Converted:
-    """Write a COCO annotation file as a part of a YOLO-seg folder, and tell what that has changed.
-
-    Category ids, which in COCO run to 90 with gaps, become 0, 1, 2 ... Crowds are left out, as the format has none:
-    a model is punished for what it finds there. Images without an object get an empty label file. What reaches over the
-    border is cut off there.
-
-    Args:
-        images_dir, annotation_file, categories, on_error: as of `COCOSegmentationDataset`.
-        root: the folder to write; other parts may be in it already. An image gets a second name there (a hard link),
-            where the disk can do that: who changes it changes the original.
-        part: "train", "val" or "test".
-        several: what becomes of objects in several parts: "split", each part an object of its own; "join", one outline
-            with slits of no width. Split, one car behind a lamp post becomes two, each with a box of its own; joined,
-            it stays one.
-        holes: "fill" them, or "cut" them out by a slit from the outline.
-
-    Raises:
-        ValueError: the folder has other classes already; problems in the annotation file.
-    """
-    check_choice("several", several, SEVERAL)
-    check_choice("holes", holes, HOLES)
-    check_choice("part", part, tuple(YOLO_PARTS))
-    data = COCOSegmentationDataset(images_dir, annotation_file, categories, on_error=on_error)
-    root, folder = Path(root), Path(root) / YOLO_PARTS[part]
-    write_data_yaml(root, data.classes[1:], part)
-    class_of = {key: number - 1 for key, number in data.class_of.items()}
-    report = Converted(classes=class_of, choices=(several, holes), problems=len(data.problems))
-    for index, entry in enumerate(data.images):
-        size = (entry["height"], entry["width"])
-        lines: list[str] = []
-        for annotation in data.annotations(index):
-            if annotation.get("iscrowd", 0):
-                report.crowds += 1
-                continue
-            number = class_of[annotation["category_id"]]
-            lines += segmentation_to_yolo(number, annotation["segmentation"], size, several, holes, report)
-        place_image(data.images_dir / entry["file_name"], folder / "images" / entry["file_name"], size, report)
-        write_lines(folder / "labels" / Path(entry["file_name"]).with_suffix(".txt"), lines)
-        report.images += 1
-        report.background += not lines
-    return report
-
-
-def place_image(source: Path, target: Path, size: tuple[int, int], report: Converted) -> None:
-    """Link a photograph to where its label file expects it; one that was annotated lying on its side is written so,
-    without the note that makes viewers turn it, as whoever reads YOLO's labels obeys that."""
-    upright, in_place = image_size(source) == tuple(size), target.resolve() == source.resolve()
-    if in_place and not upright:
-        raise ValueError(f"{source} is stored on its side and would be written over: write to another folder")
-    if in_place:
-        return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.unlink(missing_ok=True)
-    if upright:
-        link_or_copy(source, target)
-        return
-    with atomic_path(target) as aside:
-        Image.fromarray(read_image(source, size)).save(aside, quality=95)
-    report.turned += 1
+    """The images folder of each part ("train", "val", "test") that a YOLO-seg folder has."""
+    _, folders = _read_data_yaml(Path(root))
+    return {part: folder for part, folder in folders.items() if folder}
 
 
 def write_data_yaml(root: Path, names: Sequence[str], part: str) -> None:
-    """Write data.yaml, or add a part to the one that is there.
+    """Write data.yaml, or add a part to an existing one.
 
     Raises:
-        ValueError: that one has other classes.
+        ValueError: the existing file has other classes.
     """
-    path, parts = root / "data.yaml", {}
+    path = root / "data.yaml"
+    parts = {}
     if path.is_file():
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
         if content.get("names") != list(names):
@@ -478,24 +179,366 @@ def write_data_yaml(root: Path, names: Sequence[str], part: str) -> None:
     write_lines(path, text.splitlines())
 
 
-def yolo_to_coco(
-    data: YOLOSegmentationDataset, annotation_file: str | Path, ids: Mapping[int, Any] | None = None
-) -> None:
-    """Write a part of a YOLO-seg folder as a COCO annotation file: an annotation a line.
+def _read_data_yaml(root: Path) -> tuple[list[str], dict[str, Path | None]]:
+    """The class names and the images folder of each part in data.yaml; None if the folder does not exist."""
+    path = root / "data.yaml"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"no {path}: give the folder that holds data.yaml, the file that lists the class names and image folders"
+        )
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+        names = _class_names(content["names"])
+    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(
+            f"{path} has no valid list of class names ({reason}): write, for example, names: [building]"
+        ) from error
+    if content.get("nc", len(names)) != len(names):
+        raise ValueError(f"{path} says nc: {content['nc']} but names {len(names)} classes")
+    values = {"train": content.get("train"), "val": content.get("val", content.get("valid"))}
+    values["test"] = content.get("test")
+    base = root / str(content.get("path") or "")
+    folders = {part: _find_images_dir(base, root, value, path) for part, value in values.items() if value}
+    if not folders:
+        raise ValueError(f"{path} names no folder of images: write, for example, train: train/images")
+    return names, folders
+
+
+def _class_names(names: Any) -> list[str]:
+    """The class names of a data.yaml, which may be a list or a mapping from 0, 1, 2, ...; raises TypeError."""
+    if isinstance(names, dict):
+        if sorted(names, key=str) != sorted(range(len(names)), key=str):
+            raise TypeError(f"the classes have the numbers {list(names)} but must count from 0 without gaps")
+        names = [names[index] for index in range(len(names))]
+    if not isinstance(names, list):  # the characters of a string would become classes
+        raise TypeError(f"names is {names!r}")
+    names = [str(name) for name in names]
+    if len({"background", *names}) <= len(names):
+        raise TypeError(f"a name occurs twice, or is background, which is not a class in YOLO: {names}")
+    return names
+
+
+def _find_images_dir(base: Path, root: Path, value: object, source: Path) -> Path | None:
+    """The images folder of a part, relative to data.yaml's `path` or to its own folder; None if there is none.
+
+    Roboflow writes ../train/images for a folder beside data.yaml, and Ultralytics accepts that.
+    """
+    if not isinstance(value, str) or value.endswith(".txt"):
+        raise ValueError(f"{source}: {value!r} is not a folder; seglib reads parts that are one folder of images each")
+    without_dots = Path(*[name for name in Path(value).parts if name != ".."])
+    for folder in (base / value, root / value, root / without_dots):
+        if folder.is_dir():
+            return folder / "images" if (folder / "images").is_dir() else folder
+    return None
+
+
+def _folder_of_part(folders: dict[str, Path | None], part: str, root: Path) -> Path:
+    if part not in folders:
+        raise FileNotFoundError(f"{root / 'data.yaml'} has no part {part!r}; it has {', '.join(folders)}")
+    folder = folders[part]
+    if folder is None:
+        raise FileNotFoundError(f"the folder that {root / 'data.yaml'} gives for {part!r} does not exist")
+    return folder
+
+
+# -------------------------------------------------------------------------------------------------- images and labels
+
+
+def _find_images(images_dir: Path) -> list[str]:
+    """The sorted paths of all images in a folder and its subfolders, relative to it; hidden files are left out."""
+    names = []
+    for path in images_dir.rglob("*"):
+        relative = path.relative_to(images_dir)
+        hidden = any(name.startswith(".") for name in relative.parts)
+        if path.suffix.lower() in IMAGE_SUFFIXES and not path.is_dir() and not hidden:
+            names.append(relative.as_posix())
+    counts = Counter(Path(name).with_suffix("") for name in names)
+    shared = [name for name in sorted(names) if counts[Path(name).with_suffix("")] > 1]
+    if shared:
+        raise ValueError(
+            f"{', '.join(shared[:4])} in {images_dir} share a label file: rename them, or remove all but one"
+        )
+    return sorted(names)
+
+
+def _labels_dir(images_dir: Path) -> Path:
+    """The folder of label files: the last "images" in the path of the images folder becomes "labels"."""
+    parts = list(images_dir.parts)
+    if "images" not in parts:
+        raise ValueError(f"{images_dir}: images must be in a folder named images, with a folder labels beside it")
+    parts[len(parts) - 1 - parts[::-1].index("images")] = "labels"
+    return Path(*parts)
+
+
+def _label_path(images_dir: Path, name: str) -> Path:
+    return _labels_dir(images_dir) / Path(name).with_suffix(".txt")
+
+
+def _check_labels_dir(images_dir: Path) -> None:
+    """Raise FileNotFoundError if a part has no labels folder, since every image would then count as empty."""
+    folder = _labels_dir(images_dir)
+    if not folder.is_dir():
+        siblings = sorted(path.name for path in folder.parent.iterdir()) if folder.parent.is_dir() else []
+        raise FileNotFoundError(
+            f"no folder {folder}, which must hold the labels of {images_dir}; {folder.parent} has {', '.join(siblings)}"
+        )
+
+
+def _unused_label_files(images_dir: Path, names: Sequence[str]) -> list[Problem]:
+    """The label files that belong to no image."""
+    folder = _labels_dir(images_dir)
+    used = {_label_path(images_dir, name) for name in names}
+    problems = []
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() != ".txt" or path.name == "classes.txt" or path in used:
+            continue
+        what = "no image has that name" if path.suffix == ".txt" else "the suffix must be .txt in lower case"
+        problems.append(Problem(str(path), what))
+    return problems
+
+
+def _read_lines(path: Path) -> list[tuple[int, str]]:
+    """The lines of a label file that are not blank, with their numbers; [] if there is no file."""
+    if not path.is_file():
+        return []
+    lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+    return [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
+
+
+# ---------------------------------------------------------------------------------------------------- object to lines
+
+_CHOICES = {"split": "one line for each part", "join": "joined", "fill": "filled", "cut": "cut out by a slit"}
+_REPORT = {  # a sentence is printed if its count is not zero
+    "images": "{images} images, {background} of them without an object",
+    "objects": "{objects} objects in {lines} lines",
+    "renumbered": "category ids renumbered: {ids}",
+    "multipart": "{multipart} objects in several parts: {several_choice}",
+    "holes": "{holes} holes in {with_holes} objects: {holes_choice}",
+    "retraced": "{retraced} objects drawn and traced again along their pixels",
+    "clipped": "{clipped} objects clipped at the image border",
+    "crowds": "{crowds} crowds left out",
+    "lost": "{lost} objects lost: too small or thin for a line",
+    "turned": "{turned} images with an EXIF rotation saved upright",
+    "problems": "{problems} broken entries skipped",
+}
+
+
+@dataclass
+class ConversionReport:
+    """What a conversion to YOLO label lines wrote and changed; `str(report)` says it in words.
+
+    Attributes:
+        counts: "images", "background" (images without an object), "objects", "lines", "multipart" (objects in several
+            parts), "holes", "with_holes" (objects), "retraced" (objects that are RLE or whose parts overlap), "clipped"
+            (objects across the border), "crowds", "lost" (objects without a line), "turned" (images), "problems".
+        classes: YOLO's class of each COCO category id.
+        several: what was done with objects in several parts: "split" or "join".
+        holes: what was done with holes: "fill" or "cut".
+    """
+
+    counts: Counter[str] = field(default_factory=Counter)
+    classes: dict[int | str, int] = field(default_factory=dict)
+    several: str = "split"
+    holes: str = "fill"
+
+    def __str__(self) -> str:
+        changed = [f"{old} -> {new}" for old, new in self.classes.items()]
+        ids = ", ".join(changed[:6]) + (f" ... ({len(changed)} in all)" if len(changed) > 6 else "")
+        values: dict[str, object] = defaultdict(int, self.counts)
+        values["renumbered"] = any(old != new for old, new in self.classes.items())
+        values |= {"ids": ids, "several_choice": _CHOICES[self.several], "holes_choice": _CHOICES[self.holes]}
+        return "\n".join(text.format_map(values) for name, text in _REPORT.items() if values[name])
+
+
+def segmentation_to_yolo(
+    index: int,
+    segmentation: Segmentation,
+    size: tuple[int, int],
+    several: str = "split",
+    holes: str = "fill",
+    report: ConversionReport | None = None,
+) -> list[str]:
+    """The YOLO label lines of one object.
 
     Args:
-        ids: COCO's category id of each of YOLO's classes, to have those back that `coco_to_yolo` renumbered (the other
-            way round than `Converted.classes`); None: counted from 1.
+        index: YOLO's class, from 0.
+        segmentation: polygons [x1, y1, x2, y2, ...] in pixels, or an RLE.
+        size: (height, width) of the image.
+        several: "split" writes each part as an object of its own; "join" connects the parts by slits of zero width.
+        holes: "fill" drops them; "cut" connects each hole with the outer polygon by a slit of zero width.
+        report: counts what was done.
     """
-    ids = {index: index + 1 for index in range(len(data.classes) - 1)} if ids is None else dict(ids)
-    images, annotations = [], []
+    counts = Counter[str]() if report is None else report.counts
+    outlines = _trace(segmentation, size, counts)
+    if holes == "fill":
+        outlines = _outside_holes(outlines, size)
+    counts["multipart"] += len(outlines) > 1
+    counts["holes"] += sum(len(inner) for _, inner in outlines)
+    counts["with_holes"] += any(inner for _, inner in outlines)
+    polygons = [join_polygons([outer, *inner]) if holes == "cut" else outer for outer, inner in outlines]
+    if several == "join" and len(polygons) > 1:
+        polygons = [join_polygons(polygons)]
+    lines = []
+    for polygon in polygons:
+        with suppress(ValueError):  # a part outside the image
+            lines += polygons_to_yolo(index, [polygon], *size)
+    counts["clipped"] += any(_crosses_border(polygon, size) for polygon in polygons)
+    counts["objects"] += bool(lines)
+    counts["lost"] += not lines
+    counts["lines"] += len(lines)
+    return lines
+
+
+def round_trip_iou(
+    segmentation: Segmentation, size: tuple[int, int], several: str = "split", holes: str = "fill"
+) -> float:
+    """IoU of an object's mask before it is written as YOLO lines and after it is read again.
+
+    If the object is split into several lines, this is the IoU of the best line.
+
+    Args:
+        segmentation, size, several, holes: see `segmentation_to_yolo`.
+    """
+    before = annotation_bitmap({"segmentation": segmentation}, *size)
+    ious = [0.0]
+    for line in segmentation_to_yolo(0, segmentation, size, several, holes):
+        _, polygons = yolo_to_polygons(line, *size)
+        after = polygons_to_mask(polygons, *size)
+        ious.append(float((before & after).sum() / max((before | after).sum(), 1)))
+    return max(ious)
+
+
+def _trace(segmentation: Segmentation, size: tuple[int, int], counts: Counter[str]) -> list[_Outline]:
+    """The outline of each part of an object."""
+    if isinstance(segmentation, dict):
+        mask = rle_to_mask(segmentation)
+    else:
+        drawn = [polygons_to_mask([polygon], *size) for polygon in segmentation]
+        if len(drawn) == 1 or np.sum(drawn, axis=0).max() <= 1:
+            return [(list(polygon), []) for polygon in segmentation]
+        mask = np.any(drawn, axis=0)  # the parts overlap
+    counts["retraced"] += 1
+    return mask_to_outlines(mask)
+
+
+def _outside_holes(outlines: list[_Outline], size: tuple[int, int]) -> list[_Outline]:
+    """The outlines that do not lie in a hole of another, since filling that hole covers them."""
+    holes = [polygons_to_mask(inner, *size) for _, inner in outlines if inner]
+    if not holes:
+        return outlines
+    return [part for part in outlines if not any((polygons_to_mask([part[0]], *size) <= hole).all() for hole in holes)]
+
+
+def _crosses_border(polygon: Polygon, size: tuple[int, int]) -> bool:
+    points = np.reshape(polygon, (-1, 2))
+    return bool((points < 0).any() or (points > (size[1], size[0])).any())
+
+
+# -------------------------------------------------------------------------------------------------- COCO and back
+
+
+def coco_to_yolo(
+    images_dir: str | Path,
+    annotation_file: str | Path,
+    root: str | Path,
+    part: str = "train",
+    categories: Sequence[str | int] | None = None,
+    several: str = "split",
+    holes: str = "fill",
+    on_error: str = "raise",
+) -> ConversionReport:
+    """Write a COCO annotation file as one part of a YOLO-seg folder and report what this changed.
+
+    Category ids become 0, 1, 2, ... Crowds are left out, because the format has none; a model is then penalized for
+    what it finds there. Images without an object get an empty label file. Objects are clipped at the image border.
+
+    Args:
+        images_dir, annotation_file, categories, on_error: see `COCOSegmentationDataset`.
+        root: the folder to write. It may hold other parts. Images become hard links where the disk supports them, so
+            editing one edits the original.
+        part: "train", "val" or "test".
+        several: "split" writes each part of an object as an object of its own; "join" connects the parts by slits of
+            zero width. A car behind a lamp post becomes two objects with "split" and stays one with "join".
+        holes: "fill" them, or "cut" them out by a slit from the outer polygon.
+
+    Raises:
+        ValueError: the folder has other classes, or the annotation file has problems.
+    """
+    check_choice("several", several, ("split", "join"))
+    check_choice("holes", holes, ("fill", "cut"))
+    check_choice("part", part, tuple(YOLO_PARTS))
+    data = COCOSegmentationDataset(images_dir, annotation_file, categories, on_error=on_error)
+    folder = Path(root) / YOLO_PARTS[part]
+    write_data_yaml(Path(root), data.classes[1:], part)
+    classes = {category: index - 1 for category, index in data.class_of.items()}
+    report = ConversionReport(Counter(problems=len(data.problems)), classes, several, holes)
+    for index, entry in enumerate(data.images):
+        name = entry["file_name"]
+        lines = _label_lines(data, index, report)
+        source = data.images_dir / name
+        report.counts["turned"] += _place_image(source, folder / "images" / name, (entry["height"], entry["width"]))
+        write_lines(folder / "labels" / Path(name).with_suffix(".txt"), lines)
+        report.counts["images"] += 1
+        report.counts["background"] += not lines
+    return report
+
+
+def _label_lines(data: COCOSegmentationDataset, index: int, report: ConversionReport) -> list[str]:
+    """The label lines of all objects of an image."""
+    size = (data.images[index]["height"], data.images[index]["width"])
+    lines = []
+    for annotation in data.annotations(index):
+        if annotation.get("iscrowd", 0):
+            report.counts["crowds"] += 1
+            continue
+        number = report.classes[annotation["category_id"]]
+        lines += segmentation_to_yolo(number, annotation["segmentation"], size, report.several, report.holes, report)
+    return lines
+
+
+def _place_image(source: Path, target: Path, size: tuple[int, int]) -> bool:
+    """Link an image into a YOLO-seg folder; return whether it was saved upright instead.
+
+    YOLO applies the EXIF rotation. An image whose annotations ignore it is saved as annotated, without that tag.
+    """
+    upright = image_size(source) == tuple(size)
+    if target.resolve() == source.resolve():
+        if not upright:
+            raise ValueError(
+                f"{source} has an EXIF rotation that its annotations ignore and would be overwritten: write to "
+                "another folder"
+            )
+        return False
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)
+    if upright:
+        link_or_copy(source, target)
+        return False
+    with atomic_path(target) as temporary:
+        Image.fromarray(read_image(source, size)).save(temporary, quality=95)
+    return True
+
+
+def yolo_to_coco(
+    data: YOLOSegmentationDataset, annotation_file: str | Path, ids: Mapping[int, int | str] | None = None
+) -> None:
+    """Write one part of a YOLO-seg folder as a COCO annotation file with one annotation for each line.
+
+    Args:
+        ids: the COCO category id of each YOLO class: the inverse of `ConversionReport.classes`. None: 1, 2, 3, ...
+    """
+    names = data.classes[1:]
+    if ids is None:
+        ids = {index: index + 1 for index in range(len(names))}
+    images = []
+    annotations: list[dict[str, Any]] = []
     for number in range(len(data)):
-        outlines, (height, width) = data.outlines(number)
-        name = data.filenames[number]
-        images.append({"id": number + 1, "file_name": name, "height": height, "width": width})
-        drawn = Instances.of([polygons for _, polygons in outlines], size=(height, width))
-        areas, boxes = drawn.areas.tolist(), drawn.boxes.tolist()
-        for (index, polygons), area, (left, top, right, bottom) in zip(outlines, areas, boxes, strict=True):
+        instances = data.instances(number)
+        height, width = instances.size
+        images.append({"id": number + 1, "file_name": data.filenames[number], "height": height, "width": width})
+        shapes = zip(data.polygons(number), instances.areas.tolist(), instances.boxes.tolist(), strict=True)
+        for (index, polygons), area, (left, top, right, bottom) in shapes:
             annotations.append(
                 {
                     "id": len(annotations) + 1,
@@ -507,21 +550,6 @@ def yolo_to_coco(
                     "iscrowd": 0,
                 }
             )
-    categories = [{"id": ids[index], "name": name} for index, name in enumerate(data.classes[1:])]
+    categories = [{"id": ids[index], "name": name} for index, name in enumerate(names)]
     content = {"images": images, "categories": categories, "annotations": annotations}
     write_lines(Path(annotation_file), [json.dumps(content)])
-
-
-def round_trip_iou(shape: Any, size: tuple[int, int], several: str = "split", holes: str = "fill") -> float:
-    """IoU of an object's mask before and after it was written as YOLO's lines and read again.
-
-    Of an object that was split it is the best of its parts: as the one object it was, no more of it is left.
-
-    Args:
-        shape: COCO's segmentation. size: (height, width). several, holes: as of `coco_to_yolo`.
-    """
-    before = annotation_bitmap({"segmentation": shape}, *size)
-    lines = segmentation_to_yolo(0, shape, size, several, holes)
-    after = [polygons_to_mask(yolo_to_polygons(line, *size)[1], *size) for line in lines]
-    shares = [(before & mask).sum() / max((before | mask).sum(), 1) for mask in after]
-    return float(max(shares, default=0.0))
