@@ -1,64 +1,99 @@
-"""What a lesson needs around its experiment: profile, data, seeds, a folder. Only this module knows of lessons."""
+"""What every lesson needs: profile, data, seeds, folders, checks of exercises. Only this module knows of lessons."""
 
 import hashlib
 import os
 import platform
 import random
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
+from accelerate.utils import is_cuda_available
 
-from seglib.datasets.download import prepare
-from seglib.datasets.download.catalog import card, check_layout
-from seglib.datasets.sample import render
-from seglib.runs import write_json
+from seglib import datasets
+from seglib.datasets.download import check_layout
+from seglib.datasets.download.catalog import card
+from seglib.files import write_json
+from seglib.loading import available_cores
 
-PROFILES = ("tiny", "demo", "full")
-SAMPLES = {"tiny": {"images": 80, "size": 160}, "demo": {"images": 1000, "size": 320}}  # a profile's bundled sample
+__all__ = [
+    "check",
+    "choose_profile",
+    "data",
+    "device_name",
+    "mirror",
+    "result",
+    "run_dir",
+    "sample",
+    "seed",
+    "settings",
+]
 
-CHECKOUT = Path(__file__).parents[1]
+_PROFILES = ("tiny", "demo", "full")
+_SAMPLES = {"tiny": (80, 160), "demo": (1000, 320)}  # the bundled sample of a profile: images, and their side in pixels
+_COURSE = Path(__file__).parents[1]
 
-_now = SimpleNamespace(lesson=None, profile=None, started=0.0)
+
+@dataclass
+class _Session:
+    """The arguments of the last call of `settings`, and its time."""
+
+    lesson: str = ""
+    profile: str = ""
+    started: float = 0.0
+
+
+_session = _Session()
 
 
 def choose_profile(choice: str = "auto") -> tuple[str, str]:
-    """The profile and the reason for it.
+    """The profile, and the reason for it.
 
     Args:
-        choice: a profile, or "auto": SEGLIB_PROFILE where it is set, else "demo" on a GPU and "tiny" without.
+        choice: "tiny", "demo", "full" or "auto", which stands for the environment variable SEGLIB_PROFILE or, if it is
+            not set, for "demo" on a machine with a GPU and "tiny" on any other.
+
+    Raises:
+        ValueError: there is no such profile.
     """
-    asked = (os.environ.get("SEGLIB_PROFILE") or "auto") if choice == "auto" else choice
-    if asked in PROFILES:
-        return asked, "SEGLIB_PROFILE says so" if choice == "auto" else "chosen above"
-    if asked != "auto":
-        raise ValueError(f"no profile {asked!r}; there are {', '.join(PROFILES)}, and auto")
-    if torch.cuda.is_available():
-        return "demo", "there is a GPU"
-    return "tiny", "there is no GPU"
+    profile = os.environ.get("SEGLIB_PROFILE") or "auto" if choice == "auto" else choice
+    if profile in _PROFILES:
+        return profile, "SEGLIB_PROFILE says so" if choice == "auto" else "it was chosen above"
+    if profile != "auto":
+        raise ValueError(f"no profile {profile!r}; choose {', '.join(_PROFILES)} or auto")
+    return ("demo", "there is a GPU") if is_cuda_available() else ("tiny", "there is no GPU")
 
 
-def settings(lesson: str, choice: str = "auto", **numbers: tuple) -> SimpleNamespace:
-    """Choose the profile, seed everything, report the machine, and return the profile's numbers.
+def settings(lesson: str, choice: str = "auto", **numbers: Sequence[Any]) -> SimpleNamespace:
+    """Choose the profile, seed the random generators, print the settings and return them.
+
+    CUDA is not initialized, so that accelerate's `notebook_launcher` can be used afterwards.
 
     Args:
-        lesson: the notebook's name, "02_unet_binary".
+        lesson: the name of the notebook, for example "02_unet_binary".
         choice: see `choose_profile`.
-        numbers: three values each, for tiny, demo and full.
+        numbers: three values for each setting: for tiny, demo and full.
 
     Returns:
-        The numbers as attributes, and .profile, .device, .seed, and .id, which changes with the numbers.
+        The values of the profile as attributes, and .profile, .device, .seed and .id, which depends on the values.
+
+    Raises:
+        ValueError: there is no such profile, or a setting does not have three values.
     """
+    for name, values in numbers.items():
+        if len(values) != len(_PROFILES):
+            raise ValueError(f"{name} needs three values, for tiny, demo and full, not {len(values)}")
     profile, reason = choose_profile(choice)
-    wrong = [name for name, values in numbers.items() if len(values) != len(PROFILES)]
-    if wrong:
-        raise ValueError(f"each setting has a value for tiny, demo and full; {', '.join(wrong)} has not")
-    _now.lesson, _now.profile, _now.started = lesson, profile, time.perf_counter()
-    chosen = {name: values[PROFILES.index(profile)] for name, values in numbers.items()}
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    _session.lesson = lesson
+    _session.profile = profile
+    _session.started = time.perf_counter()
+    chosen = {name: values[_PROFILES.index(profile)] for name, values in numbers.items()}
+    device = "cuda" if is_cuda_available() else "cpu"
     digest = hashlib.sha256(repr(sorted(chosen.items())).encode()).hexdigest()[:6]
     result = SimpleNamespace(profile=profile, device=device, id=digest, **{"seed": 0, **chosen})
     seed(result.seed)
@@ -69,143 +104,168 @@ def settings(lesson: str, choice: str = "auto", **numbers: tuple) -> SimpleNames
 
 
 def device_name() -> str:
-    """The GPU by name and memory, or the CPU by cores."""
-    if torch.cuda.is_available():
+    """The GPU with its memory, or the CPU with its cores. CUDA is not initialized."""
+    if not is_cuda_available():
+        return f"{platform.machine()} CPU, {available_cores()} cores"
+    if torch.cuda.is_initialized():
         properties = torch.cuda.get_device_properties(0)
         return f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"
-    return f"{platform.machine()} CPU, {os.cpu_count()} cores"
+    try:
+        return _name_from_driver()
+    except Exception:  # no pynvml, or one that cannot tell: the name is only printed
+        return "a GPU"
+
+
+def _name_from_driver() -> str:
+    """The first visible GPU with its memory, as NVIDIA's driver names it."""
+    import pynvml  # type: ignore[import-untyped]  # it has no type hints
+
+    pynvml.nvmlInit()
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
+    by_id = pynvml.nvmlDeviceGetHandleByIndex if visible.isdigit() else pynvml.nvmlDeviceGetHandleByUUID
+    handle = by_id(int(visible) if visible.isdigit() else visible)
+    memory = pynvml.nvmlDeviceGetMemoryInfo(handle).total
+    return f"{pynvml.nvmlDeviceGetName(handle)}, {memory / 2**30:.0f} GiB"
 
 
 def seed(number: int) -> None:
-    """Seed Python's, numpy's and torch's random generators."""
+    """Seed the random generators of Python, numpy and torch."""
     random.seed(number)
     np.random.seed(number)
     torch.manual_seed(number)
 
 
-def data(name: str, **choice) -> Path:
-    """The folder of a data set: in SEGLIB_DATA where that is set, else the sample (tiny, demo) or the real set (full).
+def data(name: str, **selection: Any) -> Path:
+    """The folder of a data set.
+
+    It lies in the folder that SEGLIB_DATA names, if it is set. Otherwise it is the bundled sample for tiny and demo,
+    and the real data set, downloaded if needed, for full.
 
     Args:
-        choice: what of the real set to download, see `seglib.datasets.prepare`; means nothing to the other two.
+        name: the name of a data set; `python -m seglib.datasets list` shows them.
+        selection: the part of the real data set to download, see `seglib.datasets.prepare`.
 
     Raises:
-        DownloadError, FileNotFoundError: the real set is not there and could not be had.
+        ValueError: there is no such data set.
+        FileNotFoundError: the data set in SEGLIB_DATA is not there or not complete.
+        DownloadError: the real data set could not be downloaded.
     """
     folder_name = card(name).folder
     if os.environ.get("SEGLIB_DATA"):
         folder = check_layout(name, _own_data() / folder_name)
         print(f"Data: {folder}, as SEGLIB_DATA says.")
         return folder
-    profile = _now.profile or choose_profile()[0]
+    profile = _session.profile or choose_profile()[0]
     if profile == "full":
-        folder = prepare(name, **choice)
+        folder = datasets.prepare(name, **selection)
         print(f"Data: {card(name).title} in {folder}.")
         return folder
-    folder = render(folder_name, **SAMPLES[profile])
-    scenes, kind = SAMPLES[profile]["images"], card(folder_name).title  # it holds more than a selection's categories
-    print(f"Data: the bundled sample, {scenes} rendered scenes in the format of {kind}.")
+    folder = datasets.render(folder_name, *_SAMPLES[profile])
+    title = card(folder_name).title  # the sample is that of the whole data set, not of a selection
+    print(f"Data: the bundled sample, {_SAMPLES[profile][0]} rendered scenes in the format of {title}.")
     return folder
 
 
 def sample(name: str) -> Path:
-    """A data set to look at, never downloaded: the reader's own where SEGLIB_DATA has it, else the bundled sample."""
+    """The folder of a data set to look at, never downloaded: that of SEGLIB_DATA or the bundled sample."""
     if os.environ.get("SEGLIB_DATA") and (_own_data() / card(name).folder).is_dir():
         return data(name)
-    return render(card(name).folder, **SAMPLES["tiny"])
+    return datasets.render(card(name).folder, *_SAMPLES["tiny"])
 
 
 def _own_data() -> Path:
-    """The folder that SEGLIB_DATA names: from here or, where that is not there, from the course's own folder.
+    """The folder that SEGLIB_DATA names, relative to the current folder or else to the folder of the course.
 
-    A notebook runs in notebooks/, but who types `SEGLIB_DATA=../data make course` stands one folder further up.
+    A notebook runs in notebooks/, but `SEGLIB_DATA=../data make course` is typed in the folder above.
     """
-    named = Path(os.environ["SEGLIB_DATA"]).expanduser()
-    from_course = CHECKOUT / named
-    folder = (from_course if not named.exists() and from_course.exists() else named).resolve()
+    given = Path(os.environ["SEGLIB_DATA"]).expanduser()
+    from_course = _COURSE / given
+    folder = (from_course if not given.exists() and from_course.exists() else given).resolve()
     if not folder.is_dir():
-        raise FileNotFoundError(
-            f"SEGLIB_DATA names {folder}, which is no folder: name the one that holds coco/ and others"
-        )
+        raise FileNotFoundError(f"SEGLIB_DATA is {folder}, which is not a folder: set it to the one that holds coco/")
     return folder
 
 
 def run_dir(*parts: str) -> Path:
-    """A folder of this lesson's own to write to: runs/<lesson>/<profile>/<parts>. SEGLIB_RUNS names another `runs`.
+    """The folder runs/<lesson>/<profile>/<parts>. The environment variable SEGLIB_RUNS replaces `runs`.
 
-    With SEGLIB_DATA set, the profile's folder has that folder's name added: its runs are not those of the sample.
+    With SEGLIB_DATA the name of its folder is added to the profile, as these runs are not those of the sample.
     """
-    root = os.environ.get("SEGLIB_RUNS") or (CHECKOUT / "runs" if (CHECKOUT / "notebooks").is_dir() else "runs")
-    return Path(root).expanduser().resolve() / _place(*parts)
+    default = _COURSE / "runs" if (_COURSE / "notebooks").is_dir() else "runs"
+    return Path(os.environ.get("SEGLIB_RUNS") or default).expanduser().resolve() / _lesson_path(*parts)
 
 
 def mirror(folder: str, *parts: str) -> Path | None:
-    """Where in `folder`, on Google Drive say, the checkpoints of `run_dir(*parts)` are copied to; None if it is "".
+    """The place in `folder`, for example on Google Drive, for copies of the checkpoints of `run_dir(*parts)`.
+
+    Returns:
+        None if `folder` is "".
 
     Raises:
-        FileNotFoundError: there is no such folder. It is not made: its drive may only not be mounted yet.
+        FileNotFoundError: there is no such folder. It is not created, as its drive may not be mounted yet.
     """
     if not folder:
         return None
     top = Path(folder).expanduser()
     if not top.is_dir():
         raise FileNotFoundError(
-            f"no folder {top} for copies of the checkpoints: mount its drive, or make the folder. On Colab: "
+            f"no folder {top} for copies of the checkpoints: mount its drive or create the folder. On Colab: "
             "from google.colab import drive; drive.mount('/content/drive')"
         )
-    place = top.resolve() / _place(*parts)
+    place = top.resolve() / _lesson_path(*parts)
     place.parent.mkdir(parents=True, exist_ok=True)
     return place
 
 
-def _place(*parts: str) -> Path:
-    if _now.lesson is None:
-        raise RuntimeError("run the lesson's settings cell first: it calls lesson.settings(...)")
-    profile = f"{_now.profile}-{_own_data().name}" if os.environ.get("SEGLIB_DATA") else _now.profile
-    return Path(_now.lesson, profile, *parts)
+def _lesson_path(*parts: str) -> Path:
+    if not _session.lesson:
+        raise RuntimeError("run the settings cell of the lesson first: it calls lesson.settings(...)")
+    profile = f"{_session.profile}-{_own_data().name}" if os.environ.get("SEGLIB_DATA") else _session.profile
+    return Path(_session.lesson, profile, *parts)
 
 
 def result(metric: str, value: float) -> None:
-    """Say the lesson's headline figure, and keep it in result.json for the course's table."""
-    seconds = time.perf_counter() - _now.started
-    content = {"metric": metric, "value": value, "profile": _now.profile, "device": device_name(), "seconds": seconds}
+    """Print the main result of the lesson, and write it to result.json for the table of the course."""
+    seconds = time.perf_counter() - _session.started
+    device = device_name()
+    content = {"metric": metric, "value": value, "profile": _session.profile, "device": device, "seconds": seconds}
     write_json(run_dir() / "result.json", content)
-    print(f"{metric}: {value:.3f} ({_now.profile} profile, {device_name()}, {seconds:.0f} s)")
+    print(f"{metric}: {value:.3f} ({_session.profile} profile, {device}, {seconds:.0f} s)")
 
 
-def check(answer: Any, right: Any, hint: str = "", solution: bool = False) -> None:
-    """Say whether the answer to an exercise is right.
+def check(answer: object, right: object, hint: str = "", solution: bool = False) -> None:
+    """Print whether the answer to an exercise is right.
 
     Args:
-        answer: the reader's; None where there is none yet.
-        right: what it should be. Numbers and arrays may differ by one part in a thousand.
-        hint: said where the answer is wrong.
-        solution: the answer is the course's own, which must be right.
+        answer: the answer of the reader; None if there is none yet.
+        right: the right answer. Numbers and arrays may differ by one part in a thousand.
+        hint: printed if the answer is wrong.
+        solution: whether the answer is the solution of the course, which must be right.
 
     Raises:
-        AssertionError: a solution that is not.
+        AssertionError: the solution is wrong.
     """
     if answer is None and not solution:
-        print("Not answered yet: put your answer in place of None and run the cell again.")
+        print("Not answered yet: replace None by your answer and run the cell again.")
         return
-    same = _same(answer, right)
-    if solution and not same:
-        raise AssertionError(f"the solution gives {_short(answer)}, not {_short(right)}")
-    print("Right!" if same else f"Not yet: got {_short(answer)}. {hint}".strip())
+    correct = _equal(answer, right)
+    if solution and not correct:
+        raise AssertionError(f"the solution gives {_shorten(answer)}, not {_shorten(right)}")
+    print("Right!" if correct else f"Not yet: got {_shorten(answer)}. {hint}".strip())
 
 
-def _same(answer: Any, right: Any) -> bool:
+def _equal(answer: object, right: object) -> bool:
     try:
-        wanted = np.asarray(right, dtype=float)
-    except (TypeError, ValueError):  # words, sets, dicts
+        expected = np.asarray(right, dtype=float)
+    except (TypeError, ValueError):  # strings, sets, dicts
         return type(answer) is type(right) and answer == right
     try:
         given = np.asarray(answer.detach().cpu() if isinstance(answer, torch.Tensor) else answer, dtype=float)
-    except (TypeError, ValueError):  # words where numbers were asked for
+    except (TypeError, ValueError):  # a string where a number was expected
         return False
-    return given.shape == wanted.shape and bool(np.allclose(given, wanted, rtol=1e-3, atol=1e-6, equal_nan=True))
+    return given.shape == expected.shape and bool(np.allclose(given, expected, rtol=1e-3, atol=1e-6, equal_nan=True))
 
 
-def _short(value: Any) -> str:
+def _shorten(value: object) -> str:
     text = str(value)
     return text if len(text) <= 80 else text[:77] + "..."

@@ -1,77 +1,147 @@
-"""Every figure of the course.
+"""The figures of the course.
 
-A function here returns a matplotlib Figure that is already closed for pyplot: as the last line of a notebook cell it is
-shown once, and a script that makes a hundred leaks none. Pictures go in as uint8 (H, W, 3) arrays or (3, H, W) tensors.
+Each function returns a matplotlib Figure that pyplot has already closed. As the last line of a notebook cell it is
+shown once, and a script may draw many of them without leaking memory. Images are uint8 (H, W, 3) arrays or (3, H, W)
+tensors, masks are uint8 (H, W) class indices.
+
+matplotlib is imported when the first figure is drawn: `overlay`, `color_mask` and `draw_instances` work without it.
 """
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from __future__ import annotations
 
-import matplotlib.pyplot as plt
+from collections.abc import Mapping, Sequence
+from itertools import cycle
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.patches import FancyArrowPatch, Patch, Rectangle
-from matplotlib.ticker import MaxNLocator, NullFormatter, PercentFormatter
 from PIL import Image
 
 from seglib.files import atomic_path
-from seglib.instances import Instances
 from seglib.masks import IGNORE, palette
 
-LINES = ("-", "--", "-.", ":")
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
+    from torch import Tensor, nn
+    from torch.utils.hooks import RemovableHandle
+
+    from seglib.instances import Instances
+
+    ImageLike = np.ndarray | Tensor
+
+__all__ = [
+    "architecture",
+    "class_balance",
+    "class_scores",
+    "color_mask",
+    "confusion_matrix",
+    "count_scatter",
+    "curves",
+    "draw_instances",
+    "error_map",
+    "grid_comparison",
+    "iou_ecdf",
+    "loss_curves",
+    "metric_curves",
+    "overlay",
+    "picture_grid",
+    "present_classes",
+    "save",
+    "size_histogram",
+    "stage_shapes",
+    "triples",
+]
+
 History = Sequence[Mapping[str, float]]
+
+_LINE_STYLES = ("-", "--", "-.", ":", (0, (1, 4)), (0, (8, 2, 1, 2, 1, 2)))
+_BLUE = "#33507a"
+_RED = "#c04040"
 
 
 def save(figure: Figure | np.ndarray, path: str | Path) -> None:
-    """Save a figure, or a picture uint8 (H, W, 3), aside, then rename."""
-    with atomic_path(path) as aside:
+    """Save a figure, or an image uint8 (H, W, 3), under a temporary name, then rename it."""
+    with atomic_path(path) as temporary:
         if isinstance(figure, np.ndarray):
-            Image.fromarray(figure).save(aside, quality=92)
+            Image.fromarray(figure).save(temporary, quality=92)
         else:
-            figure.savefig(aside, bbox_inches="tight")
+            figure.savefig(temporary, bbox_inches="tight")
 
 
-def as_array(picture: Any) -> np.ndarray:
-    """A picture or mask as a numpy array, (H, W, 3) or (H, W), whichever of tensor and array it was."""
-    array = np.asarray(picture)
-    return array.transpose(1, 2, 0) if array.ndim == 3 and array.shape[0] == 3 and array.shape[2] != 3 else array
+def _subplots(**settings: Any) -> tuple[Figure, Any]:
+    """A figure and its axes as `matplotlib.pyplot.subplots` returns them, closed for pyplot."""
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(layout="constrained", **settings)
+    plt.close(figure)
+    return figure, axes
 
 
-# ------------------------------------------------------------------------------------------------ pictures and masks
+def _as_array(image: ImageLike) -> np.ndarray:
+    """An image or a mask as an array, channels last."""
+    array = np.asarray(image)
+    channels_first = array.ndim == 3 and array.shape[0] == 3 and array.shape[2] != 3
+    return array.transpose(1, 2, 0) if channels_first else array
 
 
-def colour_mask(mask: Any) -> np.ndarray:
-    """A class mask (H, W) in its classes' colours: uint8 (H, W, 3); 255 is pale."""
-    return palette()[as_array(mask).astype(np.uint8)]
+# ------------------------------------------------------------------------------------------------ images and masks
 
 
-def overlay(image: Any, mask: Any, alpha: float = 0.45) -> np.ndarray:
-    """A class mask laid over its picture, outlines solid, background clear: uint8 (H, W, 3).
+def color_mask(mask: ImageLike) -> np.ndarray:
+    """A class mask (H, W) in the colors of its classes: uint8 (H, W, 3). The value 255 is pale."""
+    return palette()[_as_array(mask).astype(np.uint8)]
+
+
+def overlay(image: ImageLike, mask: ImageLike, alpha: float = 0.45) -> np.ndarray:
+    """An image with a class mask drawn over it: uint8 (H, W, 3). Outlines are opaque, the background is untouched.
 
     Args:
-        image: uint8 (H, W, 3). mask: uint8 (H, W). alpha: how much of the picture the colour hides, 0 to 1.
+        image: uint8 (H, W, 3).
+        mask: uint8 (H, W).
+        alpha: the opacity of the colors, from 0 to 1.
+
+    Raises:
+        ValueError: image and mask differ in size.
     """
-    image, mask = as_array(image), as_array(mask).astype(np.uint8)
+    image = _as_array(image)
+    mask = _as_array(mask).astype(np.uint8)
     if image.shape[:2] != mask.shape:
-        raise ValueError(f"picture {image.shape[:2]} and mask {mask.shape} differ in size")
+        raise ValueError(f"the image has the size {image.shape[:2]} but the mask {mask.shape} (height, width)")
     edge = np.zeros(mask.shape, dtype=bool)
     edge[:, 1:] |= mask[:, 1:] != mask[:, :-1]
     edge[1:] |= mask[1:] != mask[:-1]
     opacity = np.where(edge, 1.0, alpha)[..., None] * ((mask > 0) | edge)[..., None]
-    colour = palette()[np.where(edge & (mask == 0), _neighbour(mask), mask)]
-    return (image * (1 - opacity) + colour * opacity).round().astype(np.uint8)
-
-
-def _neighbour(mask: np.ndarray) -> np.ndarray:
-    """The larger of the values to the left and above: the class whose outline runs through a background pixel."""
     padded = np.pad(mask, ((1, 0), (1, 0)))
-    return np.maximum(padded[1:, :-1], padded[:-1, 1:])
+    neighbor = np.maximum(padded[1:, :-1], padded[:-1, 1:])  # the class whose outline runs through a background pixel
+    color = palette()[np.where(edge & (mask == 0), neighbor, mask)]
+    return (image * (1 - opacity) + color * opacity).round().astype(np.uint8)
+
+
+def draw_instances(image: ImageLike, instances: Instances, alpha: float = 0.45) -> np.ndarray:
+    """An image with its instances drawn over it, each in one of twenty colors, which repeat: uint8 (H, W, 3)."""
+    numbers = instances.numbered()
+    return overlay(image, np.where(numbers > 0, (numbers - 1) % 20 + 1, 0), alpha)
+
+
+def error_map(truth: ImageLike, prediction: ImageLike) -> np.ndarray:
+    """The errors of a binary prediction: uint8 (H, W, 3).
+
+    True positives are white, false negatives red, false positives blue, true negatives dark, and pixels of 255 pale.
+    """
+    truth = _as_array(truth)
+    prediction = _as_array(prediction)
+    colors = np.full((*truth.shape, 3), 30, dtype=np.uint8)
+    colors[(truth == 1) & (prediction == 1)] = 255
+    colors[(truth == 1) & (prediction != 1)] = (230, 57, 70)
+    colors[(truth == 0) & (prediction == 1)] = (58, 110, 230)
+    colors[truth == IGNORE] = palette()[IGNORE]
+    return colors
 
 
 def picture_grid(
-    rows: Sequence[Sequence[Any]],
+    rows: Sequence[Sequence[ImageLike | None]],
     titles: Sequence[str],
     labels: Sequence[str] = (),
     classes: Sequence[str] | Mapping[int, str] = (),
@@ -79,99 +149,87 @@ def picture_grid(
     void: bool = False,
     width: float = 2.3,
 ) -> Figure:
-    """Rows of pictures under column titles, with a legend of the classes below.
+    """Rows of images and masks, with a legend of the classes below.
 
     Args:
-        rows: pictures (H, W, 3) as they are, masks (H, W) in their colours, None for an empty place.
-        titles: one a column. labels: one a row. classes: names, background first, or some by number. void: explain 255.
-        width: of a picture, in inches: a notebook full of them has to stay small enough for GitHub to show.
+        rows: images (H, W, 3), masks (H, W) to be drawn in the colors of their classes, None for an empty place.
+        titles: the title of each column.
+        labels: the label of each row.
+        classes: the classes of the legend: names, background first, or some of them by class index.
+        void: whether the legend explains the value 255.
+        width: the width of an image in inches. Keep it small: GitHub does not show large notebooks.
     """
-    columns = len(titles)
-    shapes = [as_array(next(cell for cell in row if cell is not None)).shape for row in rows]
+    shapes = [_as_array(next(cell for cell in row if cell is not None)).shape for row in rows]
     heights = [width * min(max(shape[0] / shape[1], 0.5), 1.4) for shape in shapes]
-    extra = (0.35 if title else 0) + 0.3 + (0.4 if classes else 0)
-    figure, axes = plt.subplots(
-        len(rows),
-        columns,
-        figsize=(width * columns + (0.5 if labels else 0), sum(heights) + 0.25 * len(rows) + extra),
-        squeeze=False,
-        layout="constrained",
-        height_ratios=heights,
-    )
+    figure_width = width * len(titles) + (0.5 if labels else 0)
+    figure_height = sum(heights) + 0.25 * len(rows) + 0.3 + (0.35 if title else 0) + (0.4 if classes else 0)
+    layout = {"squeeze": False, "figsize": (figure_width, figure_height), "height_ratios": heights}
+    figure, grid = _subplots(nrows=len(rows), ncols=len(titles), **layout)
     for i, row in enumerate(rows):
         for j, cell in enumerate(row):
-            axis = axes[i, j]
-            axis.set(xticks=[], yticks=[])
-            axis.spines[:].set_visible(False)
-            if i == 0:
-                axis.set_title(titles[j], fontsize=10)
-            if j == 0 and labels:
-                axis.set_ylabel(labels[i], fontsize=8)
-            if cell is not None:
-                array = as_array(cell)
-                axis.imshow(colour_mask(array) if array.ndim == 2 else array, interpolation="nearest")
+            _show_image(grid[i, j], cell)
+        if labels:
+            grid[i, 0].set_ylabel(labels[i], fontsize=8)
+    for axes, column_title in zip(grid[0], titles, strict=True):
+        axes.set_title(column_title, fontsize=10)
     if title:
         figure.suptitle(title, fontsize=12)
     if classes:
-        figure.legend(
-            handles=class_patches(classes, void),
-            loc="outside lower center",
-            ncols=min(len(classes) + void, 6),
-            fontsize=9,
-        )
-    return _closed(figure)
+        entries = _class_patches(classes, void)
+        figure.legend(handles=entries, loc="outside lower center", ncols=min(len(entries), 6), fontsize=9)
+    return figure
 
 
-def occurring(masks: Sequence[Any], classes: Sequence[str]) -> dict[int, str]:
-    """The classes that occur in some masks, by number, background always: for the legend of a few of many classes."""
-    seen = {0} | {value for mask in masks for value in np.unique(as_array(mask)).tolist()}
-    return {number: name for number, name in enumerate(classes) if number in seen}
+def _show_image(axes: Axes, image: ImageLike | None) -> None:
+    """Draw an image, a mask in the colors of its classes, or nothing, without ticks or a frame."""
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
+    if image is not None:
+        array = _as_array(image)
+        axes.imshow(color_mask(array) if array.ndim == 2 else array, interpolation="nearest")
 
 
-def class_patches(classes: Sequence[str] | Mapping[int, str], void: bool = False) -> list[Patch]:
-    """Legend entries for the classes' colours."""
-    named = classes.items() if isinstance(classes, Mapping) else enumerate(classes)
-    entries = [*named, *([(IGNORE, "does not count (255)")] if void else [])]
-    return [Patch(facecolor=palette()[index] / 255, edgecolor="grey", label=name) for index, name in entries]
+def _class_patches(classes: Sequence[str] | Mapping[int, str], void: bool) -> list[Patch]:
+    """The entries of a legend of classes."""
+    from matplotlib.patches import Patch
+
+    names = dict(classes) if isinstance(classes, Mapping) else dict(enumerate(classes))
+    if void:
+        names[IGNORE] = "does not count (255)"
+    return [Patch(facecolor=palette()[index] / 255, edgecolor="gray", label=name) for index, name in names.items()]
 
 
-def triples(samples: Sequence[tuple], classes: Sequence[str], title: str = "Image, mask and both") -> Figure:
-    """Samples of a data set, a row each: image, mask, overlay.
+def present_classes(masks: Sequence[ImageLike], classes: Sequence[str]) -> dict[int, str]:
+    """The names of background and of the classes that occur in some masks, by class index."""
+    present = {0}
+    for mask in masks:
+        present.update(np.unique(_as_array(mask)).tolist())
+    return {index: name for index, name in enumerate(classes) if index in present}
+
+
+def triples(
+    samples: Sequence[tuple[ImageLike, ImageLike, str]], classes: Sequence[str], title: str = "Image, mask and both"
+) -> Figure:
+    """Samples of a data set, one a row: image, mask, overlay.
 
     Args:
-        samples: (image, mask, name).
+        samples: (image, mask, name) of each sample.
+        classes: the names of all classes. If there are more than twelve, the legend shows those that occur.
     """
     rows = [(image, mask, overlay(image, mask)) for image, mask, _ in samples]
-    classes = occurring([mask for _, mask, _ in samples], classes) if len(classes) > 12 else classes
-    void = any((as_array(mask) == IGNORE).any() for _, mask, _ in samples)
-    return picture_grid(rows, ("image", "mask", "overlay"), [name for *_, name in samples], classes, title, void)
+    masks = [mask for _, mask, _ in samples]
+    legend = present_classes(masks, classes) if len(classes) > 12 else classes
+    void = any((_as_array(mask) == IGNORE).any() for mask in masks)
+    return picture_grid(rows, ("image", "mask", "overlay"), [name for *_, name in samples], legend, title, void)
 
 
-def error_map(truth: Any, prediction: Any) -> np.ndarray:
-    """Where a binary prediction is wrong: uint8 (H, W, 3), white found, red missed, blue false alarm, pale 255."""
-    truth, prediction = as_array(truth), as_array(prediction)
-    colours = np.full((*truth.shape, 3), 30, dtype=np.uint8)
-    colours[(truth == 1) & (prediction == 1)] = 255
-    colours[(truth == 1) & (prediction != 1)] = (230, 57, 70)
-    colours[(truth == 0) & (prediction == 1)] = (58, 110, 230)
-    colours[truth == IGNORE] = palette()[IGNORE]
-    return colours
-
-
-# ------------------------------------------------------------------------------------------------ curves and bars
-
-
-def _runs(histories: History | Mapping[str, History]) -> dict[str, History]:
-    return dict(histories) if isinstance(histories, Mapping) else {"": histories}
+# ------------------------------------------------------------------------------------------------ training curves
 
 
 def loss_curves(histories: History | Mapping[str, History], title: str = "Loss") -> Figure:
-    """Training (dashed) and validation loss (solid) by epoch.
-
-    Args:
-        histories: one history, or several by name.
-    """
-    return _curves(histories, {"train_loss": ("training", "--"), "val_loss": ("validation", "-")}, title, "loss")
+    """Training loss (dashed) and validation loss (solid) by epoch, of one history or of several by name."""
+    styles = {"train_loss": ("training", "--"), "val_loss": ("validation", "-")}
+    return _history_curves(histories, styles, title, "loss")
 
 
 def metric_curves(
@@ -179,366 +237,364 @@ def metric_curves(
     columns: Sequence[str] = ("val_iou", "val_dice"),
     title: str = "Validation metrics",
 ) -> Figure:
-    """Columns of one or several histories by epoch, on a scale from 0 to 1, the best epoch of the first one marked."""
-    styles = {column: (column.removeprefix("val_"), LINES[i % len(LINES)]) for i, column in enumerate(columns)}
-    figure = _curves(histories, styles, title, "score", mark=columns[0])
+    """Metrics from 0 to 1 by epoch, of one history or of several by name.
+
+    A dot marks the best epoch of each history by the first column.
+    """
+    labels = [column.removeprefix("val_") for column in columns]
+    styles = dict(zip(columns, zip(labels, cycle(_LINE_STYLES)), strict=True))
+    figure = _history_curves(histories, styles, title, "score", columns[0])
     figure.axes[0].set_ylim(0, 1)
     return figure
 
 
-def _curves(histories: Any, styles: Mapping[str, tuple[str, str]], title: str, ylabel: str, mark: str = "") -> Figure:
-    figure, axis = plt.subplots(figsize=(7, 4), layout="constrained")
-    for number, (name, history) in enumerate(_runs(histories).items()):
-        epochs = [row["epoch"] for row in history]
+def _history_curves(
+    histories: History | Mapping[str, History],
+    styles: Mapping[str, tuple[str, Any]],
+    title: str,
+    ylabel: str,
+    marked: str = "",
+) -> Figure:
+    """Columns of histories by epoch, a color for each history, with a label and a line style for each column.
+
+    The highest value of the column `marked` has a dot and a number.
+    """
+    figure, axes = _epoch_axes(title, ylabel, (7, 4))
+    named = histories if isinstance(histories, Mapping) else {"": histories}
+    for number, (name, history) in enumerate(named.items()):
+        color = f"C{number}"
         for column, (label, style) in styles.items():
-            values = [row[column] for row in history]
-            point = "o" if len(values) == 1 else ""  # a line through one point is no line
-            axis.plot(epochs, values, style, marker=point, color=f"C{number}", label=f"{name} {label}".strip())
-            if column == mark and not np.isnan(values).all():
-                best = int(np.nanargmax(values))
-                axis.plot(epochs[best], values[best], "o", color=f"C{number}")
-                above = (0, 6) if number % 2 == 0 else (0, -14)  # two runs that end alike must not be written over
-                axis.annotate(f"{values[best]:.3f}", (epochs[best], values[best]), above, textcoords="offset points")
-    axis.set(title=title, xlabel="epoch", ylabel=ylabel)
-    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axis.grid(alpha=0.3)
-    axis.legend()
-    return _closed(figure)
+            _plot_column(axes, history, column, linestyle=style, color=color, label=f"{name} {label}".strip())
+        scores = [(row[marked], row["epoch"]) for row in history if marked and not np.isnan(row[marked])]
+        if scores:
+            score, epoch = max(scores, key=lambda pair: pair[0])
+            axes.plot(epoch, score, "o", color=color)
+            offset = 6 if number % 2 == 0 else -14  # points above: numbers of two runs that end alike must not overlap
+            axes.annotate(f"{score:.3f}", (epoch, score), (0, offset), textcoords="offset points", ha="center")
+    axes.legend()
+    return figure
+
+
+def _epoch_axes(title: str, ylabel: str, size: tuple[float, float]) -> tuple[Figure, Axes]:
+    """A figure whose x axis shows epochs."""
+    figure, axes = _subplots(figsize=size)
+    axes.set(title=title, xlabel="epoch", ylabel=ylabel)
+    axes.locator_params(axis="x", integer=True)
+    axes.grid(alpha=0.3, which="both")
+    return figure, axes
+
+
+def _plot_column(axes: Axes, history: History, column: str, **style: Any) -> None:
+    """Draw a column of a history by epoch. A single epoch is a point, since a line through it would be invisible."""
+    marker = "o" if len(history) == 1 else ""
+    axes.plot([row["epoch"] for row in history], [row[column] for row in history], marker=marker, **style)
+
+
+class _Cell(Protocol):
+    """What `grid_comparison` needs of a `seglib.grid.Cell`."""
+
+    settings: Any
+    status: str
+
+    @property
+    def history(self) -> History: ...
+
+    @property
+    def overfits_after(self) -> int | None: ...
+
+    def best_row(self, metric: str) -> Mapping[str, float] | None: ...
 
 
 def grid_comparison(
-    cells: Sequence[Any], column: str, best: Any = None, metric: str = "val_iou", title: str = ""
+    cells: Sequence[_Cell], column: str, best: _Cell | None = None, metric: str = "val_iou", title: str = ""
 ) -> Figure:
-    """One column of the history of every cell of a grid, each curve named at its end.
+    """A column of the history of every cell of a grid, by epoch.
 
-    The first setting that varies gives the colour, the others the kind of line. The best cell's curve is thick, with
-    a star at its best epoch; a cross marks the epoch after which a cell over-fits (see `seglib.runs.overfits_after`).
-    Losses are drawn on a logarithmic scale.
+    The first setting that varies decides the color of a curve, the others its line style. The curve of the best cell
+    is thick, with a star at its best epoch. A cross marks the epoch after which a cell over-fits, by the rule of
+    `seglib.runs.overfits_after`. Losses have a logarithmic scale.
 
     Args:
-        cells: of a `seglib.grid.Grid`. column: of their histories. best: the cell to make stand out.
-        metric: the column that says which epoch of that cell was best.
+        cells: the cells of a `seglib.grid.Grid`.
+        column: a column of their histories.
+        best: the cell to emphasize.
+        metric: the column by which the best epoch of that cell is chosen.
+
+    Raises:
+        ValueError: the histories have no such column.
     """
-    cells, nothing = [cell for cell in cells if cell.history], [cell for cell in cells if not cell.history]
-    there = cells[0].history[0] if cells else {column: 0, metric: 0}
-    if column not in there or metric not in there:
-        raise ValueError(f"no column {column!r} and {metric!r} in the history; there are {', '.join(there)}")
-    varies = [name for name in (cells[0].settings if cells else ()) if len({cell.settings[name] for cell in cells}) > 1]
-    figure, axis = plt.subplots(figsize=(9, 5), layout="constrained")
-    ends = []
-    for cell in cells:
-        colour, line = _look(cell, cells, varies)
-        epochs, values = [row["epoch"] for row in cell.history], [row[column] for row in cell.history]
-        width, point = (3.0 if cell is best else 1.5), ("." if len(values) == 1 else "")
-        axis.plot(epochs, values, linestyle=line, marker=point, color=colour, linewidth=width)
+    columns = next((list(cell.history[0]) for cell in cells if cell.history), [column, metric])
+    for name in (column, metric):
+        if name not in columns:
+            raise ValueError(f"no column {name!r} in the history; its columns are {', '.join(columns)}")
+    figure, axes = _epoch_axes(title or f"{column} of every cell", column, (9, 5))
+    varying = [name for name in cells[0].settings if len({cell.settings[name] for cell in cells}) > 1]
+    keys = [tuple(cell.settings[name] for name in varying) for cell in cells]
+    colors = list(dict.fromkeys(key[:1] for key in keys))
+    styles = list(dict.fromkeys(key[1:] for key in keys))
+    for cell, key in zip(cells, keys, strict=True):
+        color = f"C{colors.index(key[:1]) % 10}"
+        style = _LINE_STYLES[styles.index(key[1:]) % len(_LINE_STYLES)]
+        label = ", ".join(map(str, key)) + ("" if cell.status == "finished" else f" ({cell.status})")
+        width = 3.0 if cell is best else 1.5
+        _plot_column(axes, cell.history, column, color=color, linestyle=style, linewidth=width, label=label)
         if cell.overfits_after is not None:
-            axis.plot(cell.overfits_after, values[cell.overfits_after - 1], "X", color=colour, markersize=9, zorder=3)
-        if cell is best:
-            at = cell.best_row(metric)
-            axis.plot(at["epoch"], at[column], "*", color=colour, markeredgecolor="black", markersize=17, zorder=4)
-        ended = "" if cell.status == "finished" else f" ({cell.status})"
-        name = ", ".join(str(cell.settings[setting]) for setting in varies) or cell.name
-        ends.append((epochs[-1], values[-1], name + ended, colour))
-    drawn = [row[column] for cell in cells for row in cell.history]
-    if "loss" in column and drawn and not min(drawn) <= 0:
-        axis.set_yscale("log")
-        axis.yaxis.set_major_formatter("{x:g}")
-        axis.yaxis.set_minor_formatter("{x:g}" if max(drawn) < 10 * min(drawn) else NullFormatter())
-    axis.set(title=title or f"{column} of every cell", xlabel="epoch", ylabel=column)
-    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axis.grid(alpha=0.3, which="both")
-    heading = [f"colour: {name}" for name in varies[:1]] + [f"line: {', '.join(varies[1:])}"] * (len(varies) > 1)
-    _name_ends(axis, ends, "\n".join(heading))
-    if nothing:
-        listed = "; ".join(f"{cell.name} ({cell.status})" for cell in nothing)
-        figure.supxlabel(f"without a curve: {listed}", fontsize=8, wrap=True)
-    marks = [("*", f"best cell, at its best epoch by {metric}")] * (best is not None)
-    marks += [("X", "over-fits from here on")] * any(cell.overfits_after is not None for cell in cells)
-    grey = {"color": "grey", "linestyle": "", "markersize": 10}
-    if marks:
-        axis.legend(handles=[Line2D([], [], marker=mark, label=text, **grey) for mark, text in marks], fontsize=9)
-    return _closed(figure)
+            axes.plot(cell.overfits_after, cell.history[cell.overfits_after - 1][column], "X", color=color, ms=9)
+        best_row = cell.best_row(metric) if cell is best else None
+        if best_row is not None:
+            axes.plot(best_row["epoch"], best_row[column], "*", color=color, mec="black", ms=17, zorder=4)
+    if best is not None:
+        axes.plot([], [], "*", color="gray", ms=12, label=f"best cell, at its best\nepoch by {metric}")
+    if any(cell.overfits_after is not None for cell in cells):
+        axes.plot([], [], "X", color="gray", ms=9, label="over-fits from here on")
+    if "loss" in column:
+        _use_log_scale(axes, [row[column] for cell in cells for row in cell.history])
+    figure.legend(loc="outside right upper", title=", ".join(varying), fontsize=9)
+    return figure
 
 
-def _look(cell: Any, cells: Sequence[Any], varies: Sequence[str]) -> tuple[str, Any]:
-    """Colour and kind of line of a cell: each value of the first setting has a colour, those of the rest a line."""
-    first = list(dict.fromkeys(other.settings[name] for other in cells for name in varies[:1]))
-    rest = list(dict.fromkeys(tuple(other.settings[name] for name in varies[1:]) for other in cells))
-    colour = first.index(cell.settings[varies[0]]) if varies else 0
-    line = rest.index(tuple(cell.settings[name] for name in varies[1:]))
-    return f"C{colour % 10}", (*LINES, (0, (1, 4)), (0, (8, 2, 1, 2, 1, 2)))[line % 6]
+def _use_log_scale(axes: Axes, values: Sequence[float]) -> None:
+    """Make the y axis logarithmic, with plain numbers at its ticks, if all values are positive."""
+    if values and min(values) > 0:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter("{x:g}" if max(values) < 10 * min(values) else "")
 
 
-def _name_ends(axis: Any, ends: Sequence[tuple[float, float, str, str]], heading: str) -> None:
-    """Write names right of where curves end, with a line from each to its curve.
-
-    Args:
-        ends: x, y, name and colour of each.
-    """
-    axis.set_xlim(right=1.02 * max((x for x, *_ in ends), default=1))
-    ends = [end for end in ends if np.isfinite(end[1])]
-    to_axis = axis.transData + axis.transAxes.inverted()
-    heights = [float(np.clip(to_axis.transform((x, y))[1], 0, 0.97)) for x, y, *_ in ends]
-    for (x, y, name, colour), height in zip(ends, _moved_apart(heights), strict=True):
-        line = {"arrowstyle": "-", "color": colour, "linewidth": 0.6, "alpha": 0.6, "relpos": (0, 0.5)}
-        place = {"xytext": (1.04, height), "textcoords": "axes fraction", "va": "center", "annotation_clip": False}
-        axis.annotate(name, (x, y), color=colour, fontsize=9, arrowprops=line, **place)
-    axis.text(1.04, 1.01, heading, transform=axis.transAxes, fontsize=9, weight="bold")
+# ------------------------------------------------------------------------------------------------ data and results
 
 
-def _moved_apart(heights: Sequence[float], top: float = 0.97, gap: float = 0.05) -> list[float]:
-    """Heights in the same order, none within a line of text (`gap`) of another, none above `top`."""
-    order, places = sorted(range(len(heights)), key=lambda i: heights[i]), list(heights)
-    for below, i in zip(order, order[1:], strict=False):
-        places[i] = max(places[i], places[below] + gap)
-    for above, i in zip([None, *order[::-1]], order[::-1], strict=False):  # those that this has pushed out at the top
-        places[i] = min(places[i], top if above is None else places[above] - gap)
-    return places
+def curves(
+    x: Sequence[float] | np.ndarray,
+    values: Mapping[str, Sequence[float] | np.ndarray],
+    title: str,
+    xlabel: str,
+    ylabel: str,
+    chosen: float | None = None,
+) -> Figure:
+    """Curves by label over one x axis, with both axes from 0 to 1. A vertical line marks the chosen x."""
+    figure, axes = _subplots(figsize=(6.5, 4))
+    for (label, y), style in zip(values.items(), cycle(_LINE_STYLES)):
+        axes.plot(x, y, linestyle=style, label=label)
+    if chosen is not None:
+        axes.axvline(chosen, color="gray", linewidth=1, label=f"chosen: {chosen:.2f}")
+    axes.set(title=title, xlabel=xlabel, ylabel=ylabel, xlim=(0, 1.005), ylim=(0, 1.02))
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=9)
+    return figure
+
+
+def iou_ecdf(ious: Mapping[str, Sequence[float]], title: str) -> Figure:
+    """The share of masks up to each IoU (the empirical distribution), a curve for each named list of IoUs."""
+    figure, axes = _subplots(figsize=(7, 3.6))
+    for (name, values), style in zip(ious.items(), cycle(_LINE_STYLES)):
+        label = f"{name}: mean {np.mean(values):.3f}, {np.mean(np.less(values, 0.99)):.1%} below 0.99"
+        axes.ecdf(values, linestyle=style, linewidth=2, label=label)
+    axes.set(title=title, xlabel="IoU of a mask before and after", ylabel="share of masks up to there", xlim=(0, 1.01))
+    axes.yaxis.set_major_formatter("{x:.0%}")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=9, loc="upper left")
+    return figure
 
 
 def class_balance(pixels: Mapping[str, int], images: Mapping[str, int], total_images: int) -> Figure:
-    """Two bar charts: the share of all pixels each class has, and the share of images on which it occurs."""
-    figure, axes = plt.subplots(1, 2, figsize=(9, 0.45 * len(pixels) + 1.4), layout="constrained", sharey=True)
-    share = {name: count / max(sum(pixels.values()), 1) for name, count in pixels.items()}
-    occurs = {name: images[name] / max(total_images, 1) for name in pixels}
-    colours = palette(len(pixels)) / 255
-    for axis, values, title in ((axes[0], share, "share of all pixels"), (axes[1], occurs, "occurs on")):
-        bars = axis.barh(list(values), list(values.values()), color=colours, edgecolor="grey")
-        axis.bar_label(bars, [f"{value:.1%}" for value in values.values()], padding=3, fontsize=9)
-        axis.set(title=title, xlim=(0, 1.2), xticks=np.arange(0, 1.1, 0.2))
-        axis.xaxis.set_major_formatter(PercentFormatter(1))
-    axes[0].set_xlabel("pixels that count")
-    axes[1].set_xlabel("images")
-    axes[0].invert_yaxis()
-    return _closed(figure)
+    """Two bar charts: the share of all pixels that each class has, and the share of images on which it occurs."""
+    figure, (left, right) = _subplots(ncols=2, figsize=(9, 0.45 * len(pixels) + 1.4), sharey=True)
+    pixel_shares = {name: count / max(sum(pixels.values()), 1) for name, count in pixels.items()}
+    image_shares = {name: images[name] / max(total_images, 1) for name in pixels}
+    for axes, shares in ((left, pixel_shares), (right, image_shares)):
+        bars = axes.barh(list(shares), list(shares.values()), color=palette(len(pixels)) / 255, edgecolor="gray")
+        axes.bar_label(bars, [f"{share:.1%}" for share in shares.values()], padding=3, fontsize=9)
+        axes.set(xlim=(0, 1.2), xticks=np.arange(0, 1.1, 0.2))
+        axes.xaxis.set_major_formatter("{x:.0%}")
+    left.set(title="share of all pixels", xlabel="pixels that count")
+    right.set(title="occurs on", xlabel="images")
+    left.invert_yaxis()
+    return figure
 
 
 def class_scores(scores: Mapping[str, Sequence[float]], classes: Sequence[str], noise: Sequence[str] = ()) -> Figure:
-    """IoU of each class, a bar a model.
+    """A bar chart of the IoU of each class, a bar a model.
 
     Args:
-        scores: the IoU of every class, by model; NaN has no bar. noise: classes too rare for their score to mean much.
+        scores: the IoU of every class, by model. NaN has no bar.
+        classes: the names of the classes.
+        noise: classes that are too rare for their IoU to mean much.
     """
-    figure, axis = plt.subplots(figsize=(9, 3.6), layout="constrained")
-    places, width = np.arange(len(classes)), 0.8 / len(scores)
+    figure, axes = _subplots(figsize=(9, 3.6))
+    places = np.arange(len(classes))
+    width = 0.8 / len(scores)
     for number, (name, values) in enumerate(scores.items()):
         offset = (number - (len(scores) - 1) / 2) * width
-        bars = axis.bar(places + offset, np.nan_to_num(values), width, label=name)
-        axis.bar_label(bars, ["n/a" if np.isnan(value) else f"{value:.2f}" for value in values], fontsize=7)
-    axis.set(title="IoU of each class on the test images", ylabel="IoU", ylim=(0, 1.05))
-    turned = {"rotation": 30, "ha": "right"} if len(classes) > 8 else {}  # else long names lie over each other
-    axis.set_xticks(places, [f"{name}\n(noise)" if name in noise else name for name in classes], **turned)
-    axis.grid(axis="y", alpha=0.3)
-    axis.legend(fontsize=9)
-    return _closed(figure)
+        bars = axes.bar(places + offset, np.nan_to_num(values), width, label=name)
+        axes.bar_label(bars, ["n/a" if np.isnan(value) else f"{value:.2f}" for value in values], fontsize=7)
+    axes.set(title="IoU of each class on the test images", ylabel="IoU", ylim=(0, 1.05))
+    rotation = {"rotation": 30, "ha": "right"} if len(classes) > 8 else {}  # otherwise long names would overlap
+    axes.set_xticks(places, [f"{name}\n(noise)" if name in noise else name for name in classes], **rotation)
+    axes.grid(axis="y", alpha=0.3)
+    axes.legend(fontsize=9)
+    return figure
 
 
-def confusion(matrix: Any, classes: Sequence[str], title: str = "Confusion") -> Figure:
-    """A confusion matrix, each row as shares of the true class's pixels; a class that never occurs has an empty row.
+def confusion_matrix(matrix: ImageLike, classes: Sequence[str], title: str = "Confusion") -> Figure:
+    """A confusion matrix, each row as shares of the pixels of the true class. A class that never occurs has no numbers.
 
     Args:
         matrix: (C, C) counts, rows are the truth, columns the prediction.
+        classes: the names of the C classes.
     """
     counts = np.asarray(matrix, dtype=float)
     totals = counts.sum(axis=1, keepdims=True)
     shares = np.divide(counts, totals, out=np.full_like(counts, np.nan), where=totals > 0)
     many = len(classes) > 8
     side = 1.6 + (0.5 if many else 0.75) * len(classes)
-    figure, axis = plt.subplots(figsize=(side + 1, side), layout="constrained")
-    picture = axis.imshow(shares, vmin=0, vmax=1, cmap="Blues")
+    figure, axes = _subplots(figsize=(side + 1, side))
+    image = axes.imshow(shares, vmin=0, vmax=1, cmap="Blues")
     for row, column in np.argwhere(~np.isnan(shares)):
-        colour = "white" if shares[row, column] > 0.6 else "black"
+        color = "white" if shares[row, column] > 0.6 else "black"
         text = f"{shares[row, column]:.2f}"
-        axis.text(column, row, text, ha="center", va="center", color=colour, fontsize=7 if many else 9)
-    axis.set_xticks(range(len(classes)), classes, rotation=30, ha="right")
-    axis.set_yticks(range(len(classes)), classes)
-    axis.set(title=title, xlabel="predicted", ylabel="true")
-    figure.colorbar(picture, label="share of the true class's pixels", shrink=0.8)
-    return _closed(figure)
+        axes.text(column, row, text, ha="center", va="center", color=color, fontsize=7 if many else 9)
+    axes.set_xticks(range(len(classes)), classes, rotation=30, ha="right")
+    axes.set_yticks(range(len(classes)), classes)
+    axes.set(title=title, xlabel="predicted", ylabel="true")
+    figure.colorbar(image, label="share of the true class's pixels", shrink=0.8)
+    return figure
 
 
-# ------------------------------------------------------------------------------------------------ objects
-
-
-def objects(image: Any, found: Instances, alpha: float = 0.45) -> np.ndarray:
-    """The objects of an image laid over it, each in a colour of its own: uint8 (H, W, 3).
-
-    Neighbours in the list differ in colour; of twenty colours the first comes again.
-    """
-    numbers = found.numbered()
-    return overlay(image, np.where(numbers > 0, (numbers - 1) % 20 + 1, 0), alpha)
-
-
-def object_sizes(areas: Mapping[str, Sequence[float]], ranges: Mapping[str, tuple[float, float]]) -> Figure:
-    """How large objects are: the share of each part's objects by the side of a square of their area.
+def size_histogram(areas: Mapping[str, Sequence[float]], ranges: Mapping[str, tuple[float, float]]) -> Figure:
+    """Histograms of the size of objects, which is the side of a square of the same area.
 
     Args:
-        areas: pixels of each object, by part. ranges: from ... to, in pixels, by name; their limits are drawn.
+        areas: the area of each object in pixels, by split.
+        ranges: the smallest and the largest area of each size in pixels, by name. Their limits are drawn.
     """
-    figure, axis = plt.subplots(figsize=(8, 3.4), layout="constrained")
+    figure, axes = _subplots(figsize=(8, 3.4))
     sides = {name: np.sqrt(np.maximum(values, 1)) for name, values in areas.items()}
-    bins = np.geomspace(1, max((1.1, *(float(side.max()) for side in sides.values() if len(side)))) * 1.05, 25)
-    for number, (name, side) in enumerate(sides.items()):
-        weights = np.full(len(side), 1 / max(len(side), 1))
-        label = f"{name}: {len(side)} objects"
-        axis.hist(side, bins, weights=weights, histtype="step", linestyle=LINES[number % 4], linewidth=1.8, label=label)
+    largest = max([1.1, *(float(values.max()) for values in sides.values() if len(values))])
+    bins = np.geomspace(1, 1.05 * largest, 25)
+    for (name, values), style in zip(sides.items(), cycle(_LINE_STYLES)):
+        weights = np.full(len(values), 1 / max(len(values), 1))
+        label = f"{name}: {len(values)} objects"
+        axes.hist(values, bins, weights=weights, histtype="step", linestyle=style, linewidth=1.8, label=label)
     for name, (low, high) in ranges.items():
-        left, right = max(np.sqrt(low), bins[0]), min(np.sqrt(high), bins[-1])
+        left = max(np.sqrt(low), bins[0])
+        right = min(np.sqrt(high), bins[-1])
         if low > 0:
-            axis.axvline(np.sqrt(low), color="grey", linewidth=1)
+            axes.axvline(np.sqrt(low), color="gray", linewidth=1)
         if left < right:
-            top = {"transform": axis.get_xaxis_transform(), "ha": "center", "color": "grey"}
-            axis.text(np.sqrt(left * right), 1.01, name, **top)
-    axis.set(xscale="log", xlabel="side of a square of the same area, in pixels", ylabel="share of the objects")
-    axis.xaxis.set_major_formatter("{x:g}")
-    axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    axis.set_title("How large objects are", pad=18)
-    axis.grid(alpha=0.3)
-    axis.legend(fontsize=9)
-    return _closed(figure)
+            place = {"transform": axes.get_xaxis_transform(), "ha": "center"}
+            axes.text(np.sqrt(left * right), 1.01, name, color="gray", **place)
+    axes.set(xscale="log", xlabel="side of a square of the same area, in pixels", ylabel="share of the objects")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_major_formatter("{x:.0%}")
+    axes.set_title("How large objects are", pad=18)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=9)
+    return figure
 
 
-def precision_recall(measured: Mapping[str, Any], ious: Sequence[float] = (0.5, 0.75, 0.9)) -> Figure:
-    """Precision by recall, a colour a model, a line a threshold of IoU.
-
-    Args:
-        measured: a `seglib.evaluate.MaskAP` by name.
-    """
-    figure, axis = plt.subplots(figsize=(6, 4.2), layout="constrained")
-    for number, (name, one) in enumerate(measured.items()):
-        for line, iou in zip(LINES, ious, strict=False):
-            label = f"{name} IoU {iou:.2f}: AP {np.nanmean(one.curve(iou)):.3f}".strip()
-            axis.plot(one.recall, one.curve(iou), line, color=f"C{number}" if len(measured) > 1 else None, label=label)
-    axis.set(title="Precision and recall of masks", xlabel="recall: objects found", xlim=(0, 1), ylim=(0, 1.02))
-    axis.set_ylabel("precision: detections that are right")
-    axis.grid(alpha=0.3)
-    axis.legend(fontsize=9)
-    return _closed(figure)
-
-
-def thresholds(counts: Sequence[Any], chosen: float | None = None, title: str = "How sure is sure enough?") -> Figure:
-    """Precision, recall and F1 by the score from which a detection is taken for an object.
-
-    Args:
-        counts: a `seglib.evaluate.Counts` for each score. chosen: a score to mark.
-    """
-    figure, axis = plt.subplots(figsize=(6.5, 3.8), layout="constrained")
-    scores = [one.score for one in counts]
-    for name, line in (("precision", "--"), ("recall", "-."), ("f1", "-")):
-        label = {"f1": "F1, their harmonic mean"}.get(name, name)
-        axis.plot(scores, [getattr(one, name) for one in counts], line, marker=".", label=label)
-    if chosen is not None:
-        axis.axvline(chosen, color="grey", linewidth=1, label=f"chosen: {chosen:.2f}")
-    axis.set(title=title, xlabel="lowest score that counts", ylabel="share", xlim=(0, 1), ylim=(0, 1.02))
-    axis.grid(alpha=0.3)
-    axis.legend(fontsize=9)
-    return _closed(figure)
-
-
-def counted(true: Sequence[int], found: Sequence[int], what: str = "objects") -> Figure:
-    """How many objects were found on each image by how many there are; images alike share a larger point."""
-    figure, axis = plt.subplots(figsize=(4.6, 4.4), layout="constrained")
-    points, sizes = np.unique(np.stack([true, found], axis=1), axis=0, return_counts=True)
-    most = 1.05 * max(points.max(), 1)
-    axis.plot([0, most], [0, most], "--", color="grey", label="as many as there are")
-    axis.scatter(*points.T, s=25 * sizes, alpha=0.7, label=f"{len(true)} images")
-    axis.set(title=f"Counting {what}", xlabel=f"{what} there are", ylabel=f"{what} found", aspect="equal")
-    axis.set(xlim=(-0.03 * most, most), ylim=(-0.03 * most, most))
-    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axis.yaxis.set_major_locator(MaxNLocator(integer=True))
-    axis.grid(alpha=0.3)
-    axis.legend(fontsize=9, loc="upper left")
-    return _closed(figure)
-
-
-def kept_shares(ious: Mapping[str, Sequence[float]], title: str) -> Figure:
-    """How much of each mask is left: for every IoU, the share of the masks that keep less than that."""
-    figure, axis = plt.subplots(figsize=(7, 3.6), layout="constrained")
-    for number, (name, values) in enumerate(ious.items()):
-        values = np.sort(values)
-        label = f"{name}: mean {values.mean():.3f}, {np.mean(values < 0.99):.1%} below 0.99"
-        heights = np.arange(1, len(values) + 1) / len(values)
-        axis.step(values, heights, where="post", linestyle=LINES[number % 4], linewidth=2, label=label)
-    axis.set(title=title, xlabel="IoU of a mask before and after", ylabel="share of masks up to there", xlim=(0, 1.01))
-    axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    axis.grid(alpha=0.3)
-    axis.legend(fontsize=9, loc="upper left")
-    return _closed(figure)
+def count_scatter(true: Sequence[int], predicted: Sequence[int], name: str = "objects") -> Figure:
+    """The number of objects found on each image by the true number. Images with the same point make it larger."""
+    figure, axes = _subplots(figsize=(4.6, 4.4))
+    points, repeats = np.unique(np.stack([true, predicted], axis=1), axis=0, return_counts=True)
+    limit = 1.05 * max(points.max(), 1)
+    axes.plot([0, limit], [0, limit], "--", color="gray", label="equal numbers")
+    axes.scatter(points[:, 0], points[:, 1], s=25 * repeats, alpha=0.7, label=f"{len(true)} images")
+    axes.set(title=f"Counting {name}", xlabel=f"true number of {name}", ylabel=f"number of {name} found")
+    axes.set(aspect="equal", xlim=(-0.03 * limit, limit), ylim=(-0.03 * limit, limit))
+    axes.locator_params(integer=True)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=9, loc="upper left")
+    return figure
 
 
 # ------------------------------------------------------------------------------------------------ architectures
 
 
-def stage_shapes(model: Any, height: int, width: int) -> list[tuple[str, tuple[int, ...]]]:
-    """The name and output shape of each stage of a model, in the order they run, for one image of that size.
+def stage_shapes(model: nn.Module, height: int, width: int) -> list[tuple[str, tuple[int, ...]]]:
+    """The name and the output shape of each stage of a model for one image, in the order of execution.
 
-    Stages are the model's children; lists of modules count one by one.
+    Stages are the children of the model. The members of a ModuleList are stages of their own.
     """
     import torch
     from torch import nn
 
-    seen: list[tuple[str, tuple[int, ...]]] = []
+    def record(name: str, stage: nn.Module) -> RemovableHandle:
+        return stage.register_forward_hook(lambda _stage, _inputs, output: shapes.append((name, tuple(output.shape))))
+
+    shapes: list[tuple[str, tuple[int, ...]]] = []
     hooks = []
     for name, child in model.named_children():
-        parts = child.named_children() if isinstance(child, nn.ModuleList) else [("", child)]
-        for number, part in parts:
-            label = f"{name} {int(number) + 1}" if number else name
-            hooks.append(
-                part.register_forward_hook(lambda _m, _i, out, label=label: seen.append((label, tuple(out.shape))))
-            )
+        if isinstance(child, nn.ModuleList):
+            hooks += [record(f"{name} {number}", stage) for number, stage in enumerate(child, 1)]
+        else:
+            hooks.append(record(name, child))
     training = model.training
     device = next(model.parameters()).device
+    channels = getattr(model, "settings", {}).get("in_channels", 3)
     with torch.no_grad():
-        model.eval()(torch.zeros(1, model.settings.get("in_channels", 3), height, width, device=device))
+        model.eval()(torch.zeros(1, channels, height, width, device=device))
     model.train(training)
     for hook in hooks:
         hook.remove()
-    return seen
+    return shapes
 
 
-def architecture(model: Any, height: int = 224, width: int = 224) -> Figure:
-    """An encoder-decoder drawn as the U it is: a box a stage, lower where the picture is smaller, with its shape.
+def architecture(model: nn.Module, height: int = 224, width: int = 224) -> Figure:
+    """An encoder-decoder drawn as a U: a box for each stage with its output shape, lower where the image is smaller.
 
-    The box's height stands for the picture's side, its width for the channels, both on a logarithmic scale.
+    The height of a box stands for the side of its feature map, the width for its channels, both on a logarithmic scale.
     """
     stages = stage_shapes(model, height, width)
-    figure, axis = plt.subplots(figsize=(13, 6), layout="constrained")
-    deepest = min(shape[2] for _, shape in stages)
-    levels = [np.log2(stages[0][1][2] / shape[2]) for _, shape in stages]
-    x, centres, tops = 0.0, [], []
-    for (name, shape), level in zip(stages, levels, strict=True):
-        box_width, box_height = 0.12 * np.log2(shape[1] + 1), 0.35 + 0.25 * np.log2(shape[2] / deepest + 1)
-        base = -1.45 * level
-        axis.add_patch(Rectangle((x, base), box_width, box_height, facecolor="#cfe0f5", edgecolor="#33507a"))
-        text = f"{name}\n{shape[1]} x {shape[2]} x {shape[3]}"
-        axis.text(x + box_width / 2, base - 0.08, text, ha="center", va="top", fontsize=8)
-        centres.append((x, x + box_width, base + box_height / 2))
-        tops.append(base + box_height)
-        x += box_width + 0.75
-    for (_, right, y0), (left, _, y1) in zip(centres, centres[1:], strict=False):
-        axis.add_patch(FancyArrowPatch((right, y0), (left, y1), arrowstyle="->", mutation_scale=12, color="#33507a"))
-    carried = ["skip connection"] if getattr(model, "skip", False) else []
-    carried += ["indices of the maxima"] if getattr(model, "settings", {}).get("upsampling") == "indices" else []
-    if carried:
-        bottom = int(np.argmax(levels))
-        for i in range(bottom + 1):
-            j = next((j for j in range(bottom + 1, len(levels)) if levels[j] == levels[i]), None)
-            if j is None:  # the bottom of a U-Net; in a SegNet a pooling lies below the deepest stage
-                continue
-            ends = (centres[i][1], tops[i] - 0.1), (centres[j][0], tops[j] - 0.1)
-            axis.add_patch(FancyArrowPatch(*ends, arrowstyle="->", mutation_scale=12, linestyle="--", color="#c04040"))
-    axis.plot([], [], color="#33507a", label="feature maps")
-    if carried:
-        axis.plot([], [], "--", color="#c04040", label=", ".join(carried))
-    axis.legend(loc="lower right")
-    axis.set(xlim=(-0.6, x), ylim=(-1.45 * max(levels) - 0.9, max(tops) + 0.3))
-    axis.set_title(
-        f"{type(model).__name__}: channels x height x width after each stage, for a 1x3x{height}x{width} input"
-    )
-    axis.axis("off")
-    return _closed(figure)
-
-
-def _closed(figure: Figure) -> Figure:
-    plt.close(figure)
+    levels = [float(np.log2(stages[0][1][2] / shape[2])) for _, shape in stages]
+    figure, axes = _subplots(figsize=(13, 6))
+    lefts, rights, tops, centers = _draw_stages(axes, stages, levels)
+    for i in range(len(stages) - 1):
+        _draw_arrow(axes, (rights[i], centers[i]), (lefts[i + 1], centers[i + 1]), _BLUE, "-")
+    axes.plot([], [], color=_BLUE, label="feature maps")
+    connections = ["skip connection"] if getattr(model, "skip", False) else []
+    if getattr(model, "settings", {}).get("upsampling") == "indices":
+        connections.append("indices of the maxima")
+    if connections:
+        axes.plot([], [], "--", color=_RED, label=", ".join(connections))
+        deepest = int(np.argmax(levels))
+        for i in range(deepest + 1):
+            partners = [j for j in range(deepest + 1, len(stages)) if levels[j] == levels[i]]
+            if partners:  # the deepest stage of a U-Net has none
+                j = partners[0]
+                _draw_arrow(axes, (rights[i], tops[i] - 0.1), (lefts[j], tops[j] - 0.1), _RED, "--")
+    axes.legend(loc="lower right")
+    axes.set(xlim=(-0.6, rights[-1] + 0.75), ylim=(-1.45 * max(levels) - 0.9, max(tops) + 0.3))
+    shapes = f"channels x height x width after each stage, for a 1x3x{height}x{width} input"
+    axes.set_title(f"{type(model).__name__}: {shapes}")
+    axes.axis("off")
     return figure
+
+
+def _draw_stages(
+    axes: Axes, stages: Sequence[tuple[str, tuple[int, ...]]], levels: Sequence[float]
+) -> tuple[list[float], list[float], list[float], list[float]]:
+    """Draw a box for each stage; returns the left, right, upper and middle coordinate of each."""
+    from matplotlib.patches import Rectangle
+
+    smallest = min(shape[2] for _, shape in stages)
+    widths = [0.12 * float(np.log2(shape[1] + 1)) for _, shape in stages]
+    heights = [0.35 + 0.25 * float(np.log2(shape[2] / smallest + 1)) for _, shape in stages]
+    lefts = [sum(widths[:i]) + 0.75 * i for i in range(len(stages))]
+    bottoms = [-1.45 * level for level in levels]
+    for i, (name, (_, channels, side, other_side)) in enumerate(stages):
+        corner = (lefts[i], bottoms[i])
+        axes.add_patch(Rectangle(corner, widths[i], heights[i], facecolor="#cfe0f5", edgecolor=_BLUE))
+        text = f"{name}\n{channels} x {side} x {other_side}"
+        axes.text(lefts[i] + widths[i] / 2, bottoms[i] - 0.08, text, ha="center", va="top", fontsize=8)
+    rights = [left + width for left, width in zip(lefts, widths, strict=True)]
+    tops = [bottom + height for bottom, height in zip(bottoms, heights, strict=True)]
+    centers = [bottom + height / 2 for bottom, height in zip(bottoms, heights, strict=True)]
+    return lefts, rights, tops, centers
+
+
+def _draw_arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float], color: str, linestyle: str) -> None:
+    from matplotlib.patches import FancyArrowPatch
+
+    patch = FancyArrowPatch(start, end, arrowstyle="->", mutation_scale=12, color=color, linestyle=linestyle)
+    axes.add_patch(patch)
