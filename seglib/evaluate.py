@@ -1,7 +1,6 @@
-"""How well objects are found: average precision by COCO's rules, and what lies behind that one number.
+"""Evaluation of detected objects: mask AP by COCO's rules, and counts of correct and missed objects at one score.
 
-pycocotools does the matching and the counting (Lin et al., 2014, and its `cocoeval.py`); here is what it is given, and
-what is read off its tables. Everything is measured at the image's own size.
+pycocotools matches and counts (Lin et al., 2014, and its `cocoeval.py`), at the image's own size.
 """
 
 import io
@@ -17,26 +16,48 @@ from pycocotools.cocoeval import COCOeval
 
 from seglib.instances import Instances, as_instances
 
-Areas = Mapping[str, tuple[float, float]]
-# Pixels of a mask, from ... to. COCO's own, for photographs in which a person is a hundred pixels tall:
+__all__ = [
+    "AERIAL_AREAS",
+    "COCO_AREAS",
+    "Areas",
+    "DetectionCounts",
+    "MaskAP",
+    "Matches",
+    "best_score_threshold",
+    "count_detections",
+    "mask_ap",
+    "match_detections",
+]
+
+Areas = Mapping[str, tuple[float, float]]  # name -> smallest and largest area of a mask, in pixels
+Objects = Instances | Mapping[str, Any]  # the objects of an image, see `as_instances`
+
+# COCO's ranges suit photographs in which a person is a hundred pixels tall.
 COCO_AREAS: Areas = {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, 1e10)}
-# Seen from above, half of all buildings are smaller than COCO's "small", and next to none are "large". These parts hold
-# 35 %, 41 % and 24 % of 23,074 outlines in 840 aerial images of 512 pixels a side:
+# From above, half of all buildings are smaller than COCO's "small" and almost none are "large". These ranges hold 35 %,
+# 41 % and 24 % of 23,074 buildings in 840 aerial images of 512x512 pixels.
 AERIAL_AREAS: Areas = {"small": (0, 24**2), "medium": (24**2, 50**2), "large": (50**2, 1e10)}
-ALL = (0, 1e10)
+_ALL_AREAS = (0, 1e10)
+_SCORES = tuple(np.arange(1, 20) / 20)
+
+
+# ------------------------------------------------------------------------------------------------ average precision
 
 
 @dataclass(frozen=True)
 class MaskAP:
-    """Average precision of masks, by COCO's rules. NaN where there is no truth to find.
+    """Average precision of masks by COCO's rules. A value is NaN where there is no truth.
 
     Attributes:
-        ap: the mean over the IoU thresholds 0.50, 0.55 ... 0.95 (and over classes). ap50, ap75: at one threshold.
-        by_size: the same as `ap`, for the objects of each range of areas.
-        ar: the share of objects that is found, the mean over the thresholds, by the most detections an image may have.
-        by_class: `ap` of each class that occurs, by label.
-        recall: (101,), 0, 0.01 ... 1. precision: (thresholds, 101, classes), the highest at that recall or more.
-        thresholds: of IoU. truths, detections: how many there were, crowds left out; images: likewise.
+        ap: mean over the IoU thresholds 0.50, 0.55 ... 0.95 and over the classes.
+        ap50, ap75: AP at the IoU threshold 0.50 and 0.75.
+        by_size: AP of the objects of each range of areas.
+        ar: average recall, by the largest number of detections in an image.
+        by_class: AP of each class that occurs, by label.
+        recall: the recall levels 0, 0.01 ... 1, (101,).
+        precision: the highest precision at each recall level or above, (thresholds, 101, classes).
+        thresholds: the IoU thresholds.
+        images, truths, detections: their numbers, without crowds.
     """
 
     ap: float
@@ -53,15 +74,14 @@ class MaskAP:
     detections: int = 0
 
     def curve(self, iou: float = 0.5) -> np.ndarray:
-        """Precision at each of `recall`, (101,): the mean over classes, at one IoU threshold."""
-        table = self.precision[nearest(self.thresholds, iou)]
-        return mean_where_known(table, axis=1)
+        """The precision at each level of `recall` for one IoU threshold, (101,), averaged over classes."""
+        return _known_mean(self.precision[_index_of(iou, self.thresholds)], axis=1)
 
     def rows(self) -> dict[str, float]:
-        """The figures by name, as a table has them."""
-        named = {"AP50-95": self.ap, "AP50": self.ap50, "AP75": self.ap75}
-        named |= {f"AP {size}": value for size, value in self.by_size.items()}
-        return named | {f"AR{most}": value for most, value in self.ar.items()}
+        """The values by name, for a table."""
+        values = {"AP50-95": self.ap, "AP50": self.ap50, "AP75": self.ap75}
+        values |= {f"AP {size}": value for size, value in self.by_size.items()}
+        return values | {f"AR{count}": value for count, value in self.ar.items()}
 
     def __str__(self) -> str:
         lines = [f"{name:<12} {'n/a' if np.isnan(value) else f'{value:.3f}'}" for name, value in self.rows().items()]
@@ -69,152 +89,160 @@ class MaskAP:
 
 
 def mask_ap(
-    truth: Sequence[Any],
-    predictions: Sequence[Any],
+    truth: Sequence[Objects],
+    predictions: Sequence[Objects],
     areas: Areas = COCO_AREAS,
     max_detections: Sequence[int] = (1, 10, 100),
 ) -> MaskAP:
-    """Average precision of masks by COCO's rules.
+    """Compute the average precision of masks by COCO's rules.
+
+    A crowd is never missed, and a detection on a crowd is not wrong.
 
     Args:
-        truth: the objects of each image: `Instances`, or a mapping with "masks", "labels" and, where there are, "crowd"
-            and "size"; see `Instances.of` for the kinds of masks: arrays, RLE, polygons.
-        predictions: what a model found in each image, in the same order, with scores.
-        areas: the ranges of `by_size`, in pixels of the mask.
-        max_detections: of an image, those with the highest scores, so many of each class, count for `ar`; the last, the
-            most, for all else. COCO has 100; images with hundreds of objects need more.
-
-    A crowd is never missed, and what lies on one is not counted as wrong.
+        truth: the objects of each image: `Instances`, or a mapping with "masks", "labels" and optionally "crowd" and
+            "size". `Instances.of` lists the kinds of masks.
+        predictions: the detections in each image, in the same order, with scores.
+        areas: the ranges of `MaskAP.by_size`.
+        max_detections: how many detections of a class count in an image, those with the highest scores. There is one
+            average recall for each number; the other values take the last, which is the largest. COCO has 100; images
+            with hundreds of objects need more.
 
     Raises:
-        ValueError: images that do not go together; detections without scores, or of a crowd.
+        TypeError: the objects of one image instead of a list of images.
+        ValueError: the numbers or sizes of the images differ, a prediction has no scores or is a crowd, there is no
+            range of areas, or `max_detections` does not rise.
     """
-    truth, predictions = as_pairs(truth, predictions)
+    truth_instances, detections = _to_instances(truth, predictions)
     counts = list(max_detections)
     if not areas or not counts or sorted(set(counts)) != counts or counts[0] < 1:
-        raise ValueError(f"areas has a range or more, max_detections rises from 1 on, not {counts}")
-    table = evaluate_with_coco(truth, predictions, areas, max_detections)
-    precision, recall = table["precision"], table["recall"]  # (T, 101, K, A, M) and (T, K, A, M); -1: no truth
-    whole, parameters = precision[..., 0, -1], table["params"]
+        raise ValueError(f"areas needs a range or more, and max_detections rises from 1 on: not {counts}")
+    evaluation = _run_cocoeval(truth_instances, detections, areas, counts)
+    parameters = evaluation["params"]
     thresholds = parameters.iouThrs
+    precision = evaluation["precision"]  # (thresholds, 101, classes, areas, max_detections); -1: no truth
+    recall = evaluation["recall"]  # (thresholds, classes, areas, max_detections)
+    overall = precision[..., 0, -1]
     return MaskAP(
-        ap=mean_where_known(whole),
-        ap50=mean_where_known(whole[nearest(thresholds, 0.5)]),
-        ap75=mean_where_known(whole[nearest(thresholds, 0.75)]),
-        by_size={name: mean_where_known(precision[..., i, -1]) for i, name in enumerate(areas, 1)},
-        ar={count: mean_where_known(recall[..., 0, i]) for i, count in enumerate(max_detections)},
-        by_class={int(label): mean_where_known(whole[..., k]) for k, label in enumerate(parameters.catIds)},
+        ap=_known_mean(overall),
+        ap50=_known_mean(overall[_index_of(0.5, thresholds)]),
+        ap75=_known_mean(overall[_index_of(0.75, thresholds)]),
+        by_size={name: _known_mean(precision[..., i, -1]) for i, name in enumerate(areas, 1)},
+        ar={count: _known_mean(recall[..., 0, i]) for i, count in enumerate(counts)},
+        by_class={int(label): _known_mean(overall[..., k]) for k, label in enumerate(parameters.catIds)},
         recall=parameters.recThrs,
-        precision=whole,
+        precision=overall,
         thresholds=thresholds,
-        images=len(truth),
-        truths=int(sum((~one.crowd).sum() for one in truth)),
-        detections=sum(map(len, predictions)),
+        images=len(truth_instances),
+        truths=int(sum((~image.crowd).sum() for image in truth_instances)),
+        detections=sum(map(len, detections)),
     )
 
 
-def as_pairs(truth: Sequence[Any], predictions: Sequence[Any]) -> tuple[list[Instances], list[Instances]]:
-    """The truth and the predictions of some images as instances, checked."""
+def _to_instances(truth: Sequence[Objects], predictions: Sequence[Objects]) -> tuple[list[Instances], list[Instances]]:
+    """Convert truth and predictions to instances, and raise ValueError if they do not fit each other."""
     if isinstance(truth, Instances | Mapping) or isinstance(predictions, Instances | Mapping):
-        raise TypeError("truth and predictions are lists, with the objects of an image in each place")
-    truth = [as_instances(one) for one in truth]
-    sizes = [one.size for one in truth] + [None] * (len(predictions) - len(truth))
-    predictions = [as_instances(one, size) for one, size in zip(predictions, sizes, strict=False)]
-    check_pairs(truth, predictions)
-    return truth, predictions
-
-
-def check_pairs(truth: Sequence[Instances], predictions: Sequence[Instances]) -> None:
-    """Raise ValueError for truth and predictions that do not go together."""
-    if len(truth) != len(predictions) or not truth:
+        raise TypeError("truth and predictions are lists with the objects of one image in each place")
+    if len(truth) != len(predictions) or not len(truth):
         raise ValueError(f"{len(truth)} images with truth and {len(predictions)} with predictions")
-    for index, (real, found) in enumerate(zip(truth, predictions, strict=True)):
-        if real.size != found.size:
+    real = [as_instances(objects) for objects in truth]
+    detected = [as_instances(objects, image.size) for objects, image in zip(predictions, real, strict=True)]
+    for index, (image, detections) in enumerate(zip(real, detected, strict=True)):
+        if image.size != detections.size:
             raise ValueError(
-                f"image {index}: the truth is {real.size} (height, width) but the prediction {found.size}: bring the "
-                "predicted masks to the image's own size"
+                f"image {index}: the truth is {image.size} (height, width) but the prediction {detections.size}: bring "
+                "the predicted masks to the image's own size"
             )
-        if found.scores is None and len(found):
+        if detections.scores is None and len(detections):
             raise ValueError(f"image {index}: the predictions have no scores")
-        if found.crowd.any():
-            raise ValueError(f"image {index}: a prediction is of one object, never of a crowd")
+        if detections.crowd.any():
+            raise ValueError(f"image {index}: a prediction is one object, never a crowd")
+    return real, detected
 
 
-def evaluate_with_coco(
+def _run_cocoeval(
     truth: Sequence[Instances], predictions: Sequence[Instances], areas: Areas, max_detections: Sequence[int]
 ) -> dict[str, Any]:
     """pycocotools' tables of precision and recall."""
-    labels = sorted({int(label) for one in truth for label in one.labels})
-    with redirect_stdout(io.StringIO()):  # it tells how long it took
-        evaluation = COCOeval(as_coco(truth, labels), as_coco(predictions, labels), "segm")
+    labels = sorted({int(label) for image in truth for label in image.labels})
+    with redirect_stdout(io.StringIO()):  # it prints how long it takes
+        evaluation = COCOeval(_to_coco(truth, labels), _to_coco(predictions, labels), "segm")
         evaluation.params.imgIds = list(range(len(truth)))
         evaluation.params.catIds = labels
         evaluation.params.maxDets = [int(count) for count in max_detections]
-        evaluation.params.areaRng = [list(ALL), *(list(span) for span in areas.values())]
+        evaluation.params.areaRng = [list(_ALL_AREAS), *(list(area_range) for area_range in areas.values())]
         evaluation.params.areaRngLbl = ["all", *areas]
         evaluation.evaluate()
         evaluation.accumulate()
     return evaluation.eval
 
 
-def as_coco(images: Sequence[Instances], labels: Sequence[int]) -> COCO:
-    """What pycocotools reads out of an annotation file. A class that has no truth at all is not among the labels: it
-    has no recall, and so no part in the mean."""
-    annotations = []
-    for index, one in enumerate(images):
-        areas, boxes = one.areas, one.boxes
-        for i in range(len(one)):
-            left, top, right, bottom = boxes[i].tolist()
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,  # its matching takes an id of 0 for "no match"
-                    "image_id": index,
-                    "category_id": int(one.labels[i]),
-                    "segmentation": one.rles[i],
-                    "area": float(areas[i]),
-                    "bbox": [left, top, right - left, bottom - top],
-                    "iscrowd": int(one.crowd[i]),
-                    **({} if one.scores is None else {"score": float(one.scores[i])}),
-                }
-            )
+def _to_coco(images: Sequence[Instances], labels: Sequence[int]) -> COCO:
+    """The objects as pycocotools reads them from an annotation file.
+
+    A class without truth is not among `labels`: it has no recall, so it does not enter the mean.
+    """
     coco = COCO()
     coco.dataset = {
-        "images": [{"id": index, "height": one.size[0], "width": one.size[1]} for index, one in enumerate(images)],
+        "images": [{"id": i, "height": image.size[0], "width": image.size[1]} for i, image in enumerate(images)],
         "categories": [{"id": label, "name": str(label)} for label in labels],
-        "annotations": annotations,
+        "annotations": [entry for index, image in enumerate(images) for entry in _annotations(index, image)],
     }
+    for number, entry in enumerate(coco.dataset["annotations"], start=1):  # its matching reads id 0 as "no match"
+        entry["id"] = number
     coco.createIndex()
     return coco
 
 
-def mean_where_known(table: np.ndarray, axis: int | None = None) -> Any:
-    """The mean of what is not -1, pycocotools' mark of "no truth"; NaN where nothing is left."""
+def _annotations(image_id: int, objects: Instances) -> list[dict[str, Any]]:
+    """COCO's annotations of the objects of an image, without ids."""
+    areas = objects.areas.tolist()
+    entries = []
+    for i, (left, top, right, bottom) in enumerate(objects.boxes.tolist()):
+        entry = {
+            "image_id": image_id,
+            "category_id": int(objects.labels[i]),
+            "segmentation": objects.rles[i],
+            "area": float(areas[i]),
+            "bbox": [left, top, right - left, bottom - top],
+            "iscrowd": int(objects.crowd[i]),
+        }
+        if objects.scores is not None:
+            entry["score"] = float(objects.scores[i])
+        entries.append(entry)
+    return entries
+
+
+def _known_mean(table: np.ndarray, axis: int | None = None) -> Any:
+    """The mean of the values that are not -1, which is pycocotools' mark for "no truth"; NaN if there are none."""
     known = table > -1
-    total, count = np.where(known, table, 0).sum(axis=axis), known.sum(axis=axis)
+    total = np.where(known, table, 0).sum(axis=axis)
     with np.errstate(invalid="ignore"):
-        result = np.divide(total, count, dtype=float)
-    return float(result) if axis is None else result
+        mean = np.divide(total, known.sum(axis=axis), dtype=float)
+    return float(mean) if axis is None else mean
 
 
-def nearest(values: np.ndarray, value: float) -> int:
-    """Where a value is in an array of rounded ones."""
+def _index_of(value: float, values: np.ndarray) -> int:
+    """The index of a value in an array of rounded numbers."""
     index = int(np.argmin(np.abs(values - value)))
     if abs(values[index] - value) > 1e-6:
         raise ValueError(f"no {value} among {np.round(values, 3).tolist()}")
     return index
 
 
-# ------------------------------------------------------------------------------------------------ one image, one score
+# ------------------------------------------------------------------------------------------------ counts at one score
 
 
 @dataclass(frozen=True)
 class Matches:
-    """Which detections of an image are right, at one IoU threshold.
+    """Which detections of an image are correct at one IoU threshold.
 
     Attributes:
-        scores: (N,), falling. order: int (N,), the number of each detection in the prediction.
-        truth: int (N,), the number of the object that each has found, -1 if none. iou: (N,), with that object.
-        ignored: bool (N,), lies on a crowd. missed: the numbers of the objects that none has found.
+        scores: float (N,), in falling order, which is the order of the other attributes.
+        truth: int (N,), index of the object that each detection matches; -1 if none.
+        iou: float (N,), IoU with that object; 0 if none.
+        ignored: bool (N,), whether the detection lies on a crowd.
+        missed: indices of the objects that no detection matches.
+        order: int (N,), index of each detection in the prediction.
     """
 
     scores: np.ndarray
@@ -225,76 +253,94 @@ class Matches:
     order: np.ndarray
 
     @property
-    def right(self) -> np.ndarray:
-        """Bool (N,): has found an object."""
+    def correct(self) -> np.ndarray:
+        """Whether each detection matches an object, bool (N,)."""
         return self.truth >= 0
 
 
-def match(truth: Any, prediction: Any, iou: float = 0.5) -> Matches:
-    """Match detections with objects as COCO does: the surest one first, each takes the object of its class that it
-    overlaps most among those still free, if by `iou` or more.
+def match_detections(truth: Objects, prediction: Objects, iou: float = 0.5) -> Matches:
+    """Match the detections in an image with its objects as COCO does.
 
-    A less sure detection never changes what a surer one is matched with: above any score the matches are the same.
+    In falling order of scores, each detection takes that free object of its class with which its IoU is largest, if
+    that is at least `iou`. A detection therefore never changes the match of one with a higher score.
+
+    Args:
+        truth: the objects of the image, as for `mask_ap`.
+        prediction: the detections, with scores.
+        iou: IoU threshold.
+
+    Raises:
+        ValueError: the sizes differ, or the prediction has no scores or is a crowd.
     """
-    (truth,), (prediction,) = as_pairs([truth], [prediction])
-    order = np.argsort(-prediction.scores, kind="stable")
-    real = np.flatnonzero(~truth.crowd)
-    overlap = ious(prediction.pick(order), truth)
-    found, shares = np.full(len(order), -1), np.zeros(len(order))
+    (truth,), (prediction,) = _to_instances([truth], [prediction])
+    scores = np.zeros(0) if prediction.scores is None else prediction.scores  # None only without detections
+    order = np.argsort(-scores, kind="stable")
+    overlap = _ious(prediction.pick(order), truth)
+    matched = np.full(len(order), -1)
+    matched_iou = np.zeros(len(order))
     ignored = np.zeros(len(order), dtype=bool)
-    free = set(real.tolist())
+    free = set(np.flatnonzero(~truth.crowd).tolist())
     for row, index in enumerate(order):
-        same = truth.labels == prediction.labels[index]
-        best = max((i for i in free if same[i]), key=lambda i: (overlap[row, i], i), default=None)
+        same_class = truth.labels == prediction.labels[index]
+        best = max((i for i in free if same_class[i]), key=lambda i: (overlap[row, i], i), default=None)
         if best is not None and overlap[row, best] >= iou:
-            found[row], shares[row] = best, overlap[row, best]
+            matched[row] = best
+            matched_iou[row] = overlap[row, best]
             free.remove(best)
         else:
-            ignored[row] = (overlap[row, truth.crowd & same] >= iou).any()
-    return Matches(prediction.scores[order], found, shares, ignored, np.array(sorted(free), dtype=int), order)
+            ignored[row] = (overlap[row, truth.crowd & same_class] >= iou).any()
+    missed = np.array(sorted(free), dtype=int)
+    return Matches(scores[order], matched, matched_iou, ignored, missed, order)
 
 
-def ious(prediction: Instances, truth: Instances) -> np.ndarray:
-    """IoU of each detection with each object, (N, M); with a crowd, the share of the detection that lies on it."""
+def _ious(prediction: Instances, truth: Instances) -> np.ndarray:
+    """The IoU of each detection with each object, (N, M); for a crowd, the fraction of the detection on it."""
     if not len(prediction) or not len(truth):
         return np.zeros((len(prediction), len(truth)))
     return np.asarray(coco_mask.iou(prediction.rles, truth.rles, truth.crowd.astype(np.uint8)))
 
 
 @dataclass(frozen=True)
-class Counts:
-    """How many detections above a score are right, how many wrong, and how many objects are missed."""
+class DetectionCounts:
+    """How many detections with at least a score are correct or wrong, and how many objects are missed."""
 
     score: float
-    right: int
+    correct: int
     wrong: int
     missed: int
 
     @property
     def precision(self) -> float:
-        """The share of detections that is right; NaN where there are none."""
-        return self.right / (self.right + self.wrong) if self.right + self.wrong else float("nan")
+        """The fraction of detections that are correct; NaN if there are none."""
+        detections = self.correct + self.wrong
+        return self.correct / detections if detections else float("nan")
 
     @property
     def recall(self) -> float:
-        """The share of objects that is found; NaN where there are none."""
-        return self.right / (self.right + self.missed) if self.right + self.missed else float("nan")
+        """The fraction of objects that are found; NaN if there are none."""
+        objects = self.correct + self.missed
+        return self.correct / objects if objects else float("nan")
 
     @property
     def f1(self) -> float:
-        """The harmonic mean of both; 1 where there is nothing to find and nothing found."""
-        total = 2 * self.right + self.wrong + self.missed
-        return 2 * self.right / total if total else 1.0
+        """The harmonic mean of precision and recall; 1 if there are neither objects nor detections."""
+        total = 2 * self.correct + self.wrong + self.missed
+        return 2 * self.correct / total if total else 1.0
 
 
-def count(matches: Sequence[Matches], score: float) -> Counts:
-    """Count over some images, above a score."""
-    right = sum(int((one.right & (one.scores >= score)).sum()) for one in matches)
-    wrong = sum(int((~one.right & ~one.ignored & (one.scores >= score)).sum()) for one in matches)
-    objects = sum(len(one.missed) + int(one.right.sum()) for one in matches)
-    return Counts(score, right, wrong, objects - right)
+def count_detections(matches: Sequence[Matches], score: float) -> DetectionCounts:
+    """Count the detections of several images that have at least a score. Detections on a crowd are not counted."""
+    correct = sum(int((image.correct & (image.scores >= score)).sum()) for image in matches)
+    wrong = sum(int((~image.correct & ~image.ignored & (image.scores >= score)).sum()) for image in matches)
+    objects = sum(len(image.missed) + int(image.correct.sum()) for image in matches)
+    return DetectionCounts(score, correct, wrong, objects - correct)
 
 
-def best_score(matches: Sequence[Matches], scores: Sequence[float] = tuple(np.arange(1, 20) / 20)) -> float:
-    """The score above which detections are best taken for objects: that of the highest F1, the lowest of equals."""
-    return float(max(scores, key=lambda score: (count(matches, score).f1, -score)))
+def best_score_threshold(matches: Sequence[Matches], scores: Sequence[float] = _SCORES) -> float:
+    """The score with the highest F1 score of detections from that score on; the lowest if there are several.
+
+    Args:
+        matches: the matches of each image, of the validation part.
+        scores: the scores to choose from.
+    """
+    return float(max(scores, key=lambda score: (count_detections(matches, score).f1, -score)))
