@@ -7,9 +7,9 @@ import os
 import sys
 import time
 import types
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import InitVar, asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -123,32 +123,21 @@ def fit(
     mirror = None if config.mirror is None else Mirror(config.mirror)
     accelerator = _make_accelerator(config, Path(run_dir), mirror)
     settings = _describe(accelerator, model, train_data, val_data, loss, config, augment, image_size)
-    model.class_names = names  # as on a model that `load_model` returns
-    model.image_size = _inference_size(train_data, augment, image_size)
+    labeled: Any = model  # gets the same attributes as a model that `load_model` returns
+    labeled.class_names = names
+    labeled.image_size = _inference_size(train_data, augment, image_size)
     with _open_run(accelerator, Path(run_dir), settings, mirror) as (run, state):
         model.to(accelerator.device)
         model.to(memory_format=torch.channels_last)  # faster, on a CPU too
         optimizer = make_optimizer(model, config)
         checkpoints = Checkpoints(run, settings, config, mirror, accelerator, model, optimizer)
         checkpoints.restore(state)
-        if run.finished:
-            checkpoints.complete()
-            return run
-        batches, loader = _train_loader(accelerator, train_data, len(names), augment, config)
-        val_loader = _val_loader(
-            val_data,
-            len(names),
-            accelerator.device,
-            config.batch_size,
-            config.workers,
-            accelerator.num_processes,
-            accelerator.process_index,
-        )
-        with (
-            _explain_errors(run, config, image_size, accelerator),
-            _restored_afterwards(accelerator, model),
-            _tracking(accelerator, run, settings),
-        ):
+        batches = _train_batches(len(train_data), config, accelerator)
+        samples = Samples(train_data, len(names), augment, config.seed)
+        loader = make_loader(samples, accelerator.device, config.workers, batch_sampler=batches, collate_fn=stack)
+        shard = slice(accelerator.process_index, None, accelerator.num_processes)
+        val_loader = _val_loader(val_data, len(names), config.batch_size, config.workers, accelerator.device, shard)
+        with _training(accelerator, model, run, config, image_size), _tracking(accelerator, run, settings):
             wrapped, wrapped_optimizer = accelerator.prepare(model, optimizer)
             while not run.finished:
                 epoch = len(run.history) + 1
@@ -157,8 +146,7 @@ def fit(
                 seed_everything(config.seed, epoch, accelerator.process_index)  # a repeated epoch is the same epoch
                 steps = progress_bar(loader, f"epoch {epoch}/{config.epochs}")
                 train_loss = train_epoch(accelerator, wrapped, steps, loss, wrapped_optimizer, config)
-                _synchronize_buffers(accelerator, model)
-                evaluation = _evaluate(model, val_loader, loss, len(names), gather=gather_object)
+                evaluation = _evaluate(model, val_loader, loss, len(names), accelerator)
                 row = {"epoch": epoch, "train_loss": train_loss, **_scores(evaluation, names)}
                 row |= {"lr": optimizer.param_groups[0]["lr"], "seconds": time.perf_counter() - started}
                 checkpoints.end_epoch(row, val_data)
@@ -195,22 +183,13 @@ def train_epoch(
 
 @dataclass(frozen=True)
 class Part:
-    """One batch of a step of the optimizer, on the device.
+    """One batch of a step of the optimizer, on the device."""
 
-    Attributes:
-        images: (B, 3, H, W) uint8.
-        masks: (B, H, W) uint8.
-        files: the file names.
-        pixels: the number of pixels that count for the loss, weighted by the class weights if there are any.
-        share: `pixels` as a share of those of the whole step.
-        is_last: whether this is the last batch of the step.
-    """
-
-    images: Tensor
-    masks: Tensor
+    images: Tensor  # (B, 3, H, W) uint8
+    masks: Tensor  # (B, H, W) uint8
     files: list[str]
-    pixels: float
-    share: float
+    pixels: float  # how many pixels count for the loss, weighted by the class weights if there are any
+    share: float  # `pixels` as a share of those of the whole step
     is_last: bool
 
 
@@ -277,10 +256,10 @@ class EpochLosses:
 
 def _make_accelerator(config: TrainConfig, run_dir: Path, mirror: Mirror | None) -> Accelerator:
     """An Accelerator in the precision in which the run began."""
-    precision = stored_precision(run_dir, mirror)
-    if precision is None:
-        precision = default_precision()
+    precision = stored_precision(run_dir, mirror) or default_precision()
     check_precision(precision)
+    if precision != default_precision():
+        print(f"Resuming in {precision}, the precision in which the run began.")
     for name in config.trackers:
         if importlib.util.find_spec(name) is None:
             raise ModuleNotFoundError(f"the tracker {name} is not installed: pip install {name}")
@@ -392,53 +371,31 @@ def _open_run(
         yield run, state
 
 
+def _train_batches(count: int, config: TrainConfig, accelerator: Accelerator) -> Batches:
+    """The images of each step of this process, out of `count` images."""
+    processes = (accelerator.num_processes, accelerator.process_index)
+    return Batches(count, config.batch_size, config.seed, config.accumulate, *processes)
+
+
 @contextmanager
-def _explain_errors(
-    run: Run, config: TrainConfig, image_size: tuple[int, int], accelerator: Accelerator
+def _training(
+    accelerator: Accelerator, model: nn.Module, run: Run, config: TrainConfig, image_size: tuple[int, int]
 ) -> Iterator[None]:
-    """Add to errors of the loop the epoch, and advice about memory and worker processes."""
-    with explain_out_of_memory(config, image_size, accelerator.device), explain_dead_workers():
-        try:
-            yield
-        except FloatingPointError as error:
-            raise FloatingPointError(f"epoch {len(run.history) + 1}: {error}") from None
-
-
-def _train_loader(
-    accelerator: Accelerator, data: SegmentationData, num_classes: int, augment: Any, config: TrainConfig
-) -> tuple[Batches, DataLoader]:
-    """The batches of each epoch and the loader that reads them."""
-    batches = Batches(
-        len(data),
-        config.batch_size,
-        config.seed,
-        config.accumulate,
-        accelerator.num_processes,
-        accelerator.process_index,
-    )
-    samples = Samples(data, num_classes, augment, config.seed)
-    return batches, make_loader(samples, accelerator.device, config.workers, batch_sampler=batches, collate_fn=stack)
-
-
-@contextmanager
-def _restored_afterwards(accelerator: Accelerator, model: nn.Module) -> Iterator[None]:
-    """Undo, after the block, what `accelerator.prepare` changes in the model."""
+    """Add advice to the errors of the loop, and undo afterwards what `accelerator.prepare` changes in the model."""
     try:
-        yield
+        with explain_out_of_memory(config, image_size, accelerator.device), explain_dead_workers():
+            yield
+    except FloatingPointError as error:
+        raise FloatingPointError(f"epoch {len(run.history) + 1}: {error}") from None
     finally:
         accelerator.unwrap_model(model, keep_fp32_wrapper=False)
         model.__dict__.pop("_is_accelerate_prepared", None)  # otherwise the next `fit` would not prepare it
 
 
-def _synchronize_buffers(accelerator: Accelerator, model: nn.Module) -> None:
-    """Copy the main process's statistics of batch norm to the other processes."""
-    if accelerator.num_processes > 1:
-        broadcast(list(model.buffers()))
-
-
 # ------------------------------------------------------------------------------------------------ ending an epoch
 
 
+@dataclass
 class Checkpoints:
     """Saves and restores everything that training changes, and keeps the weights of the best epoch.
 
@@ -446,34 +403,27 @@ class Checkpoints:
     at the last epoch.
     """
 
-    def __init__(
-        self,
-        run: Run,
-        settings: dict[str, Any],
-        config: TrainConfig,
-        mirror: Mirror | None,
-        accelerator: Accelerator,
-        model: nn.Module,
-        optimizer: torch.optim.Optimizer,
-    ) -> None:
-        self.run = run
-        self.settings = settings
-        self.config = config
-        self.mirror = mirror
-        self.accelerator = accelerator
-        self.model = model
-        self.schedule = make_schedule(optimizer, config)
+    run: Run
+    settings: dict[str, Any]
+    config: TrainConfig
+    mirror: Mirror | None
+    accelerator: Accelerator
+    model: nn.Module
+    optimizer: InitVar[torch.optim.Optimizer]
+    best: dict[str, Any] = field(default_factory=dict)  # the contents of best_model.pth
+    saved: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self, optimizer: torch.optim.Optimizer) -> None:
+        self.schedule = make_schedule(optimizer, self.config)
         parts = {
-            "model": model,
+            "model": self.model,
             "optimizer": optimizer,
-            "warmup": make_warmup(optimizer, config),
+            "warmup": make_warmup(optimizer, self.config),
             "schedule": self.schedule,
-            "scaler": accelerator.scaler,
+            "scaler": self.accelerator.scaler,
         }
         self.parts = {name: part for name, part in parts.items() if part is not None}
-        self.best: dict[str, Any] = {}
-        self.saved = time.monotonic()
-        run.finished = is_finished(run.history, config)
+        self.run.finished = is_finished(self.run.history, self.config)
 
     def restore(self, state: dict[str, Any] | None) -> None:
         """Put everything back to a checkpoint, if there is one, and say where training begins."""
@@ -544,7 +494,7 @@ class Checkpoints:
 
 
 @torch.no_grad()
-def _save_previews(run_dir: Path, epoch: int, model: nn.Module, data: SegmentationData, count: int) -> None:
+def _save_previews(run_dir: Path, epoch: int, model: Any, data: SegmentationData, count: int) -> None:
     """Save the masks predicted for the first `count` validation images as predictions/epoch_001/<name>.png."""
     device = next(model.parameters()).device
     folder = run_dir / "predictions" / f"epoch_{epoch:03d}"
@@ -631,7 +581,7 @@ def measure(
     """
     classes = num_classes or max(2, len(get_class_names(data) or ()))
     device = next(model.parameters()).device
-    loader = _val_loader(data, classes, device, batch_size, workers)
+    loader = _val_loader(data, classes, batch_size, workers, device)
     with explain_dead_workers(), autocast(device, precision):
         return _evaluate(model, loader, loss, classes)
 
@@ -639,17 +589,16 @@ def measure(
 def _val_loader(
     data: SegmentationData,
     num_classes: int,
-    device: torch.device,
     batch_size: int,
     workers: int | None,
-    process_count: int = 1,
-    process_index: int = 0,
+    device: torch.device,
+    shard: slice = slice(None),
 ) -> DataLoader:
-    """A loader of validation batches, of which each process gets every n-th."""
+    """A loader of the batches of a data set, or of a shard of them."""
     batches = np.split(np.arange(len(data)), range(batch_size, len(data), batch_size))
-    share = [batch.tolist() for batch in batches[process_index::process_count]]
     samples = ValidationSamples(data, num_classes)
-    return make_loader(samples, device, workers, batch_sampler=share, collate_fn=stack_by_size)
+    indices = [batch.tolist() for batch in batches[shard]]
+    return make_loader(samples, device, workers, batch_sampler=indices, collate_fn=stack_by_size)
 
 
 @torch.no_grad()
@@ -658,9 +607,12 @@ def _evaluate(
     loader: DataLoader,
     loss: Loss | None,
     num_classes: int,
-    gather: Callable[[list], list] = list,
+    accelerator: Accelerator | None = None,
 ) -> Evaluation:
-    """Evaluate a model on the batches of `_val_loader`; `gather` joins the lists of all processes."""
+    """Evaluate a model on the batches of `_val_loader`; with an accelerator, all processes share the work."""
+    gather = gather_object if accelerator is not None else list
+    if accelerator is not None and accelerator.num_processes > 1:
+        broadcast(list(model.buffers()))  # each process has its own statistics of batch norm
     device = next(model.parameters()).device
     matrix = ConfusionMatrix(num_classes)
     losses = []
