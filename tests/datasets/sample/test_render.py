@@ -1,0 +1,75 @@
+"""render(): the folder of a sample, complete or not there, and the same files for the same seed."""
+
+from pathlib import Path
+
+import pytest
+
+from seglib.datasets import render, sample
+from seglib.datasets.download import check_layout
+
+NAMES = ("coco", "voc2012", "buildings_yolo")
+
+
+def contents(folder: Path, suffix: str = "") -> dict[str, bytes]:
+    files = (path for path in folder.rglob(f"*{suffix}") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_files_depend_on_the_seed_and_pictures_on_seed_and_index_alone(name, tmp_path):
+    few = check_layout(name, render(name, 3, 64, root=tmp_path))
+    pictures = contents(few, ".jpg")
+    other = contents(render(name, 3, 64, seed=1, root=tmp_path), ".jpg")
+    assert contents(few) == contents(render(name, 3, 64, root=tmp_path / "again"))
+    assert len(pictures) == 3 and pictures.items() <= contents(render(name, 5, 64, root=tmp_path), ".jpg").items()
+    assert pictures.keys() == other.keys() and all(pictures[path] != other[path] for path in pictures)
+
+
+@pytest.mark.parametrize(
+    ("name", "images", "expected"),
+    [
+        ("coco", 2, {"train": 1, "val": 1}),
+        ("coco", 6, {"train": 5, "val": 1}),
+        ("buildings_yolo", 2, {"train": 1, "valid": 1}),
+        ("buildings_yolo", 8, {"train": 4, "valid": 2, "test": 2}),
+    ],
+)
+def test_a_fifth_is_for_validation_and_a_fifth_of_the_buildings_for_testing(name, images, expected, tmp_path):
+    folder = render(name, images, 64, root=tmp_path)
+    assert {split: len(list(folder.rglob(f"{split}/**/*.jpg"))) for split in expected} == expected
+
+
+def test_a_sample_is_drawn_once_for_each_version(tmp_path, monkeypatch):
+    folder = render("coco", 2, 64, root=tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setitem(sample.WRITERS, "coco", lambda *numbers: pytest.fail("drawn again"))
+        assert render("coco", 2, 64, root=tmp_path) == folder
+    monkeypatch.setattr(sample, "VERSION", sample.VERSION + 1)
+    assert render("coco", 2, 64, root=tmp_path) != folder
+
+
+def test_the_sample_of_a_faster_process_is_kept(tmp_path, monkeypatch):
+    expected = render("coco", 2, 64, root=tmp_path / "elsewhere")
+    target = tmp_path / expected.name
+    # The other process finishes while this one draws.
+    monkeypatch.setitem(sample.WRITERS, "coco", lambda folder, *numbers: expected.rename(target))
+    assert render("coco", 2, 64, root=tmp_path) == target
+    assert {path.name for path in tmp_path.iterdir()} == {"elsewhere", target.name}
+
+
+def test_a_failure_leaves_nothing_behind(tmp_path, monkeypatch):
+    def write(folder, *numbers):
+        (folder / "half").mkdir()
+        raise OSError("disk full")
+
+    monkeypatch.setitem(sample.WRITERS, "coco", write)
+    with pytest.raises(OSError, match="disk full"):
+        render("coco", 2, 64, root=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_errors_name_the_choices_and_the_limits(tmp_path):
+    with pytest.raises(ValueError, match=r"'nosuch': there is one of buildings_yolo, coco, voc2012"):
+        render("nosuch", 4, 96, root=tmp_path)
+    with pytest.raises(ValueError, match="at least 2 images of at least 64 pixels; got 1 of 96"):
+        render("coco", 1, 96, root=tmp_path)
