@@ -153,6 +153,7 @@ def fit(
                 _log(accelerator, row)
                 accelerator.print(format_epoch(run, config.epochs, {"val IoU": "val_iou"}), flush=True)
         checkpoints.complete()
+        accelerator.wait_for_everyone()  # until then the other processes may not find the run's files
     return run
 
 
