@@ -137,13 +137,8 @@ def server(monkeypatch) -> Iterator:
 
 
 def pytest_terminal_summary(terminalreporter):
-    """Report which faults the local web server and the tests in faults/ produced."""
+    """Report which faults the local web server produced."""
     server = sys.modules.get("tests.helpers.server")
     if server and server.PERFORMED:
         counts = ", ".join(f"{name} {count}" for name, count in server.PERFORMED.most_common())
         terminalreporter.write_line(f"local server: {server.PERFORMED.total()} faults performed ({counts})")
-    victims = sys.modules.get("tests.helpers.victims")
-    if victims and victims.TRIED:
-        counts = ", ".join(f"{name} {victims.SURVIVED[name]} of {n}" for name, n in victims.TRIED.most_common())
-        survived = f"{victims.SURVIVED.total()} of {victims.TRIED.total()}"
-        terminalreporter.write_line(f"training: {survived} faults survived ({counts})")
