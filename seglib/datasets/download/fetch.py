@@ -1,489 +1,408 @@
-"""Files from the network: resumed, checked, from mirror after mirror, never half there under their own name.
+"""Downloads files, checks them and unpacks archives.
 
-What comes is written to `.NAME.part`, and becomes NAME when its length, its checksum and its content are right. Killed
-at any moment, the same call goes on where that file ends.
-
-Why not pooch, fsspec or huggingface_hub: pooch 1.9 begins an interrupted file anew and knows one address a file,
-fsspec checks nothing it copies, huggingface_hub serves one host. The protocol itself is left to requests, the lock to
-filelock.
+A file is written to `.NAME.part` and renamed to NAME once its length, checksum and content are right, so a file under
+its own name is complete. The protocol is left to requests, and requests that fail before an answer arrives are repeated
+by urllib3's Retry. Only a connection that breaks inside a file is handled here: a file with a published checksum is
+resumed, also by a later call and from another address; any other file is downloaded again from its start.
 """
 
 import hashlib
-import json
 import os
-import random
 import re
 import shutil
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
-from dataclasses import dataclass
+import tarfile
+import time
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
-from typing import NoReturn
+from typing import IO
 
 import requests
 import urllib3
-from filelock import FileLock, Timeout
+from requests.adapters import HTTPAdapter
+from tqdm import tqdm
+from urllib3.util import Retry
 
+from seglib.datasets.download.catalog import Remote
+from seglib.files import locked
 from seglib.progress import progress_bar
 
-TIMEOUT = (15, 30)  # seconds: to connect, and without a byte
-TRIES = 5  # attempts in a row, at one address, that brought nothing worth mentioning
-WORTH = 2**20  # bytes: an attempt that brought so many, or a hundredth of the file, does not count as one of those
-WAIT, LONGEST_WAIT = 1.0, 60.0  # seconds before the second attempt; doubled each time, or what the server asks for
-PIECE = 2**14  # bytes read at a time, and lost where the connection breaks in their midst
-WORKERS = 16  # small files fetched side by side
-MOST_FAILURES = 8  # small files that fail in a row before the others are not tried any more
-MBIT = 1e6 / 8  # bytes a second
-PAGE = re.compile(rb"(\xef\xbb\xbf)?\s*<(!doctype\s+html|html|head)\b", re.IGNORECASE)  # how a web page begins
+__all__ = [
+    "ArchiveError",
+    "DownloadError",
+    "check_count",
+    "check_disk_and_report",
+    "check_files",
+    "download",
+    "download_all",
+    "format_bytes",
+    "lock",
+    "partial_path",
+    "unpack",
+    "write_error",
+]
 
-
-@dataclass(frozen=True)
-class Remote:
-    """A file that somebody publishes, and how to know that what came is that file.
-
-    Attributes:
-        name: what to call it; may hold a folder, "train2017/1.jpg".
-        urls: where it is, the official address first.
-        size: its bytes, where they are known. checksum: "md5:..." or "sha256:...", as published.
-        published: where size and checksum stand.
-        check: called with the path of what came; raises ValueError where its content is wrong.
-    """
-
-    name: str
-    urls: tuple[str, ...]
-    size: int | None = None
-    checksum: str = ""
-    published: str = ""
-    check: Callable[[Path], object] | None = None
+TIMEOUT = (15, 30)  # seconds to connect, and seconds without a byte
+TRIES = 5  # attempts in a row that bring less than PROGRESS
+PROGRESS = 2**20  # bytes; an attempt that brings this much starts the count of attempts again
+BACKOFF = 1.0  # seconds; the wait doubles with each attempt
+LONGEST_WAIT = 60  # seconds to wait at most when a server asks for it
+CHUNK = 2**14  # bytes read at a time
+WORKERS = 16  # small files downloaded side by side
+MAX_FAILURES = 8  # small files that may fail before the others are given up
+BLOCK = 4096  # bytes that even an empty file takes on disk
+HTML = re.compile(rb"(\xef\xbb\xbf)?\s*<(!doctype\s+html|html|head)\b", re.IGNORECASE)  # the start of a web page
+WEB_PAGE = "a web page instead of the file (a log-in, a quota or an error)"
 
 
 class DownloadError(OSError):
-    """A file could not be had; says what was expected, what came from where, and how to do it by hand."""
+    """A file could not be downloaded or stored. The message says what was expected, what came and what to do."""
 
 
-class _Refused(Exception):
-    """This address will not give the file, however often it is asked."""
+class ArchiveError(ValueError):
+    """An archive is broken or does not hold what was expected."""
 
 
-class _Wrong(Exception):
-    """The whole file came, and it is not the one that was expected."""
+class _Unavailable(Exception):
+    """An address does not give the file."""
 
 
-class _TryAgain(Exception):
-    """The server is there, but not well. The second argument: for how many seconds it asks to be left alone."""
+class _CorruptFile(Exception):
+    """The downloaded bytes are not the expected file."""
+
+
+class _Retry(Retry):
+    """urllib3's Retry with a limit on the wait that a server may ask for."""
+
+    def get_retry_after(self, response: urllib3.BaseHTTPResponse) -> float | None:
+        seconds = super().get_retry_after(response)
+        return None if seconds is None else min(seconds, LONGEST_WAIT)
+
+
+# ------------------------------------------------------------------------------------------------ downloading
 
 
 def download(remote: Remote, folder: str | Path) -> Path:
-    """Download a file, or go on with it, or find it there.
+    """Download a file into `folder` and return its path; a file that is already there is checked and kept.
 
-    Of several processes that ask for the same file at once, one downloads it and the others wait.
-
-    Args:
-        folder: where the file is to lie.
+    If several processes ask for the same file at once, one of them downloads it and the others wait.
 
     Raises:
-        DownloadError: no address gave it, or what lies there under its name is something else.
-        OSError: the disk is full or may not be written to.
+        DownloadError: no address gave the file, a different file has its name, or the disk cannot be written.
     """
     target = Path(folder) / remote.name
-    with only_one(target), requests.Session() as session:
-        _download(session, remote, target, threading.Event())
+    with lock(target), _open_session() as session:
+        _download(session, remote, target)
     return target
 
 
 def download_all(remotes: Sequence[Remote], folder: str | Path, title: str) -> None:
-    """Download many small files side by side; those that are there already are checked, and stay as they are.
+    """Download many small files side by side; files that are already there are checked and kept.
 
     Args:
-        title: what to call them in the progress bar.
+        title: plural noun for the progress bar and the error, such as "photographs".
 
     Raises:
-        DownloadError: for the first file that could not be had, with the number of the others; what came is kept.
+        DownloadError: some files failed; gives the number of missing files and the first reason. The others are kept.
     """
-    folder, stop = Path(folder), threading.Event()
-    with only_one(folder / "all"):
-        remotes = random.sample(remotes, len(remotes))  # a few in a row that are gone must not look like no network
-        errors: list[OSError] = []
-        in_a_row = 0
-        with (
-            _shared_session() as session,
-            ThreadPoolExecutor(WORKERS) as pool,
-            progress_bar(None, title, total=len(remotes), unit=" files") as bar,
-        ):
-            tasks = [pool.submit(_download, session, remote, folder / remote.name, stop, True) for remote in remotes]
+    folder = Path(folder)
+    errors: list[OSError] = []
+    with lock(folder / "all"), _open_session() as session, ThreadPoolExecutor(WORKERS) as pool:
+
+        def download_one(remote: Remote) -> None:
             try:
-                for task in as_completed(tasks):
-                    if isinstance(error := task.exception(), OSError):
-                        errors.append(error)
-                    elif error is not None:
-                        raise error
-                    bar.update(error is None)
-                    in_a_row = 0 if error is None else in_a_row + 1
-                    if in_a_row == MOST_FAILURES or (errors and not isinstance(errors[-1], DownloadError)):
-                        break  # the network is gone, or the disk is full: the others would fail as well
-            except KeyboardInterrupt:
-                print("Stopping, in half a minute at most: some wait for their server.", flush=True)
-                raise
-            finally:
-                stop.set()
-                pool.shutdown(cancel_futures=True)
+                if len(errors) < MAX_FAILURES:  # else the network is down or the disk is full
+                    _download(session, remote, folder / remote.name, quiet=True)
+            except OSError as error:
+                errors.append(error)
+
+        for _ in progress_bar(pool.map(download_one, remotes), title, total=len(remotes), unit=" files"):
+            pass
     if errors:
-        left = sum(not (folder / remote.name).is_file() for remote in remotes)
+        missing = sum(not (folder / remote.name).is_file() for remote in remotes)
         raise DownloadError(
-            f"{left} of {len(remotes)} files ({title}) are still to come, the others are kept: run it again to go on. "
-            f"The first that failed: {errors[0]}"
+            f"{missing} of {len(remotes)} {title} are still missing; the others are kept. Run this again to download "
+            f"the rest. The first error: {errors[0]}"
         ) from errors[0]
 
 
-def announce(title: str, size: int, disk: int, folder: Path) -> None:
-    """Say how much will come and how long that takes, and see that the disk can hold it.
-
-    Args:
-        size: bytes to come. disk: bytes needed in `folder` while all is unpacked.
-
-    Raises:
-        DownloadError: less room than that.
-    """
-    _check_room(folder, disk, title)
-    if size == 0:
-        print(f"{title}: nothing to download, all of it is here.", flush=True)
-        return
-    times = " or ".join(f"{_duration(size / (rate * MBIT))} at {rate} Mbit/s" for rate in (100, 10))
-    print(f"{title}: about {in_bytes(size)} to download ({times}), {in_bytes(disk)} of disk.", flush=True)
+def lock(path: Path) -> AbstractContextManager[None]:
+    """Let one process at a time work on `path`; the others say so and wait."""
+    message = f"Another process is working on {path}: waiting for it to finish."
+    return locked(path.with_name(f".{path.name}.lock"), message)
 
 
-@contextmanager
-def only_one(path: Path) -> Iterator[None]:
-    """Let one process at a time work on `path`; the others wait, and say so."""
-    lock = FileLock(path.with_name(f".{path.name}.lock"))
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
-    except Timeout:
-        print(f"Another process is at work on {path}: waiting for it.", flush=True)
-        lock.acquire()
-    except NotImplementedError:  # some network disks
-        print(f"No locks on the disk of {path}: let no other process work there meanwhile.", flush=True)
-    except OSError as error:
-        raise cannot_write(path, error) from error
-    try:
-        yield
-    finally:
-        lock.release()
+def partial_path(target: Path) -> Path:
+    """The path of a file or folder that is not complete yet."""
+    return target.with_name(f".{target.name}.part")
 
 
-def in_bytes(size: float) -> str:
-    """A number of bytes, for people: "241 MB"."""
-    units = ["bytes", "kB", "MB", "GB"]
-    while size >= 999.5 and len(units) > 1:
-        size /= 1000
-        units.pop(0)
-    return f"{size:.0f} {units[0]}" if units[0] == "bytes" or size >= 999.5 else f"{size:.3g} {units[0]}"
-
-
-def _shared_session() -> requests.Session:
-    """A session that keeps a connection for each worker: a photograph takes less time than to connect."""
+def _open_session() -> requests.Session:
+    """A session for several threads that repeats requests which fail before an answer arrives."""
+    retry = _Retry(
+        total=TRIES - 1,
+        backoff_factor=BACKOFF,
+        status_forcelist=(408, 425, 429, 500, 502, 503, 504),
+        raise_on_status=False,
+        respect_retry_after_header=True,
+    )
     session = requests.Session()
+    session.headers.update({"User-Agent": "seglib", "Accept-Encoding": "identity"})
     for scheme in ("https://", "http://"):
-        session.mount(scheme, requests.adapters.HTTPAdapter(pool_maxsize=WORKERS))
+        session.mount(scheme, HTTPAdapter(pool_maxsize=WORKERS, max_retries=retry))
     return session
 
 
-def _download(
-    session: requests.Session, remote: Remote, target: Path, stop: threading.Event, quiet: bool = False
-) -> None:
-    """Put the file at `target`, from the first address that gives it whole."""
-    part = target.with_name(f".{target.name}.part")
+def _download(session: requests.Session, remote: Remote, target: Path, quiet: bool = False) -> None:
+    """Store the file at `target`, from the first address that gives it."""
+    part = partial_path(target)
     if target.exists():
         try:
-            _verify(target, remote)
-        except _Wrong as wrong:
+            _check_file(target, remote)
+        except _CorruptFile as error:
             raise DownloadError(
-                f"{target} is not the file it should be: {wrong}. Move it away, and try again."
+                f"{target} is not the expected file: {error}. Move it away and run this again."
             ) from None
-        for rest in (part, _note(part)):  # begun before the file was put there by hand
-            rest.unlink(missing_ok=True)
         return
     answers = []
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         for url in remote.urls:
             try:
-                _from_address(session, url, remote, part, stop, quiet)
+                _download_from(session, url, remote, part, quiet)
                 os.replace(part, target)
-                _note(part).unlink(missing_ok=True)
                 return
-            except _Refused as refusal:
-                answers.append(f"  {url}: {refusal}")
-                if not quiet:
-                    print(f"{remote.name}: {refusal}, from {url}.", flush=True)
+            except _Unavailable as error:
+                answers.append(f"  {url}: {error}")
     except OSError as error:
-        if isinstance(error, DownloadError):
-            raise
-        raise cannot_write(target, error) from error
-    raise DownloadError(_explain(remote, target, answers))
+        raise write_error(target, error) from error
+    raise DownloadError(_describe_failure(remote, target, answers))
 
 
-def _from_address(
-    session: requests.Session, url: str, remote: Remote, part: Path, stop: threading.Event, quiet: bool
-) -> None:
-    """Fill `part` from one address, attempt after attempt, until it is whole and right.
+def _download_from(session: requests.Session, url: str, remote: Remote, part: Path, quiet: bool) -> None:
+    """Download `part` from one address, in as many attempts as it takes.
 
     Raises:
-        _Refused: no use in asking there again.
+        _Unavailable: the address does not give the file.
     """
-    failures, reached, joined_wrongly = 0, _size(part), False
+    attempts = 0
+    largest = _size(part)
     while True:
-        if stop.is_set():
-            raise _Refused("stopped")
-        had = _size(part)
+        resumed = bool(remote.checksum) and part.is_file()
         try:
-            promised = _receive(session, url, remote, part, stop, quiet)
-            _verify(part, remote, promised)
+            checksum = _receive(session, url, remote, part, quiet)
+            _check_file(part, remote, checksum)
             return
-        except _Wrong as wrong:
+        except _CorruptFile as error:
             part.unlink(missing_ok=True)
-            if not had or joined_wrongly:
-                raise _Refused(str(wrong)) from None
-            joined_wrongly = True  # pieces that did not belong together, it may be: once more, from its first byte
-            reason, wait, reached = str(wrong), 0.0, 0
-        except _TryAgain as unwell:
-            reason, wait = str(unwell.args[0]), unwell.args[1]
-        except (requests.TooManyRedirects, ValueError) as error:  # ValueError: what it redirects to is no address
-            raise _Refused(str(error)) from None
-        except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
-            reason, wait = _plainly(error), 0.0
-        brought = _size(part) - reached  # beyond what came before: some servers begin at the beginning each time
-        reached = max(reached, _size(part))
-        failures = 1 if brought >= min(WORTH, max(1, (remote.size or WORTH) // 100)) else failures + 1
-        if failures == TRIES:
-            raise _Refused(f"{reason} ({in_bytes(_size(part))} had come; asked {TRIES} times)")
-        wait = max(min(wait, LONGEST_WAIT), min(WAIT * 2 ** (failures - 1), LONGEST_WAIT))
-        if not quiet:
-            print(f"{remote.name}: {reason}. Trying again in {wait:.0f} s.", flush=True)
-        if stop.wait(wait):
-            raise _Refused("stopped")
+            if not resumed:
+                raise _Unavailable(str(error)) from None
+            reason = str(error)  # perhaps the pieces come from different files: download it in one piece
+        except urllib3.exceptions.HTTPError as error:
+            reason = f"the connection broke ({error})"
+        attempts = 1 if _size(part) - largest >= PROGRESS else attempts + 1
+        largest = max(largest, _size(part))  # a server that always begins at byte 0 makes no progress
+        if attempts == TRIES:
+            raise _Unavailable(f"{reason}; {format_bytes(largest)} received in {TRIES} attempts")
+        time.sleep(BACKOFF * 2 ** (attempts - 1))
 
 
-def _receive(
-    session: requests.Session, url: str, remote: Remote, part: Path, stop: threading.Event, quiet: bool
-) -> dict[str, str]:
-    """Ask once for what `part` lacks, and append it.
-
-    Returns:
-        What the server promises of the whole file: "checksum", where it says one.
+def _receive(session: requests.Session, url: str, remote: Remote, part: Path, quiet: bool) -> str:
+    """Request the bytes that `part` lacks, append them, and return the checksum that the server announces, or "".
 
     Raises:
-        _Refused, _TryAgain, _Wrong: by what came. requests' and urllib3's errors: a connection that broke.
+        _Unavailable, _CorruptFile: what came is not the file.
+        urllib3.exceptions.HTTPError: the connection broke inside the file.
     """
-    if remote.size is not None and _size(part) == remote.size:
-        return _noted(part).get("promised", {})  # it was whole when its process was killed
-    have = _resumable(url, remote, part)
-    headers = {"Accept-Encoding": "identity", "User-Agent": "seglib"}
-    if have:
-        headers |= {"Range": f"bytes={have}-"}
-        if not remote.checksum:
-            headers |= {"If-Range": _noted(part)["validator"]}
-    with session.get(url, headers=headers, stream=True, timeout=TIMEOUT) as answer:
-        start, total = _understand(answer, have, remote, part)
-        promised, validator = _promised(answer), _validator(answer)
-        if start == total:
-            return promised
-        if start and not remote.checksum:
-            if validator not in ("", _noted(part)["validator"]):  # not every server heeds If-Range
-                part.unlink()
-                raise _TryAgain("the file was replaced meanwhile", 0.0)
-            validator = _noted(part)["validator"]
-        if total is not None:
-            _check_room(part.parent, total - start, remote.name)
-        piece = answer.raw.read(PIECE)  # raw: a .tgz must not be unpacked on its way
-        if start == 0 and PAGE.match(piece):
-            _refuse_page(piece)
-        with (
-            part.open("r+b" if start else "wb") as file,
-            progress_bar(None, Path(remote.name).name, total=total, done=start, unit="B", quiet=quiet) as bar,
-        ):
-            file.seek(start)
-            file.truncate()
-            _note(part).write_text(json.dumps({"url": url, "validator": validator, "promised": promised}))
-            while piece:
-                file.write(piece)
-                bar.update(len(piece))
+    start = _size(part) if remote.checksum else 0
+    if start and start == remote.size:  # complete; a process was killed before it was renamed
+        return ""
+    try:
+        answer = session.get(url, headers={"Range": f"bytes={start}-"} if start else {}, stream=True, timeout=TIMEOUT)
+    except (requests.RequestException, ValueError) as error:  # ValueError: a redirect to something that is no address
+        raise _Unavailable(str(getattr(error.args[0], "reason", error) if error.args else error)) from None
+    with answer:
+        _check_response(answer, start, remote)
+        start = start if answer.status_code == 206 else 0
+        total = remote.size or int(answer.headers.get("Content-Length", 0)) or None
+        bar: tqdm[bytes] = progress_bar(None, remote.name, total=total, done=start, unit="B", quiet=quiet)
+        with part.open("ab" if start else "wb") as file, bar:
+            while chunk := answer.raw.read(CHUNK):  # raw: keeps the bytes of a file that is sent as compressed
+                file.write(chunk)
+                bar.update(len(chunk))
                 if total is not None and file.tell() > total:
-                    raise _Wrong(f"more than the {total:,} bytes that were expected")
-                if stop.is_set():
-                    raise _Refused("stopped")
-                piece = answer.raw.read(PIECE)
+                    raise _CorruptFile(f"more than the expected {total:,} bytes")
     if total is not None and _size(part) < total:
-        raise _TryAgain(f"{_size(part):,} of {total:,} bytes", 0.0)
-    return promised
+        raise urllib3.exceptions.ProtocolError(f"{_size(part):,} of {total:,} bytes")
+    # The Hugging Face hub sends the checksum of a large file before it redirects to its store.
+    tags = [response.headers.get("X-Linked-ETag", "").strip('"') for response in (*answer.history, answer)]
+    return next((f"sha256:{tag}" for tag in tags if re.fullmatch("[0-9a-f]{64}", tag)), "")
 
 
-def _resumable(url: str, remote: Remote, part: Path) -> int:
-    """How many bytes of `part` may be built on: all, if they are of the same file as this address's; else none."""
-    have = _size(part)
-    if not have or (remote.size is not None and have > remote.size):
-        return 0
-    if remote.checksum:
-        return have  # should they not fit together, the checksum will tell
-    note = _noted(part)
-    return have if note.get("url") == url and note.get("validator") else 0
-
-
-def _understand(answer: requests.Response, have: int, remote: Remote, part: Path) -> tuple[int, int | None]:
-    """Where what comes begins, and how long the whole file is, where that is known.
-
-    Raises:
-        _Refused, _TryAgain: it will not come, or not now.
-    """
+def _check_response(answer: requests.Response, start: int, remote: Remote) -> None:
+    """Raise _Unavailable unless the server sends the file, and _CorruptFile if it cannot be resumed at byte `start`."""
     status = answer.status_code
-    if status in (408, 425, 429) or status >= 500:
-        asked = answer.headers.get("Retry-After", "")
-        raise _TryAgain(f"HTTP {status} {answer.reason}", float(asked) if asked.isdecimal() else 0.0)
-    span = re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)", answer.headers.get("Content-Range", ""))
-    if status in (206, 416):
-        total = int(span[2]) if span and span[2] != "*" else None
-        if status == 416 and total is not None and remote.size not in (None, total):
-            raise _Refused(f"a file of {total:,} bytes in place of {remote.size:,}")
-        if status == 416 and have and have == total:
-            return have, total
-        if status == 416 or not span or not span[1] or int(span[1]) != have:
-            part.unlink(missing_ok=True)
-            raise _TryAgain(f"HTTP {status} with {answer.headers.get('Content-Range')} for bytes {have}-", 0.0)
-        start = have
-    elif status == 200:
-        length = answer.headers.get("Content-Length", "")
-        start, total = 0, int(length) if length.isdecimal() else None
-    else:
-        raise _Refused(f"HTTP {status} {answer.reason}")
+    content_range = answer.headers.get("Content-Range", "")
+    length = int(answer.headers.get("Content-Length", 0))
+    if status == 416 or (status == 206 and not content_range.startswith(f"bytes {start}-")):
+        raise _CorruptFile(f"HTTP {status} {content_range} instead of the bytes from {start} on")
+    if status not in (200, 206):
+        raise _Unavailable(f"HTTP {status} {answer.reason}")
     if "html" in answer.headers.get("Content-Type", ""):
-        _refuse_page(answer.raw.read(4096))
-    if remote.size is not None and total not in (None, remote.size):
-        raise _Refused(f"a file of {total:,} bytes in place of {remote.size:,}")
-    return start, remote.size if remote.size is not None else total
+        raise _Unavailable(WEB_PAGE)
+    if status == 200 and remote.size and length not in (0, remote.size):
+        raise _Unavailable(f"a file of {length:,} bytes instead of {remote.size:,}")
 
 
-def _refuse_page(beginning: bytes) -> NoReturn:
-    """Raise _Refused for a web page that came in place of a file, with the page's title."""
-    title = re.search(rb"<title[^>]*>(.*?)</title>", beginning, re.IGNORECASE | re.DOTALL)
-    said = f" ({' '.join(title[1].decode(errors='replace').split())[:80]!r})" if title else ""
-    raise _Refused(f"a web page{said} in place of the file: a log-in, a quota or an error")
-
-
-def _validator(answer: requests.Response) -> str:
-    """What names this very version of the file on this server; empty where nothing does."""
-    tag = answer.headers.get("ETag", "")
-    return tag if tag and not tag.startswith("W/") else answer.headers.get("Last-Modified", "")
-
-
-def _promised(answer: requests.Response) -> dict[str, str]:
-    """The checksum that the Hugging Face hub sends along with a large file, before it redirects to its store."""
-    for response in (*answer.history, answer):
-        tag = response.headers.get("X-Linked-ETag", "").strip('"')
-        if re.fullmatch("[0-9a-f]{64}", tag):
-            return {"checksum": f"sha256:{tag}"}
-    return {}
-
-
-def _verify(path: Path, remote: Remote, promised: dict[str, str] | None = None) -> None:
-    """Raise _Wrong unless the file has the length, the checksum and the content that were published or promised."""
-    if path.is_dir():
-        raise _Wrong("a folder")
+def _check_file(path: Path, remote: Remote, announced: str = "") -> None:
+    """Raise _CorruptFile unless a file has the published length, checksum and content, and the announced checksum."""
+    if not path.is_file():
+        raise _CorruptFile("a folder")
     size = _size(path)
-    if size == 0 and remote.size != 0:
-        raise _Wrong("nothing came: 0 bytes")
     with path.open("rb") as file:
-        if PAGE.match(file.read(1024)):
-            raise _Wrong("a web page in place of the file")
-    if remote.size is not None and size != remote.size:
-        raise _Wrong(f"{size:,} bytes in place of {remote.size:,}")
-    for checksum in filter(None, (remote.checksum, (promised or {}).get("checksum"))):
-        kind, wanted = checksum.split(":")
+        start = file.read(1024)
+    if not start:
+        raise _CorruptFile("an empty file")
+    if HTML.match(start):
+        raise _CorruptFile(WEB_PAGE)
+    if remote.size not in (None, size):
+        raise _CorruptFile(f"{size:,} bytes instead of {remote.size:,}")
+    for checksum in filter(None, (remote.checksum, announced)):
+        kind, expected = checksum.split(":")
         with path.open("rb") as file:
             found = hashlib.file_digest(file, kind).hexdigest()
-        if found != wanted:
-            raise _Wrong(f"{kind} {found} in place of {wanted}")
+        if found != expected:
+            raise _CorruptFile(f"{kind} {found} instead of {expected}")
     if remote.check is not None:
         try:
             remote.check(path)
         except ValueError as error:
-            raise _Wrong(str(error).replace(str(path), "what came")) from None
+            raise _CorruptFile(str(error)) from None
 
 
-def _explain(remote: Remote, target: Path, answers: list[str]) -> str:
-    """The message of a download that failed everywhere."""
-    size = f"{remote.size:,} bytes" if remote.size is not None else "of a size that is not published"
-    checksum = f", {remote.checksum.replace(':', ' ')}" if remote.checksum else ", no checksum published"
+def _describe_failure(remote: Remote, target: Path, answers: Sequence[str]) -> str:
+    """The message of a download that failed at every address."""
+    size = f"{remote.size:,} bytes" if remote.size is not None else "a file whose size is not published"
+    checksum = remote.checksum.replace(":", " ") or "no checksum published"
     source = f" ({remote.published})" if remote.published else ""
     listed = "\n".join(answers)
     return (
-        f"{remote.name} could not be downloaded. Expected: {size}{checksum}{source}. What came:\n{listed}\n"
-        f"By hand: get it with a browser, from one of these addresses or from somebody who has it, save it as\n"
-        f"  {target}\nand run this again: it will be found, checked and used. If the network was the trouble, "
-        "run this again later: it goes on where it stopped."
+        f"{remote.name} could not be downloaded. Expected: {size}, {checksum}{source}. The addresses gave:\n{listed}\n"
+        "If the network was down, run this again later. To get the file by hand, download it with a browser from one "
+        f"of these addresses, or copy it from somebody who has it, and save it as\n  {target}\nThen run this again: "
+        "the file is found, checked and used."
     )
 
 
-def cannot_write(path: Path, error: OSError) -> OSError:
-    """The error of a disk that is full or may not be written to."""
-    return OSError(
-        f"cannot write {path}: {error.strerror or error}. Free some space, or name a folder that may be written to "
-        "in the environment variable SEGLIB_HOME; what has come so far is kept."
-    )
+# ------------------------------------------------------------------------------------------------ disk and sizes
 
 
-def _check_room(folder: Path, needed: int, what: str) -> None:
-    """Raise DownloadError where the disk that will hold `folder` has less than `needed` bytes left."""
-    there = next(parent for parent in (folder, *folder.absolute().parents) if parent.is_dir())
-    free = shutil.disk_usage(there).free
-    if free < needed:
+def check_disk_and_report(title: str, download_size: int, disk_size: int, folder: Path) -> None:
+    """Check that the disk is large enough, and print how much will be downloaded.
+
+    Args:
+        title: what will be downloaded.
+        download_size: bytes to download.
+        disk_size: bytes needed in `folder` while everything is unpacked.
+
+    Raises:
+        DownloadError: the disk has too little space.
+    """
+    existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.is_dir())
+    free = shutil.disk_usage(existing).free
+    needed = f"{title}: {format_bytes(download_size)} to download, {format_bytes(disk_size)} of disk in {folder}"
+    if free < disk_size:
         raise DownloadError(
-            f"{what} needs {in_bytes(needed)} in {folder}, where {in_bytes(free)} are free: free some space, or name a "
-            "folder on another disk in the environment variable SEGLIB_HOME."
+            f"{needed}, where only {format_bytes(free)} are free. Free some space, or name a folder on another disk in "
+            "the environment variable SEGLIB_HOME."
         )
+    print(f"{needed}.", flush=True)
 
 
-def _plainly(error: Exception) -> str:
-    """What broke a connection, for people: requests and urllib3 wrap it several times."""
-    text, kinds = str(error), (type(error).__name__,)
-    while isinstance(inner := getattr(error, "reason", None) or (error.args or [None])[0], Exception):
-        error, kinds = inner, (*kinds, type(inner).__name__)
-    for kind, plain in (
-        ("NameResolutionError", "no such host, or no network"),
-        ("ReadTimeoutError", f"nothing came for {TIMEOUT[1]} s"),
-        ("ConnectTimeoutError", f"no connection within {TIMEOUT[0]} s"),
-        ("IncompleteRead", "the connection broke"),
-        ("ConnectionResetError", "the connection was reset"),
-        ("ConnectionRefusedError", "the connection was refused"),
-        ("RemoteDisconnected", "the server hung up"),
-    ):
-        if kind in kinds or kind in text:
-            return plain
-    return str(error) or type(error).__name__
+def format_bytes(size: float) -> str:
+    """A number of bytes with a unit, such as "241 MB"."""
+    for unit in ("bytes", "kB", "MB"):
+        if size < 999.5:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.3g} GB"
 
 
-def _note(part: Path) -> Path:
-    """The file beside a partial one that says where it came from."""
-    return part.with_name(part.name + ".json")
-
-
-def _noted(part: Path) -> dict:
-    """What stands in that file; nothing where it cannot be read."""
-    try:
-        note = json.loads(_note(part).read_text())
-    except (OSError, ValueError):
-        return {}
-    return note if isinstance(note, dict) else {}
+def write_error(path: Path, error: OSError) -> DownloadError:
+    """The error of a disk that is full or cannot be written."""
+    return DownloadError(
+        f"cannot write {path}: {error.strerror or error}. Free some space, or name a writable folder in the "
+        "environment variable SEGLIB_HOME; the files downloaded so far are kept."
+    )
 
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def _duration(seconds: float) -> str:
-    """A time, for people, roughly."""
-    if seconds < 90:
-        return f"{max(1, seconds):.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+# ------------------------------------------------------------------------------------------------ unpacking
+
+
+def unpack(archive: Path, folder: Path, wanted: Callable[[str], str | None], limit: int) -> None:
+    """Unpack the wanted files of a zip or tar archive. Links and devices are left out.
+
+    Args:
+        wanted: takes the path of a file in the archive and returns its path in `folder`, or None to leave it out.
+        limit: bytes that the unpacked files may take.
+
+    Raises:
+        ArchiveError: the archive is broken or holds more than `limit`, or a path leads out of `folder`.
+    """
+    try:
+        for name, size, open_file in progress_bar(_list_files(archive), f"unpacking {archive.name}", unit=" files"):
+            target = wanted(name)
+            if target is None:
+                continue
+            path = folder / target
+            if not path.resolve().is_relative_to(folder.resolve()):
+                raise ArchiveError(f"{archive}: the path {name} leads out of the folder to unpack to")
+            limit -= max(size, BLOCK)
+            if limit < 0:
+                raise ArchiveError(f"{archive} holds more than expected; stopped at {name}")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with open_file() as source, path.open("xb") as file:
+                shutil.copyfileobj(source, file)
+    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, RuntimeError) as error:  # Runtime: encrypted
+        raise ArchiveError(f"{archive} is broken ({error or type(error).__name__})") from error
+
+
+def _list_files(archive: Path) -> Iterator[tuple[str, int, Callable[[], IO[bytes]]]]:
+    """Path, unpacked size and a function that opens it, for each regular file of an archive."""
+    if archive.suffix == ".zip":
+        with zipfile.ZipFile(archive) as zip_file:
+            for info in zip_file.infolist():
+                if not info.is_dir():
+                    yield info.filename, info.file_size, partial(zip_file.open, info)
+    else:
+        with tarfile.open(archive) as tar_file:
+            for member in tar_file:
+                if member.isreg():
+                    yield member.name, member.size, partial(_open_member, tar_file, member)
+
+
+def _open_member(tar_file: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
+    source = tar_file.extractfile(member)
+    assert source is not None  # it is None only for what is not a regular file
+    return source
+
+
+def check_count(found: int, expected: int, things: str) -> None:
+    """Raise ArchiveError unless an archive holds as many things as its publisher says."""
+    if found != expected:
+        raise ArchiveError(f"{found:,} {things} instead of {expected:,}")
+
+
+def check_files(folder: Path, names: Iterable[str]) -> None:
+    """Raise ArchiveError unless each of the files was in the archive."""
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        raise ArchiveError(f"{len(missing):,} files are missing, the first of them {missing[0]}")
