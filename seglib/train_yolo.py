@@ -1,8 +1,7 @@
-"""fit_yolo(): Ultralytics trains a YOLOv8-seg; its data, its history and its checkpoints are those of every other run.
+"""Trains YOLOv8-seg with Ultralytics; history and checkpoints are those of every other run.
 
-The run folder is that of `seglib.runs`, best_model.pth and history.csv included. What Ultralytics itself writes is in
-its sub-folder ultralytics/: links to the images, the labels as they were read, results.csv, weights/last.pt. Nothing is
-written beside the reader's own images, where it would leave its label caches.
+The run folder has the layout of `seglib.runs`. Ultralytics writes only to its sub-folder ultralytics/: links to the
+images, copies of the labels, results.csv and weights/last.pt. It writes nothing next to the user's images.
 """
 
 import csv
@@ -21,13 +20,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
+from torch import nn
 
 from seglib import runs
 from seglib.config import ADVICE_AFTER_NAN, default_precision
-from seglib.datasets.base import get_class_names, unwrap_subset
+from seglib.datasets.base import SegmentationData, unwrap_subset
 from seglib.datasets.yolo import YOLO_PARTS, YOLOSegmentationDataset, write_data_yaml
-from seglib.files import link_or_copy, short_path, write_lines
+from seglib.files import check_choice, link_or_copy, short_path, write_lines
 from seglib.models.common import YOLO_MODELS
 from seglib.models.yolo import (
     YOLOSegmenter,
@@ -38,15 +37,20 @@ from seglib.models.yolo import (
 )
 from seglib.runs import Mirror, Row, Run, best_epoch, lock_run, open_run, save_checkpoint
 
-METRIC = "val_ap"
-THEIRS = "ultralytics"  # the sub-folder that Ultralytics writes to
-RESULTS, LAST = f"{THEIRS}/results.csv", f"{THEIRS}/weights/last.pt"
-CURVES = ("val_ap50", "val_ap")
-NOT_OTHERS = {"save", "val", "time", "resume", "device", "amp", "workers", "data", "model", "pretrained", "save_dir"}
-NOT_OTHERS |= {"task", "mode", "project", "name", "cache", "rect", "fraction", "split", "compile", "deterministic"}
-OPTIMIZERS = {"adamw": "AdamW", "adam": "Adam", "sgd": "SGD"}
-# Columns of results.csv; (B) is of boxes, (M) of masks. All of them are Ultralytics' own measure: see lesson 05.
-COLUMNS = {
+__all__ = ["YOLOConfig", "fit_yolo", "measure_as_ultralytics", "weights_or_none"]
+
+ULTRALYTICS_DIR = "ultralytics"  # the sub-folder of a run for the files of Ultralytics
+_RESULTS = f"{ULTRALYTICS_DIR}/results.csv"
+_LAST_WEIGHTS = f"{ULTRALYTICS_DIR}/weights/last.pt"
+_SELECTION_COLUMN = "val_ap"
+_CURVE_COLUMNS = ("val_ap50", "val_ap")
+_OPTIMIZERS = {"adamw": "AdamW", "adam": "Adam", "sgd": "SGD"}
+_RESERVED_SETTINGS = {
+    "amp", "cache", "compile", "data", "deterministic", "device", "fraction", "mode", "model", "name", "pretrained",
+    "project", "rect", "resume", "save", "save_dir", "split", "task", "time", "val", "workers",
+}  # fmt: skip
+# Columns of results.csv; (B) is measured on boxes, (M) on masks. Lesson 05 compares them with COCO's AP.
+_RESULT_COLUMNS = {
     "val_ap": "metrics/mAP50-95(M)",
     "val_ap50": "metrics/mAP50(M)",
     "val_precision": "metrics/precision(M)",
@@ -58,23 +62,28 @@ COLUMNS = {
 
 @dataclass(frozen=True)
 class YOLOConfig:
-    """The settings of a YOLO's training.
+    """Settings for training a YOLO.
+
+    The optimizer takes a step after every batch. Ultralytics by itself accumulates gradients over 64 images, whatever
+    the batch size is.
 
     Args:
-        epochs, batch_size, lr, weight_decay, seed, workers: as of `seglib.train.TrainConfig`. A step is taken after
-            every batch; Ultralytics by itself gathers 64 images for each, whatever the size of a batch, so that a
-            comparison of batch sizes would compare nothing.
-        model: "yolov8n-seg" ... "yolov8x-seg". weights: "coco" or None, see `YOLOSegmenter`.
-        image_size: the longer side that images are brought to.
+        epochs, batch_size, lr, weight_decay, seed, workers, mirror: see `seglib.train.TrainConfig`.
+        model: "yolov8n-seg", "yolov8s-seg", "yolov8m-seg", "yolov8l-seg" or "yolov8x-seg".
+        weights: "coco" or None, see `seglib.models.yolo.YOLOSegmenter`.
+        image_size: longer side of the resized images in pixels, a multiple of 32.
         optimizer: "adamw", "adam" or "sgd".
-        scheduler: "cosine" towards a hundredth of `lr`, which one epoch more would have; None for a constant rate.
-        warmup_epochs: over which the rate rises from 0, and that of the biases falls from 0.1.
-        mosaic: how often four images are put together to one. close_mosaic: not in so many of the last epochs.
-        flip_up_down: how often an image is turned upside down: from above, there is no up.
-        patience: stop when the mask AP on the validation images has not risen for so many epochs; None: never. Epochs
-            before the first AP above 0 do not count.
-        others: more of Ultralytics' settings for augmentation and loss, by its names: {"degrees": 10}.
-        mirror: as of `TrainConfig`.
+        scheduler: "cosine" decreases the learning rate towards a hundredth of `lr`; None keeps it constant.
+        warmup_epochs: epochs in which the learning rate increases from 0 (that of biases decreases from 0.1).
+        mosaic: probability of combining four images into one.
+        close_mosaic: number of epochs at the end without mosaic.
+        flip_up_down: probability of flipping an image upside down, for images taken from above.
+        patience: stop when the mask AP on the validation images has not increased for this number of epochs; None:
+            never stop early. Epochs before the first AP above 0 are not counted.
+        others: further augmentation and loss settings by Ultralytics' names, for example {"degrees": 10}.
+
+    Raises:
+        ValueError: a setting has a value that does not exist, or `others` has a setting that seglib decides.
     """
 
     epochs: int
@@ -98,29 +107,92 @@ class YOLOConfig:
 
     def __post_init__(self) -> None:
         check_image_size(self.image_size)
-        whole = (self.epochs, self.batch_size, 1 if self.patience is None else self.patience)
-        if any(not isinstance(value, int) or value < 1 for value in whole) or not self.lr > 0:
-            raise ValueError(f"epochs, batch_size and patience are whole numbers from 1 on, lr is above 0: {self}")
+        counts = (self.epochs, self.batch_size, 1 if self.patience is None else self.patience)
+        if any(not isinstance(value, int) or value < 1 for value in counts) or not self.lr > 0:
+            raise ValueError(f"epochs, batch_size and patience must be integers above 0 and lr must be above 0: {self}")
         if self.batch_size == 1:
-            raise ValueError("batch_size=1 cannot train batch norm, which needs a second image to compare with")
-        for name, value, choices in (
-            ("model", self.model, YOLO_MODELS),
-            ("weights", self.weights, (None, "coco")),
-            ("optimizer", self.optimizer, tuple(OPTIMIZERS)),
-            ("scheduler", self.scheduler, (None, "cosine")),
-        ):
-            if value not in choices:
-                raise ValueError(f"no {name} {value!r}; there are {', '.join(map(str, choices))}")
-        ours = set(self.others) & {*ultralytics_settings(self), *NOT_OTHERS}
-        if ours:
-            raise ValueError(f"{', '.join(sorted(ours))} cannot be set by others: that is decided by seglib")
+            raise ValueError("batch_size must be at least 2: batch norm cannot be trained with a single image")
+        check_choice("model", self.model, YOLO_MODELS)
+        check_choice("weights", self.weights, (None, "coco"))
+        check_choice("optimizer", self.optimizer, tuple(_OPTIMIZERS))
+        check_choice("scheduler", self.scheduler, (None, "cosine"))
+        reserved = set(self.others) & {*_ultralytics_settings(self), *_RESERVED_SETTINGS}
+        if reserved:
+            raise ValueError(f"others must not set {', '.join(sorted(reserved))}: seglib sets this itself")
         object.__setattr__(self, "lr", float(self.lr))
         if self.mirror is not None:
             object.__setattr__(self, "mirror", Path(self.mirror).expanduser())
 
 
-def ultralytics_settings(config: YOLOConfig) -> dict[str, Any]:
-    """The same settings by Ultralytics' names."""
+def fit_yolo(train_data: SegmentationData, val_data: SegmentationData, config: YOLOConfig, run_dir: str | Path) -> Run:
+    """Train a YOLOv8-seg on one GPU or the CPU; the same call resumes after the last finished epoch.
+
+    A resumed run does not end with the same weights as an uninterrupted one, unlike with `seglib.train.fit`:
+    Ultralytics stores its checkpoints in half precision and does not store the state of random generators.
+
+    Args:
+        train_data, val_data: `YOLOSegmentationDataset`s or Subsets of them.
+        config: the settings.
+        run_dir: the run folder. If it holds a finished run, that run is returned.
+
+    Returns:
+        The run. Its best epoch has the highest mask AP50-95 on the validation images as Ultralytics measures it;
+        `seglib.evaluate.mask_ap` measures by COCO's rules.
+
+    Raises:
+        TypeError: the data is not in YOLO-seg format.
+        ValueError: the data has no images or no objects, or the two data sets have different classes; the run folder
+            holds a run with other settings; a checkpoint is damaged.
+        FloatingPointError: the loss became NaN or infinite.
+        torch.OutOfMemoryError: the memory of the GPU is too small. Ultralytics by itself would halve the batch size.
+        OSError: the weights cannot be downloaded, or the run folder cannot be written.
+    """
+    if not isinstance(config, YOLOConfig):
+        raise TypeError(f"fit_yolo takes a YOLOConfig, not {type(config).__name__}")
+    classes = _check_data(train_data, val_data)
+    _check_others(config.others)
+    settings = _describe_run(train_data, val_data, classes, config)
+    mirror = None if config.mirror is None else Mirror(config.mirror)
+    with lock_run(Path(run_dir)):
+        run, state = open_run(run_dir, settings, mirror)
+        if state is not None:
+            run.finished = state["finished"]
+        if run.finished:
+            run.save_curves(_CURVE_COLUMNS, "ap.png")
+            if mirror is not None and not mirror.has(len(run.history)):  # the process was killed before the last copy
+                mirror.write(run.dir / runs.LAST, settings, len(run.history))
+            print(f"{short_path(run.dir)} is finished ({len(run.history)} epochs): nothing to train.")
+            return run
+        data_file = _write_data(run.dir / ULTRALYTICS_DIR, train_data, val_data, classes, config.batch_size)
+        overrides = _trainer_settings(run, state, data_file, config)
+        recorder = _EpochRecorder(run, settings, config, classes, state, mirror)
+        try:
+            with isolated_ultralytics():
+                _make_trainer(overrides, recorder).train()
+        except KeyboardInterrupt:
+            print(f"Stopped. The same call resumes after epoch {len(run.history)}.", flush=True)
+            raise
+        run.save_curves(_CURVE_COLUMNS, "ap.png")
+    return run
+
+
+def weights_or_none(model: str, weights: str | None) -> str | None:
+    """Return `weights` if they can be loaded or downloaded; else print why not and return None."""
+    if weights is None:
+        return None
+    try:
+        download_weights(model)
+    except OSError as error:
+        print(f"{str(error).splitlines()[0]}\nTraining starts from random weights.")
+        return None
+    return weights
+
+
+# ------------------------------------------------------------------------------------------------ settings
+
+
+def _ultralytics_settings(config: YOLOConfig) -> dict[str, Any]:
+    """Return the settings under Ultralytics' names."""
     return {
         "epochs": config.epochs,
         "batch": config.batch_size,
@@ -128,7 +200,7 @@ def ultralytics_settings(config: YOLOConfig) -> dict[str, Any]:
         "lr0": config.lr,
         "lrf": 1.0 if config.scheduler is None else 0.01,
         "cos_lr": config.scheduler == "cosine",
-        "optimizer": OPTIMIZERS[config.optimizer],
+        "optimizer": _OPTIMIZERS[config.optimizer],
         "weight_decay": config.weight_decay,
         "imgsz": config.image_size,
         "warmup_epochs": config.warmup_epochs,
@@ -143,293 +215,251 @@ def ultralytics_settings(config: YOLOConfig) -> dict[str, Any]:
     }
 
 
-def fit_yolo(train_data: Dataset, val_data: Dataset, config: YOLOConfig, run_dir: str | Path) -> Run:
-    """Train a YOLOv8-seg, on one GPU or the CPU; called again, go on after the last epoch that was finished.
-
-    Unlike `seglib.train.fit`, an interrupted run does not end with the very weights of one that was not: Ultralytics
-    keeps its checkpoints in half precision, and begins its random numbers anew. It is as good a run, but another one.
-
-    Args:
-        train_data, val_data: `YOLOSegmentationDataset`s, or Subsets of such.
-        run_dir: the run folder. The same call on a finished run returns it without training.
-
-    Returns:
-        The run. Its best epoch is that of the highest mask AP50-95 on the validation images, as Ultralytics measures
-        it. `seglib.evaluate.mask_ap` is what a test is measured by.
-
-    Raises:
-        ValueError: settings other than those of the run in `run_dir`; data with other classes; a damaged checkpoint.
-        FloatingPointError: the loss became NaN or infinite.
-        torch.OutOfMemoryError: Ultralytics by itself would halve the batch and go on, as another experiment.
-        OSError: the publisher's weights cannot be had; the run folder cannot be written to.
-    """
-    if not isinstance(config, YOLOConfig):
-        raise TypeError(f"fit_yolo takes a YOLOConfig, not {type(config).__name__}")
-    names = check_data(train_data, val_data)
-    check_others(config.others)
-    settings = run_settings(train_data, val_data, names, config)
-    mirror = None if config.mirror is None else Mirror(config.mirror)
-    with lock_run(Path(run_dir)):
-        run, state = open_run(run_dir, settings, mirror)
-        if state is not None:
-            run.finished = state["finished"]
-        if run.finished:
-            run.save_curves(CURVES, "ap.png")
-            if mirror is not None and not mirror.has(len(run.history)):  # killed at its very end
-                mirror.write(run.dir / runs.LAST, settings, len(run.history))
-            print(f"{short_path(run.dir)} is finished ({len(run.history)} epochs): nothing to train.")
-            return run
-        weights = str(download_weights(config.model)) if config.weights and state is None else False
-        overrides = {**ultralytics_settings(config), **config.others, "model": f"{config.model}.yaml"}
-        data = write_data(run.dir / THEIRS, train_data, val_data, names, config.batch_size)
-        overrides |= {"pretrained": weights, "data": str(data)}
-        overrides |= where_and_how(config) | {"save_dir": str(run.dir / THEIRS)}
-        if state is not None:
-            overrides["resume"] = restore(run, state)
-            print(f"Going on after epoch {len(run.history)}.")
-        try:
-            with isolated_ultralytics():
-                make_trainer(overrides, Keeper(run, settings, config, names, state, mirror)).train()
-        except KeyboardInterrupt:
-            print(f"Stopped. The same call goes on after epoch {len(run.history)}.", flush=True)
-            raise
-        run.save_curves(CURVES, "ap.png")
-    return run
+def _trainer_settings(run: Run, state: dict[str, Any] | None, data_file: Path, config: YOLOConfig) -> dict[str, Any]:
+    """Return all settings of Ultralytics' trainer; restore its files if the run resumes."""
+    settings = {**_ultralytics_settings(config), **config.others, **_device_settings(config)}
+    settings |= {"model": f"{config.model}.yaml", "data": str(data_file), "pretrained": False}
+    settings |= {"save_dir": str(run.dir / ULTRALYTICS_DIR)}
+    if state is not None:
+        settings["resume"] = _restore_files(run, state)
+        print(f"Resuming after epoch {len(run.history)}.")
+    elif config.weights:
+        settings["pretrained"] = str(download_weights(config.model))
+    return settings
 
 
-def weights_or_none(model: str, weights: str | None) -> str | None:
-    """The weights that were asked for where they can be had, else None, with a word about it."""
-    if weights is None:
-        return None
-    try:
-        download_weights(model)
-    except OSError as error:
-        print(f"{str(error).splitlines()[0]}\nThe training begins from random numbers instead.")
-        return None
-    return weights
-
-
-def check_data(train_data: Dataset, val_data: Dataset) -> list[str]:
-    """The classes of both, background first.
-
-    Raises:
-        ValueError: nothing to train on or to validate with; different classes.
-        TypeError: no YOLO-seg folder.
-    """
-    for data in (train_data, val_data):
-        if not isinstance(unwrap_subset(data)[0], YOLOSegmentationDataset):
-            raise TypeError(
-                f"Ultralytics reads YOLO-seg folders: give YOLOSegmentationDataset, not {type(data).__name__}"
-            )
-        if not len(data):
-            raise ValueError("no images to train on or to validate with")
-    if not any(lines for _, _, lines in members(train_data)):
-        raise ValueError("there is not one object on the images to train on")
-    names, others = get_class_names(train_data), get_class_names(val_data)
-    if names != others:
-        raise ValueError(f"training and validation differ in their classes: {names} and {others}")
-    return names
-
-
-def members(data: Dataset) -> Iterator[tuple[str, Path, list[str]]]:
-    """The name, image file and label lines of each sample."""
-    source, indices = unwrap_subset(data)
-    for index in indices:
-        yield source.filenames[index], source.image_path(index), source.lines(index)
-
-
-def run_settings(train_data: Dataset, val_data: Dataset, names: list[str], config: YOLOConfig) -> dict[str, Any]:
-    """All that decides how a run ends, as plain JSON."""
-    decides = {key: value for key, value in asdict(config).items() if key not in ("workers", "mirror")}
-    settings = {"yolo": decides, "classes": names, "precision": default_precision()}
-    for part, data in (("train_data", train_data), ("val_data", val_data)):
-        text = json.dumps([(name, lines) for name, _, lines in members(data)])
-        settings[part] = {"samples": len(data), "files": hashlib.sha256(text.encode()).hexdigest()[:16]}
-    return json.loads(json.dumps(settings))
-
-
-def check_others(others: dict[str, Any]) -> None:
-    """Raise ValueError for a name that Ultralytics has no setting of."""
-    quiet_ultralytics()
-    from ultralytics.utils import DEFAULT_CFG_DICT
-
-    unknown = set(others) - set(DEFAULT_CFG_DICT)
-    if unknown:
-        raise ValueError(f"Ultralytics has no setting {', '.join(sorted(unknown))}")
-
-
-def where_and_how(config: YOLOConfig) -> dict[str, Any]:
-    """Device, precision and workers, by Ultralytics' names."""
+def _device_settings(config: YOLOConfig) -> dict[str, Any]:
+    """Return device, precision and number of workers under Ultralytics' names."""
     if not torch.cuda.is_available():
-        return {"device": "cpu", "amp": False, "workers": 0, "deterministic": False}  # a CPU is so anyway
-    workers = os.cpu_count() if config.workers is None else config.workers
+        return {"device": "cpu", "amp": False, "workers": 0, "deterministic": False}  # the CPU is deterministic anyway
+    workers = (os.cpu_count() or 1) if config.workers is None else config.workers
+    bf16 = default_precision() == "bf16"
     return {
         "device": torch.cuda.current_device(),
-        "amp": "bf16" if default_precision() == "bf16" else not half_precision_fails(torch.cuda.get_device_name()),
+        "amp": "bf16" if bf16 else not _fp16_is_unreliable(torch.cuda.get_device_name()),
         "workers": min(workers, 8),
         "deterministic": True,
     }
 
 
-def half_precision_fails(card: str) -> bool:
-    """Whether a GPU is one of those small Turing cards on which Ultralytics found NaN or an AP of 0 in fp16."""
-    return bool(re.search(r"GTX 16\d0|\bT(4|6|10|12|20)00\b|\bT550\b", card))
+def _fp16_is_unreliable(device_name: str) -> bool:
+    """Return whether Ultralytics reports NaN or an AP of 0 in fp16 for a GPU: some small cards of the Turing family."""
+    return bool(re.search(r"GTX 16\d0|\bT(4|6|10|12|20)00\b|\bT550\b", device_name))
 
 
-# ------------------------------------------------------------------------------------------------ data and checkpoints
+def _check_others(others: dict[str, Any]) -> None:
+    """Raise ValueError for a setting that Ultralytics does not have."""
+    quiet_ultralytics()
+    from ultralytics.utils import DEFAULT_CFG_DICT
+
+    unknown = set(others) - set(DEFAULT_CFG_DICT)
+    if unknown:
+        raise ValueError(f"Ultralytics has no setting {', '.join(sorted(unknown))}: check the names in `others`")
 
 
-def write_data(
-    folder: Path, train_data: Dataset, val_data: Dataset, names: Sequence[str], batch_size: int | None = None
+def _describe_run(
+    train_data: SegmentationData, val_data: SegmentationData, classes: list[str], config: YOLOConfig
+) -> dict[str, Any]:
+    """Return everything that decides the result of a run, as plain JSON."""
+    yolo = {key: value for key, value in asdict(config).items() if key not in ("workers", "mirror")}
+    settings: dict[str, Any] = {"yolo": yolo, "classes": classes, "precision": default_precision()}
+    for name, data in (("train_data", train_data), ("val_data", val_data)):
+        text = json.dumps([(file_name, lines) for file_name, _, lines in _samples(data)])
+        settings[name] = {"samples": len(data), "files": hashlib.sha256(text.encode()).hexdigest()[:16]}
+    return json.loads(json.dumps(settings))
+
+
+# ------------------------------------------------------------------------------------------------ data
+
+
+def _unwrap(data: SegmentationData) -> tuple[YOLOSegmentationDataset, list[int]]:
+    """Return the data set behind a Subset and the indices of its samples."""
+    source, indices = unwrap_subset(data)
+    if not isinstance(source, YOLOSegmentationDataset):
+        raise TypeError(
+            f"Ultralytics reads YOLO-seg folders only: pass a YOLOSegmentationDataset, not {type(source).__name__}"
+        )
+    return source, indices
+
+
+def _samples(data: SegmentationData) -> Iterator[tuple[str, Path, list[str]]]:
+    """Yield the file name, the path of the image and the label lines of each sample."""
+    source, indices = _unwrap(data)
+    for index in indices:
+        yield source.filenames[index], source.image_path(index), source.lines(index)
+
+
+def _check_data(train_data: SegmentationData, val_data: SegmentationData) -> list[str]:
+    """Check both data sets and return their classes, background first."""
+    classes, val_classes = (_unwrap(data)[0].classes for data in (train_data, val_data))
+    for name, data in (("train_data", train_data), ("val_data", val_data)):
+        if not len(data):
+            raise ValueError(f"{name} has no images")
+    if not any(lines for _, _, lines in _samples(train_data)):
+        raise ValueError("train_data has no objects")
+    if classes != val_classes:
+        raise ValueError(f"train_data and val_data have different classes: {classes} and {val_classes}")
+    return classes
+
+
+def _write_data(
+    folder: Path,
+    train_data: SegmentationData,
+    val_data: SegmentationData,
+    classes: Sequence[str],
+    batch_size: int | None = None,
 ) -> Path:
-    """Lay out data for Ultralytics in a folder of our own: links to the images, the label lines that are whole.
+    """Write links to the images, their labels and a data.yaml to folder/data; return the path of the data.yaml.
 
-    The files are numbered: it looks for labels by the path, in which a reader's own folders might lead it astray.
+    Files are numbered, because Ultralytics derives the path of a label from that of its image, and names of the user's
+    folders could mislead it.
 
     Args:
-        batch_size: where that would leave one training image over, the first comes a second time: batch norm cannot
-            learn from a batch of one.
-
-    Returns:
-        The data.yaml, which names the folder as well.
+        batch_size: if the last training batch would have one image, the first image is added to it: batch norm cannot
+            be trained with a single image.
     """
     data_dir = folder / "data"
     if data_dir.exists():
         shutil.rmtree(data_dir)
-    for part, data in (("train", train_data), ("val", val_data)):
-        write_data_yaml(data_dir, names[1:], part)
-        listed = list(members(data))
-        if part == "train" and batch_size is not None and len(listed) % batch_size == 1:
-            listed.append(listed[0])
-        for number, (_, image, lines) in enumerate(listed):
-            place = data_dir / YOLO_PARTS[part]
-            borrow(image, place / "images" / f"{number:06d}{image.suffix.lower()}")
-            write_lines(place / "labels" / f"{number:06d}.txt", lines)
-    lines = (data_dir / "data.yaml").read_text(encoding="utf-8").splitlines()
+    for split, data in (("train", train_data), ("val", val_data)):
+        write_data_yaml(data_dir, classes[1:], split)
+        samples = list(_samples(data))
+        if split == "train" and batch_size is not None and len(samples) % batch_size == 1:
+            samples.append(samples[0])
+        for number, (_, image, lines) in enumerate(samples):
+            split_dir = data_dir / YOLO_PARTS[split]
+            _link_image(image, split_dir / "images" / f"{number:06d}{image.suffix.lower()}")
+            write_lines(split_dir / "labels" / f"{number:06d}.txt", lines)
+    yaml_lines = (data_dir / "data.yaml").read_text(encoding="utf-8").splitlines()
     path = json.dumps(str(data_dir.resolve()), ensure_ascii=False)
-    write_lines(data_dir / "data.yaml", [*lines, f"path: {path}"])
+    write_lines(data_dir / "data.yaml", [*yaml_lines, f"path: {path}"])
     return data_dir / "data.yaml"
 
 
-def borrow(image: Path, target: Path) -> None:
-    """Put an image where Ultralytics may read it, by a link where the system lets us make one."""
+def _link_image(image: Path, target: Path) -> None:
+    """Create a symbolic link to an image, or a copy if the system does not allow links."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.unlink(missing_ok=True)  # else a copy would go through the link that is there
+    target.unlink(missing_ok=True)  # writing a copy through an existing link would overwrite the image
     try:
         target.symlink_to(image.resolve())
-    except OSError:  # Windows lets few people
+    except OSError:  # Windows requires a permission for links
         link_or_copy(image, target)
 
 
-def restore(run: Run, state: dict[str, Any]) -> str:
-    """Lay Ultralytics' files as they were when the last epoch was finished; its checkpoint to go on from."""
-    last = run.dir / LAST
-    last.parent.mkdir(parents=True, exist_ok=True)
-    last.write_bytes(state[THEIRS].numpy().tobytes())
-    (run.dir / RESULTS).write_text(state["results"], encoding="utf-8")
-    return str(last)
+# ------------------------------------------------------------------------------------------------ history and files
 
 
-def read_results(text: str) -> list[Row]:
-    """Read Ultralytics' results.csv as a history: a row an epoch.
+def _restore_files(run: Run, state: dict[str, Any]) -> str:
+    """Restore Ultralytics' files as they were after the last finished epoch; return the path of its checkpoint."""
+    weights = run.dir / _LAST_WEIGHTS
+    weights.parent.mkdir(parents=True, exist_ok=True)
+    weights.write_bytes(state[ULTRALYTICS_DIR].numpy().tobytes())
+    (run.dir / _RESULTS).write_text(state["results"], encoding="utf-8")
+    return str(weights)
 
-    Its losses have several parts, of boxes, masks and classes, each with its weight in it: `train_loss` and `val_loss`
-    are their sums. Its time counts from the start: `seconds` is what an epoch took.
+
+def _read_results(text: str) -> list[Row]:
+    """Convert Ultralytics' results.csv to a history, with one row for each epoch.
+
+    `train_loss` and `val_loss` are the sums of the weighted losses of boxes, masks and classes. The column "time" of
+    results.csv counts from the start of the run; `seconds` is the duration of an epoch.
     """
-    history, before = [], 0.0
+    history: list[Row] = []
+    previous_time = 0.0
     for line in csv.DictReader(io.StringIO(text)):
-        row = {key.strip(): float(value) for key, value in line.items()}
-        parts = {key: value for key, value in row.items() if key.startswith(("train/", "val/"))}
-        losses = {
-            f"{part}_loss": sum(v for k, v in parts.items() if k.startswith(f"{part}/")) for part in ("train", "val")
-        }
-        scores = {ours: row[theirs] for ours, theirs in COLUMNS.items()}
-        rest = {key.replace("/", "_"): value for key, value in parts.items() if value or "sem" not in key}  # none here
-        rest |= {"lr": row["lr/pg0"]}
-        seconds, before = row["time"] - before, row["time"]
-        history.append({"epoch": int(row["epoch"]), **losses, **scores, **rest, "seconds": seconds})
+        values = {key.strip(): float(value) for key, value in line.items()}
+        parts = {key: value for key, value in values.items() if key.startswith(("train/", "val/"))}
+        row: Row = {"epoch": int(values["epoch"])}
+        for split in ("train", "val"):
+            row[f"{split}_loss"] = sum(value for key, value in parts.items() if key.startswith(f"{split}/"))
+        row |= {name: values[column] for name, column in _RESULT_COLUMNS.items()}
+        # The semantic loss is 0 for these models.
+        row |= {key.replace("/", "_"): value for key, value in parts.items() if value or "sem" not in key}
+        row["lr"] = values["lr/pg0"]
+        row["seconds"] = values["time"] - previous_time
+        previous_time = values["time"]
+        history.append(row)
     return history
 
 
-# ------------------------------------------------------------------------------------------------ their own measure
+# ------------------------------------------------------------------------------------------------ validation
 
 
-def measure_as_ultralytics(model: YOLOSegmenter, data: Dataset) -> dict[str, float]:
-    """What Ultralytics' own validation says of a model: "AP50-95" and "AP50" of masks, "box AP50-95", "box AP50".
+def measure_as_ultralytics(model: YOLOSegmenter, data: SegmentationData) -> dict[str, float]:
+    """Return the AP of a model as Ultralytics measures it: "AP50-95", "AP50", "box AP50-95" and "box AP50".
 
-    It lays a margin round each picture, compares masks at a quarter of the side that the network sees, not at the
-    image's own size, and of true objects that overlap takes the smaller to cover the larger.
+    Ultralytics pads each image and compares masks at a quarter of the size that the network sees, not at the size of
+    the image. Where true objects overlap, the smaller one hides the larger one.
 
     Args:
-        data: a `YOLOSegmentationDataset` or a Subset.
+        model: a trained model.
+        data: a `YOLOSegmentationDataset` or a Subset of one.
     """
-    names = get_class_names(data)
+    classes = _unwrap(data)[0].classes
     with TemporaryDirectory() as folder, isolated_ultralytics():
-        figures = validate(model, write_data(Path(folder), data, data, names), names, folder)
-    named = {"AP50-95": "val_ap", "AP50": "val_ap50", "box AP50-95": "val_box_ap", "box AP50": "val_box_ap50"}
-    return {name: float(figures[COLUMNS[column]]) for name, column in named.items()}
+        data_file = _write_data(Path(folder), data, data, classes)
+        scores = _validate(model, data_file, classes, folder)
+    columns = {"AP50-95": "val_ap", "AP50": "val_ap50", "box AP50-95": "val_box_ap", "box AP50": "val_box_ap50"}
+    return {name: float(scores[_RESULT_COLUMNS[column]]) for name, column in columns.items()}
 
 
-def validate(model: YOLOSegmenter, yaml: Path, names: Sequence[str], folder: str) -> dict[str, float]:
-    """The figures that Ultralytics' own val command gives, by its names."""
-    settings = {"task": "segment", "mode": "val", "data": str(yaml), "imgsz": model.settings["image_size"]}
-    settings |= {"rect": True, "plots": False, "verbose": False, "save_dir": folder, "workers": 0, "batch": 8}
-    settings["device"] = "cpu" if next(model.parameters()).device.type == "cpu" else torch.cuda.current_device()
-    network = deepcopy(model.network)  # it joins layers for speed
-    network.names = dict(enumerate(names[1:]))
-    return make_validator(settings)(model=network)
-
-
-def make_validator(settings: dict[str, Any]) -> Any:
-    """Ultralytics' own validator, with nobody listening."""
+def _validate(model: YOLOSegmenter, data_file: Path, classes: Sequence[str], folder: str) -> dict[str, float]:
+    """Return the scores of Ultralytics' validation under its names."""
     from ultralytics.models.yolo.segment import SegmentationValidator
 
     class Validator(SegmentationValidator):
         def run_callbacks(self, event: str) -> None:
-            """Call none of those who would send something."""
+            """Do not call the callbacks of Ultralytics, some of which send data."""
 
-    return Validator(args=settings)
+    settings = {"task": "segment", "mode": "val", "data": str(data_file), "imgsz": model.settings["image_size"]}
+    settings |= {"rect": True, "plots": False, "verbose": False, "save_dir": folder, "workers": 0, "batch": 8}
+    settings["device"] = "cpu" if next(model.parameters()).device.type == "cpu" else torch.cuda.current_device()
+    network = deepcopy(model.network)  # validation fuses its layers
+    network.names = dict(enumerate(classes[1:]))
+    return Validator(args=settings)(model=network)
 
 
-# ------------------------------------------------------------------------------------------------ around Ultralytics
+# ------------------------------------------------------------------------------------------------ training
 
 
-class Keeper:
-    """What is done at certain moments of Ultralytics' training: the method of a moment has its name."""
+class _EpochRecorder:
+    """Writes history and checkpoints of a run. Each method is called at the event of Ultralytics that has its name."""
 
     def __init__(
         self,
         run: Run,
         settings: dict[str, Any],
         config: YOLOConfig,
-        names: Sequence[str],
+        classes: Sequence[str],
         state: dict[str, Any] | None,
         mirror: Mirror | None,
     ) -> None:
-        self.run, self.settings, self.config, self.names = run, settings, config, list(names)
+        self.run = run
+        self.settings = settings
+        self.config = config
+        self.classes = list(classes)
         self.mirror = mirror
-        self.best = state["best"] if state else {}
+        self.best: dict[str, Any] = state["best"] if state else {}
         self.threads = torch.get_num_threads()
 
     def on_train_start(self, trainer: Any) -> None:
-        """Let the time go on where an interruption left it; see that no image was dropped without a word."""
+        """Include the time before an interruption; raise ValueError if Ultralytics dropped images."""
         trainer.train_time_start -= self.run.seconds
-        for part, loader in (("train", trainer.train_loader), ("valid", trainer.test_loader)):
-            given = {path.name: path for path in (self.run.dir / THEIRS / "data" / part / "images").iterdir()}
-            left_out = set(given) - {Path(name).name for name in loader.dataset.im_files}
-            if left_out:
-                files = ", ".join(sorted(str(given[name].resolve()) for name in left_out)[:5])
-                raise ValueError(
-                    f"Ultralytics cannot use {len(left_out)} images ({files}): mend them or leave them out"
-                )
+        for split, loader in (("train", trainer.train_loader), ("valid", trainer.test_loader)):
+            images_dir = self.run.dir / ULTRALYTICS_DIR / "data" / split / "images"
+            links = {path.name: path for path in images_dir.iterdir()}
+            dropped = set(links) - {Path(name).name for name in loader.dataset.im_files}
+            if dropped:
+                files = ", ".join(sorted(str(links[name].resolve()) for name in dropped)[:5])
+                raise ValueError(f"Ultralytics cannot use {len(dropped)} images ({files}): repair or remove them")
 
     def on_train_epoch_start(self, trainer: Any) -> None:
-        """Undo what does harm: fewer threads than there are cores, and, out of memory, three smaller batches."""
+        """Restore the number of threads; keep Ultralytics from halving the batch size when memory runs out."""
         torch.set_num_threads(self.threads)
         trainer._oom_retries = 3
 
     def on_train_batch_end(self, trainer: Any) -> None:
-        """Stop where the loss is no number: Ultralytics would go back to the last checkpoint and try again."""
+        """Raise FloatingPointError if the loss is not finite; Ultralytics would return to its last checkpoint."""
         if not torch.isfinite(trainer.loss.detach()).all():
             files = ", ".join(str(Path(name).resolve()) for name in trainer.files)
             raise FloatingPointError(
@@ -438,60 +468,61 @@ class Keeper:
             )
 
     def on_model_save(self, trainer: Any) -> None:
-        """Keep an epoch: in one file, written aside, so that a kill leaves the one before or this one, whole."""
+        """Write the checkpoint of an epoch atomically, then the history, and print a line about the epoch."""
         results = trainer.csv.read_text(encoding="utf-8")
-        self.run.history = read_results(results)
+        self.run.history = _read_results(results)
         self.run.finished = bool(trainer.stop)
-        if best_epoch(self.run.history, METRIC) == len(self.run.history):
-            self.best = self.as_checkpoint(trainer.ema.ema)
+        if best_epoch(self.run.history, _SELECTION_COLUMN) == len(self.run.history):
+            self.best = self._best_checkpoint(trainer.ema.ema)
         state = {
             "settings": self.settings,
             "finished": self.run.finished,
             "best": self.best,
             "results": results,
-            THEIRS: torch.from_numpy(np.frombuffer(trainer.last.read_bytes(), dtype=np.uint8).copy()),
+            ULTRALYTICS_DIR: torch.from_numpy(np.frombuffer(trainer.last.read_bytes(), dtype=np.uint8).copy()),
         }
         save_checkpoint(self.run, state, self.mirror)
         runs.write_history(self.run.dir / runs.HISTORY, self.run.history)
         scores = {"mask AP50": "val_ap50", "AP50-95": "val_ap"}
         print(runs.format_epoch(self.run, self.config.epochs, scores), flush=True)
 
-    def as_checkpoint(self, network: torch.nn.Module) -> dict[str, Any]:
-        """What `seglib.models.load_model` reads: the network's weights under the names that our model has for them."""
+    def _best_checkpoint(self, network: nn.Module) -> dict[str, Any]:
+        """Return a checkpoint that `seglib.models.load_model` reads, with copies of the network's weights."""
         config = self.config
-        # Copies: the network is averaged on, and the best epoch's weights must stay what they were.
-        weights = {f"network.{key}": value.detach().cpu().clone() for key, value in network.state_dict().items()}
-        settings = {"name": config.model, "classes": len(self.names), "image_size": config.image_size}
-        side = (config.image_size, config.image_size)
-        epoch = len(self.run.history)
-        return {"settings": settings, "model": weights, "classes": self.names, "image_size": side, "epoch": epoch}
+        return {
+            "settings": {"name": config.model, "classes": len(self.classes), "image_size": config.image_size},
+            "model": {f"network.{key}": value.detach().cpu().clone() for key, value in network.state_dict().items()},
+            "classes": self.classes,
+            "image_size": (config.image_size, config.image_size),
+            "epoch": len(self.run.history),
+        }
 
 
-def make_trainer(overrides: dict[str, Any], keeper: Any) -> Any:
-    """Ultralytics' own trainer, with nobody listening but `keeper`."""
+def _make_trainer(overrides: dict[str, Any], recorder: _EpochRecorder) -> Any:
+    """Return Ultralytics' trainer, which calls only the recorder at its events."""
     from ultralytics.models.yolo.segment import SegmentationTrainer
 
     class Trainer(SegmentationTrainer):
         def run_callbacks(self, event: str) -> None:
-            """Call the keeper, and none of those who would send or upload something, here or in validation."""
-            for listening in self.callbacks.values():
-                listening.clear()
-            getattr(keeper, event, lambda trainer: None)(self)
+            """Call the recorder, and none of the callbacks of Ultralytics, some of which send data."""
+            for callbacks in self.callbacks.values():
+                callbacks.clear()
+            getattr(recorder, event, lambda trainer: None)(self)
 
         def validate(self) -> tuple[Any, Any]:
-            """Judge an epoch by the masks alone: left to itself it adds the AP of the boxes."""
-            before = self.best_fitness
+            """Select the best epoch by the AP of masks; Ultralytics adds the AP of boxes."""
+            previous_best = self.best_fitness
             metrics, _ = super().validate()
-            fitness = metrics[COLUMNS[METRIC]]
-            self.best_fitness = fitness if before is None or fitness > before else before
+            fitness = metrics[_RESULT_COLUMNS[_SELECTION_COLUMN]]
+            self.best_fitness = fitness if previous_best is None or fitness > previous_best else previous_best
             return metrics, fitness
 
         def preprocess_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
-            """Remember the files, for the keeper to name."""
+            """Store the files of the batch for error messages."""
             self.files = batch["im_file"]
             return super().preprocess_batch(batch)
 
         def final_eval(self) -> None:
-            """Nothing: it would measure the best epoch once more, as it was measured before."""
+            """Do not measure the best epoch again."""
 
     return Trainer(overrides=overrides)
