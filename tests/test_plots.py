@@ -1,4 +1,6 @@
-"""Figures: what they say must be what went in."""
+"""Figures show the numbers that they were given."""
+
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -6,197 +8,207 @@ import pytest
 import torch
 
 from seglib import plots
-from seglib.evaluate import Counts, mask_ap
+from seglib.grid import Cell
 from seglib.instances import Instances
 from seglib.masks import palette
 from seglib.models import SegNet, UNet
+from seglib.runs import Run
 
 HISTORY = [
     {"epoch": 1, "train_loss": 0.9, "val_loss": 0.8, "val_iou": 0.1, "val_dice": 0.2},
     {"epoch": 2, "train_loss": 0.5, "val_loss": 0.6, "val_iou": 0.6, "val_dice": 0.7},
     {"epoch": 3, "train_loss": 0.4, "val_loss": 0.7, "val_iou": 0.5, "val_dice": 0.6},
 ]
+IMAGE = np.full((9, 9, 3), 100, np.uint8)
 
 
-def test_overlay_leaves_background_alone_colours_objects_and_draws_their_outline():
-    image = np.full((9, 9, 3), 100, np.uint8)
+def texts(artists):
+    return [artist.get_text() for artist in artists]
+
+
+# ------------------------------------------------------------------------------------------------ images and masks
+
+
+def test_an_overlay_colors_objects_and_their_outline_and_leaves_the_background(tmp_path):
     mask = np.zeros((9, 9), np.uint8)
     mask[3:8, 3:8] = 1
-    laid = plots.overlay(image, mask, alpha=0.5)
-    assert (laid[0, 0] == 100).all() and (laid[8, 0] == 100).all()
-    inside, outline = laid[5, 5], laid[3, 5]
-    assert (outline == palette()[1]).all()
-    assert (np.abs(inside - (palette()[1] / 2 + 50)) <= 1).all()
-    assert (plots.overlay(torch.from_numpy(image).permute(2, 0, 1), torch.from_numpy(mask), alpha=0.5) == laid).all()
+    result = plots.overlay(IMAGE, mask, alpha=0.5)
+    assert (result[0, 0] == 100).all()
+    assert (result[3, 5] == palette()[1]).all()
+    assert (np.abs(result[5, 5] - (palette()[1] / 2 + 50)) <= 1).all()
+    as_tensors = plots.overlay(torch.from_numpy(IMAGE).permute(2, 0, 1), torch.from_numpy(mask), alpha=0.5)
+    assert (as_tensors == result).all()
+    plots.save(result, tmp_path / "deep" / "overlay.png")
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["overlay.png"]
 
 
-def test_overlay_of_another_size_is_refused():
-    with pytest.raises(ValueError, match="differ in size"):
-        plots.overlay(np.zeros((4, 4, 3), np.uint8), np.zeros((5, 4), np.uint8))
+def test_an_overlay_of_another_size_is_refused():
+    with pytest.raises(ValueError, match=r"the image has the size \(9, 9\) but the mask \(5, 4\)"):
+        plots.overlay(IMAGE, np.zeros((5, 4), np.uint8))
 
 
-def test_loss_curves_show_the_numbers_of_the_history():
-    axis = plots.loss_curves({"A": HISTORY, "B": HISTORY[:1]}).axes[0]
-    lines = {line.get_label(): line for line in axis.get_lines()}
-    assert list(lines) == ["A training", "A validation", "B training", "B validation"]
-    assert lines["A validation"].get_xydata().tolist() == [[1, 0.8], [2, 0.6], [3, 0.7]]
-    assert lines["B training"].get_marker() == "o"  # one epoch is a point, not an invisible line
-    assert axis.get_xlabel() == "epoch" and axis.get_ylabel() == "loss" and axis.get_legend()
+def test_instances_have_twenty_colors_which_repeat():
+    masks = np.zeros((41, 41, 2), bool)
+    masks[np.arange(41), np.arange(41)] = True
+    result = plots.draw_instances(np.zeros((41, 2, 3), np.uint8), Instances.of(masks), alpha=1.0)
+    assert len({tuple(row) for row in result[:20, 0].tolist()}) == 20
+    assert (result[:20, 0] == result[20:40, 0]).all()
 
 
-def test_metric_curves_mark_the_best_epoch():
-    axis = plots.metric_curves(HISTORY).axes[0]
-    assert [text.get_text() for text in axis.texts] == ["0.600"]
-    assert [2, 0.6] in axis.get_lines()[1].get_xydata().tolist()
-    plots.metric_curves([HISTORY[0] | {"val_iou": float("nan")}])
+def test_an_error_map_has_a_color_for_each_kind_of_error():
+    truth = np.array([[1, 1, 0, 0, 255]], np.uint8)
+    prediction = np.array([[1, 0, 1, 0, 1]], np.uint8)
+    colors = plots.error_map(truth, prediction)[0].tolist()
+    assert len({tuple(color) for color in colors}) == 5
+    assert colors[0] == [255, 255, 255]
 
 
-def test_error_map_tells_found_missed_false_and_ignored_apart():
-    truth, guess = np.array([[1, 1, 0, 0, 255]], np.uint8), np.array([[1, 0, 1, 0, 1]], np.uint8)
-    colours = plots.error_map(truth, guess)[0]
-    assert len({tuple(colour) for colour in colours}) == 5
-    assert colours[0].tolist() == [255] * 3
-
-
-def test_a_grid_has_titles_labels_and_a_legend_and_leaks_no_figure():
-    picture, mask = np.zeros((4, 6, 3), np.uint8), np.zeros((4, 6), np.uint8)
-    figure = plots.picture_grid([[picture, mask], [picture, None]], ["one", "two"], ["a", "b"], ["background", "cup"])
-    assert [axis.get_title() for axis in figure.axes[:2]] == ["one", "two"]
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["background", "cup"]
+def test_a_picture_grid_has_titles_labels_and_a_legend_and_is_closed():
+    mask = np.zeros((4, 6), np.uint8)
+    figure = plots.picture_grid([[IMAGE, mask], [IMAGE, None]], ["one", "two"], ["a", "b"], ["background", "cup"])
+    assert [axes.get_title() for axes in figure.axes[:2]] == ["one", "two"]
+    assert [axes.get_ylabel() for axes in figure.axes[::2]] == ["a", "b"]
+    assert texts(figure.legends[0].get_texts()) == ["background", "cup"]
     assert not plt.get_fignums()
 
 
-def test_triples_explain_255_where_it_occurs():
-    image, mask = np.zeros((4, 6, 3), np.uint8), np.zeros((4, 6), np.uint8)
-    assert len(plots.triples([(image, mask, "a")], ["background", "cup"]).legends[0].get_texts()) == 2
-    mask[0] = 255
-    assert len(plots.triples([(image, mask, "a")], ["background", "cup"]).legends[0].get_texts()) == 3
-
-
-def test_stage_shapes_of_the_standard_unet():
-    shapes = dict(plots.stage_shapes(UNet(base_channels=64), 224, 224))
-    assert shapes["stem"] == (1, 64, 224, 224)
-    assert shapes["encoder 4"] == (1, 512, 14, 14)
-    assert shapes["decoder 4"] == (1, 64, 224, 224)
-    assert shapes["head"] == (1, 1, 224, 224)
-
-
-@pytest.mark.parametrize("settings", [{}, {"skip": False}, {"depth": 5}, {"depth": 1}])
-def test_architecture_names_every_stage_and_draws_a_skip_connection_for_each_level(settings):
-    model = UNet(base_channels=4, **settings)
-    figure = plots.architecture(model, 64, 64)
-    texts = [text.get_text() for text in figure.axes[0].texts]
-    assert len(texts) == 2 + 2 * settings.get("depth", 4)
-    assert "stem\n4 x 64 x 64" in texts
-    dashed = [patch for patch in figure.axes[0].patches if patch.get_linestyle() == "--"]
-    assert len(dashed) == (settings.get("depth", 4) if model.skip else 0)
-    assert model.training  # left as it was
-
-
-def test_save_writes_a_picture(tmp_path):
-    plots.save(plots.loss_curves(HISTORY), tmp_path / "deep" / "loss.png")
-    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["loss.png"]
-
-
-def test_class_scores_show_each_models_iou_and_name_noise():
-    axis = plots.class_scores(
-        {"A": [0.9, 0.5, float("nan")], "B": [0.8, 0.25, 0.0]}, ["sky", "cat", "ball"], ["ball"]
-    ).axes[0]
-    assert [bar.get_height() for bar in axis.containers[0]] == [0.9, 0.5, 0]
-    assert [bar.get_height() for bar in axis.containers[1]] == [0.8, 0.25, 0]
-    assert [text.get_text() for text in axis.texts] == ["0.90", "0.50", "n/a", "0.80", "0.25", "0.00"]
-    assert [label.get_text() for label in axis.get_xticklabels()] == ["sky", "cat", "ball\n(noise)"]
-    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["A", "B"]
-
-
-def test_confusion_rows_are_shares_of_the_truth_and_empty_where_there_is_none():
-    figure = plots.confusion(torch.tensor([[6, 2], [0, 0]]), ["sky", "cat"])
-    assert [text.get_text() for text in figure.axes[0].texts] == ["0.75", "0.25"]
-    assert figure.axes[0].get_xlabel() == "predicted" and figure.axes[0].get_ylabel() == "true"
-
-
-def test_segnet_is_drawn_with_a_skip_connection_at_each_of_its_five_sizes():
-    axis = plots.architecture(SegNet(classes=5), 64, 64).axes[0]
-    arrows = [patch for patch in axis.patches if type(patch).__name__ == "FancyArrowPatch"]
-    assert sum(arrow.get_linestyle() == "--" for arrow in arrows) == 5
-    assert "skip connection, indices of the maxima" in [text.get_text() for text in axis.get_legend().get_texts()]
-    assert len([patch for patch in axis.patches if type(patch).__name__ == "Rectangle"]) == 11
-    assert any("5 x 64 x 64" in text.get_text() for text in axis.texts)
-
-
-def test_the_legend_of_many_classes_names_those_that_occur():
+def test_triples_name_the_classes_that_occur_if_there_are_many():
     mask = np.array([[0, 15, 255], [15, 3, 0]], np.uint8)
-    classes = [f"class {number}" for number in range(21)]
-    assert plots.occurring([mask, torch.from_numpy(mask)], classes) == {0: "class 0", 3: "class 3", 15: "class 15"}
-    assert plots.occurring([mask[:1, 1:2]], classes) == {0: "class 0", 15: "class 15"}  # background is always named
-    figure = plots.triples([(np.zeros((2, 3, 3), np.uint8), mask, "a.png")], classes)
-    patches = figure.legends[0].get_patches()
-    names = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert names == ["class 0", "class 3", "class 15", "does not count (255)"]
-    assert patches[2].get_facecolor()[:3] == tuple(palette()[15] / 255)
+    sample = (np.zeros((2, 3, 3), np.uint8), mask, "a.png")
+    legend = plots.triples([sample], [f"class {number}" for number in range(21)]).legends[0]
+    assert texts(legend.get_texts()) == ["class 0", "class 3", "class 15", "does not count (255)"]
+    assert legend.get_patches()[2].get_facecolor()[:3] == tuple(palette()[15] / 255)
+    mask[0, 2] = 0
+    few = plots.triples([sample], ["background", "cat", "dog", "cup"]).legends[0]
+    assert texts(few.get_texts()) == ["background", "cat", "dog", "cup"]
 
 
-def test_names_are_moved_apart_and_keep_their_order():
-    places = plots._moved_apart([0.5, 0.5, 0.96, 0.97, 0.1, 0.5])
-    assert places[4] == 0.1 and max(places) <= 0.97
-    ordered = sorted(places)
-    assert all(above - below > 0.0499 for below, above in zip(ordered, ordered[1:], strict=False))
-    assert places[2] < places[3] and max(places[0], places[1], places[5]) < places[2]
+# ------------------------------------------------------------------------------------------------ training curves
 
 
-# ------------------------------------------------------------------------------------------------ objects
+def test_loss_curves_show_the_history_and_a_single_epoch_as_a_point():
+    axes = plots.loss_curves({"A": HISTORY, "B": HISTORY[:1]}).axes[0]
+    lines = {line.get_label(): line for line in axes.get_lines()}
+    assert list(lines) == ["A training", "A validation", "B training", "B validation"]
+    assert lines["A validation"].get_xydata().tolist() == [[1, 0.8], [2, 0.6], [3, 0.7]]
+    assert lines["B training"].get_marker() == "o"
 
 
-def two_objects() -> Instances:
-    masks = np.zeros((2, 12, 12), bool)
-    masks[0, 1:6, 1:11] = True
-    masks[1, 7:11, 1:5] = True
-    return Instances.of(masks, scores=[0.9, 0.4])
+def test_metric_curves_mark_the_best_epoch():
+    nothing = [HISTORY[0] | {"val_iou": float("nan")}]
+    axes = plots.metric_curves({"A": HISTORY, "B": nothing}).axes[0]
+    assert texts(axes.texts) == ["0.600"]
+    points = [line.get_xydata().tolist() for line in axes.get_lines() if line.get_marker() == "o"]
+    assert [[2, 0.6]] in points
 
 
-def test_each_object_has_a_colour_of_its_own():
-    laid = plots.objects(np.zeros((12, 12, 3), np.uint8), two_objects(), alpha=1.0)
-    assert (laid[3, 5] == palette()[1]).all() and (laid[9, 3] == palette()[2]).all() and (laid[0, 0] == 0).all()
+def cell(val_losses, status="finished", **settings):
+    """A cell whose training loss falls."""
+    rows = [
+        {"epoch": epoch, "train_loss": 1 / epoch, "val_loss": loss, "val_iou": 1 - loss}
+        for epoch, loss in enumerate(val_losses, 1)
+    ]
+    return Cell(settings, Run(Path(), rows), status)
 
 
-def test_more_objects_than_colours_begin_again():
-    masks = np.zeros((41, 41, 2), bool)
-    masks[np.arange(41), np.arange(41)] = True
-    laid = plots.objects(np.zeros((41, 2, 3), np.uint8), Instances.of(masks), alpha=1.0)
-    assert (
-        (laid[0, 0] == laid[20, 0]).all() and (laid[19, 0] == palette()[20]).all() and (laid[1, 0] != laid[0, 0]).any()
-    )
+def test_a_grid_comparison_tells_cells_apart_and_marks_the_best_one_and_over_fitting():
+    cells = [cell([0.9, 0.8, 0.7, 0.6, 0.5], lr=lr, batch=batch) for lr in (0.1, 0.01) for batch in range(6)]
+    cells[4] = cell([0.9, 0.3, 0.5, 0.6, 0.7], lr=0.1, batch=4)
+    figure = plots.grid_comparison(cells, "val_loss", best=cells[4])
+    lines = [line for line in figure.axes[0].get_lines() if len(line.get_xdata()) == 5]
+    assert len({(line.get_color(), str(line._unscaled_dash_pattern)) for line in lines}) == 12
+    assert lines[4].get_ydata().tolist() == [0.9, 0.3, 0.5, 0.6, 0.7]
+    assert lines[4].get_linewidth() > lines[0].get_linewidth()
+    marks = {line.get_marker(): line for line in figure.axes[0].get_lines() if len(line.get_xdata()) == 1}
+    assert marks["X"].get_xydata().tolist() == marks["*"].get_xydata().tolist() == [[2, 0.3]]
+    legend = figure.legends[0]
+    assert legend.get_title().get_text() == "lr, batch"
+    assert texts(legend.get_texts())[4] == "0.1, 4"
+    assert len(legend.get_texts()) == 12 + 2
 
 
-def test_precision_by_recall_is_what_was_measured():
-    measured = mask_ap([two_objects()], [two_objects()])
-    axis = plots.precision_recall({"": measured}, ious=(0.5,)).axes[0]
-    assert np.allclose(axis.lines[0].get_ydata(), 1) and "AP 1.000" in axis.get_legend().get_texts()[0].get_text()
+def test_a_grid_comparison_names_cells_that_did_not_finish():
+    cells = [cell([0.9, 0.8], lr=0.1), cell([0.9], "diverged", lr=1.0), cell([], "out of memory", lr=10.0)]
+    legend = plots.grid_comparison(cells, "train_loss").legends[0]
+    assert texts(legend.get_texts()) == ["0.1", "1.0 (diverged)", "10.0 (out of memory)"]
+    plots.grid_comparison(cells[2:], "train_loss")  # none of the cells has a history
+    with pytest.raises(ValueError, match="no column 'lossy' in the history; its columns are epoch, train_loss"):
+        plots.grid_comparison(cells, "lossy")
 
 
-def test_thresholds_mark_the_one_that_was_chosen():
-    counts = [Counts(0.2, 3, 1, 1), Counts(0.6, 2, 0, 2)]
-    axis = plots.thresholds(counts, 0.6).axes[0]
-    precision, recall, f1, chosen = axis.lines
-    assert precision.get_ydata().tolist() == [0.75, 1.0] and recall.get_ydata().tolist() == [0.75, 0.5]
-    assert np.allclose(f1.get_ydata(), [0.75, 2 / 3]) and chosen.get_xdata()[0] == 0.6
+# ------------------------------------------------------------------------------------------------ data and results
 
 
-def test_counted_draws_a_point_for_each_pair_and_larger_where_they_meet():
-    axis = plots.counted([3, 3, 0], [3, 3, 1], "roofs").axes[0]
-    points = axis.collections[0]
-    assert sorted(map(tuple, points.get_offsets().tolist())) == [(0, 1), (3, 3)]
-    assert sorted(points.get_sizes().tolist()) == [25, 50] and axis.get_xlabel() == "roofs there are"
+def test_curves_show_their_values_and_the_chosen_place():
+    axes = plots.curves([0.2, 0.6], {"a": [0.75, 1.0], "b": [0.5, 0.25]}, "title", "x", "y", chosen=0.6).axes[0]
+    assert [line.get_ydata().tolist() for line in axes.lines[:2]] == [[0.75, 1.0], [0.5, 0.25]]
+    assert axes.lines[2].get_xdata()[0] == 0.6
+    assert texts(axes.get_legend().get_texts()) == ["a", "b", "chosen: 0.60"]
 
 
-def test_kept_shares_say_mean_and_losses():
-    axis = plots.kept_shares({"split": [1.0, 1.0, 0.5, 1.0]}, "There and back").axes[0]
-    assert axis.get_legend().get_texts()[0].get_text() == "split: mean 0.875, 25.0% below 0.99"
-    assert axis.lines[0].get_xdata().tolist() == [0.5, 1, 1, 1] and axis.lines[0].get_ydata()[0] == 0.25
+def test_a_distribution_of_ious_says_the_mean_and_the_share_of_losses():
+    axes = plots.iou_ecdf({"split": [1.0, 1.0, 0.5, 1.0]}, "There and back").axes[0]
+    assert texts(axes.get_legend().get_texts()) == ["split: mean 0.875, 25.0% below 0.99"]
+    assert [0.5, 0.25] in axes.lines[0].get_xydata().tolist()
 
 
-def test_object_sizes_hold_an_empty_part_and_a_single_object():
-    axis = plots.object_sizes({"train": [400], "val": []}, {"small": (0, 100), "large": (100, 1e10)}).axes[0]
-    texts = [text.get_text() for text in axis.get_legend().get_texts()]
-    assert sorted(texts) == ["train: 1 objects", "val: 0 objects"]
-    assert {text.get_text() for text in axis.texts} == {"small", "large"}
+def test_class_balance_shows_shares_of_pixels_and_of_images():
+    figure = plots.class_balance({"background": 60, "cat": 40}, {"background": 4, "cat": 1}, 4)
+    assert [texts(axes.texts) for axes in figure.axes] == [["60.0%", "40.0%"], ["100.0%", "25.0%"]]
+
+
+def test_class_scores_show_the_iou_of_each_model():
+    scores = {"A": [0.9, 0.5, float("nan")], "B": [0.8, 0.25, 0.0]}
+    axes = plots.class_scores(scores, ["sky", "cat", "ball"], ["ball"]).axes[0]
+    assert texts(axes.texts) == ["0.90", "0.50", "n/a", "0.80", "0.25", "0.00"]
+    assert texts(axes.get_xticklabels()) == ["sky", "cat", "ball\n(noise)"]
+    assert texts(axes.get_legend().get_texts()) == ["A", "B"]
+
+
+def test_a_confusion_matrix_shows_shares_of_the_truth():
+    axes = plots.confusion_matrix(torch.tensor([[6, 2], [0, 0]]), ["sky", "cat"]).axes[0]
+    assert texts(axes.texts) == ["0.75", "0.25"]  # there is no cat
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted", "true")
+
+
+def test_a_size_histogram_takes_splits_without_objects():
+    axes = plots.size_histogram({"train": [400], "val": []}, {"small": (0, 100), "large": (100, 1e10)}).axes[0]
+    assert sorted(texts(axes.get_legend().get_texts())) == ["train: 1 objects", "val: 0 objects"]
+    assert texts(axes.texts) == ["small", "large"]
+
+
+def test_a_count_scatter_has_larger_points_where_images_agree():
+    points = plots.count_scatter([3, 3, 0], [3, 3, 1], "roofs").axes[0].collections[0]
+    assert points.get_offsets().tolist() == [[0, 1], [3, 3]]
+    assert points.get_sizes().tolist() == [25, 50]
+
+
+# ------------------------------------------------------------------------------------------------ architectures
+
+
+def test_the_stages_of_the_standard_unet_have_the_shapes_of_the_paper():
+    model = UNet(base_channels=64)
+    shapes = dict(plots.stage_shapes(model, 64, 32))
+    assert shapes["stem"] == (1, 64, 64, 32)
+    assert shapes["encoder 4"] == (1, 512, 4, 2)
+    assert shapes["decoder 4"] == (1, 64, 64, 32)
+    assert shapes["head"] == (1, 1, 64, 32)
+    assert model.training  # as before
+
+
+@pytest.mark.parametrize(
+    ("build", "stages", "connections", "label"),
+    [
+        (lambda: UNet(base_channels=4), 10, 4, "skip connection"),
+        (lambda: UNet(base_channels=4, skip=False), 10, 0, None),
+        (lambda: UNet(base_channels=4, depth=1), 4, 1, "skip connection"),
+        (lambda: SegNet(classes=5), 11, 5, "skip connection, indices of the maxima"),
+    ],
+    ids=["unet", "without skip connections", "one level", "segnet"],
+)
+def test_an_architecture_has_a_box_a_stage_and_an_arrow_a_connection(build, stages, connections, label):
+    axes = plots.architecture(build(), 32, 32).axes[0]
+    assert len(axes.texts) == stages
+    arrows = [patch for patch in axes.patches if patch.get_linestyle() == "--"]
+    assert len(arrows) == connections
+    assert texts(axes.get_legend().get_texts()) == ["feature maps", label][: 2 if label else 1]
