@@ -52,8 +52,8 @@ class PredictConfig:
         overlap: pixels that neighboring tiles share, at most half a tile. None: 128, or half a tile if that is less.
         flips: "h", "v" or "hv": average the logits over mirror images as well: left-right, upside down, or both.
         batch_size: the largest number of images or tiles of one size that go through the model together.
-        precision: "fp16" or "bf16": compute in mixed precision, which takes a fraction of the time on a GPU and changes
-            a few pixels. None: float32.
+        precision: "fp16" or "bf16": compute in mixed precision, which is faster on a GPU and changes a few pixels.
+            None: float32.
 
     Raises:
         ValueError: a setting out of its range.

@@ -117,7 +117,8 @@ def _to_instances(detections: dict[str, Tensor], size: tuple[int, int], score: f
     """Convert torchvision's detections of an image of that size; masks are cut at 0.5, and empty ones left out."""
     masks = detections["masks"][:, 0] > 0.5
     kept = (detections["scores"] >= score) & masks.any(-1).any(-1)
-    return Instances.of(masks[kept], detections["labels"][kept], detections["scores"][kept], size=size)
+    scores = detections["scores"][kept].float()  # mixed precision gives types that numpy does not have
+    return Instances.of(masks[kept], detections["labels"][kept], scores, size=size)
 
 
 def _make_backbone(encoder: str, weights: str | None) -> nn.Module:

@@ -1,0 +1,88 @@
+"""SegNet: the paper's layers and size, unpooling, initialization, skip connections."""
+
+import pytest
+import torch
+from torch import nn
+
+from seglib.models import SegNet
+
+# Output channels of the decoder's convolutions without the last, from alexgkendall/SegNet-Tutorial,
+# Models/segnet_train.prototxt.
+DECODER = [512, 512, 512, 512, 512, 256, 256, 256, 128, 128, 64, 64]
+VGG16 = [64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512]
+
+
+def count_parameters(model) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def convolutions(module) -> list[tuple[int, int]]:
+    return [(m.in_channels, m.out_channels) for m in module.modules() if isinstance(m, nn.Conv2d)]
+
+
+def test_without_skip_connections_it_has_the_layers_and_the_size_of_the_paper():
+    """Thirteen convolutions each way, 14.7 M parameters in the encoder, 117 MB (arXiv:1511.00561, section 3)."""
+    model = SegNet(classes=11, skip=False)
+    encoder = convolutions(model.encoder)
+    decoder = [*convolutions(model.decoder), *convolutions(model.head)]
+    assert encoder == list(zip([3, *VGG16], VGG16, strict=False))
+    assert decoder == list(zip([512, *DECODER], [*DECODER, 11], strict=True))
+
+    # VGG16 has 138,357,544 parameters, most of them in its three fully connected layers.
+    fully_connected = (512 * 7 * 7 + 1) * 4096 + (4096 + 1) * 4096 + (4096 + 1) * 1000
+    encoder_count = sum(9 * a * b + b for a, b in encoder)
+    assert encoder_count == 138_357_544 - fully_connected
+    decoder_count = sum(9 * a * b + b for a, b in decoder)
+    batch_norm_count = 2 * sum([*VGG16, *DECODER])
+    assert count_parameters(model) == encoder_count + decoder_count + batch_norm_count
+    assert 117e6 < 4 * count_parameters(model) < 118e6
+
+
+def test_skip_connections_and_learned_upsampling_add_their_parameters():
+    paper = count_parameters(SegNet(skip=False))
+    widths = [512, 512, 256, 128, 64]  # of the decoder's stages
+    assert count_parameters(SegNet()) - paper == sum(9 * width**2 for width in widths)
+    learned = count_parameters(SegNet(skip=False, upsampling="learned"))
+    assert learned - paper == sum(4 * width**2 + width for width in widths)
+
+
+def test_unpooling_puts_values_back_at_the_pixel_they_came_from():
+    model = SegNet(skip=False).eval()
+    outputs = []
+    model.encoder[0].register_forward_hook(lambda _m, _i, out: outputs.append(out))
+    model.decoder[-1].enlarge.register_forward_hook(lambda _m, _i, out: outputs.append(out))
+    model(torch.randint(0, 256, (1, 3, 32, 32)).float())
+    pooled, unpooled = (out.unfold(2, 2, 2).unfold(3, 2, 2).flatten(4) for out in outputs)  # (1, C, H/2, W/2, 4)
+    elsewhere = torch.ones_like(pooled, dtype=torch.bool).scatter(4, pooled.argmax(4, keepdim=True), False)
+    assert (unpooled[elsewhere] == 0).all()
+    assert (unpooled != 0).any()
+
+
+def test_skip_connections_carry_the_features_of_the_encoder():
+    """With the deepest features cut off, only skip connections let the image through."""
+    for skip in (True, False):
+        model = SegNet(skip=skip, upsampling="learned").eval()
+        model.encoder[-1].register_forward_hook(lambda *_: torch.zeros(1, 512, 2, 2))
+        with torch.no_grad():
+            black = model(torch.zeros(1, 3, 32, 32))
+            white = model(torch.full((1, 3, 32, 32), 255.0))
+        assert torch.equal(black, white) is not skip
+
+
+def test_initialization_keeps_the_variance_of_the_signal():
+    """Through an encoder without batch norm; the logits start near 0."""
+    torch.manual_seed(0)
+    model = SegNet(classes=5, batch_norm=False).train()
+    deepest = []
+    model.encoder[-1].register_forward_hook(lambda _m, _i, out: deepest.append(out))
+    with torch.no_grad():
+        logits = model(torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8))
+    assert 0.2 < deepest[0].std() < 5
+    assert 0.05 < logits.std() < 0.8
+
+
+def test_settings_that_do_not_exist_are_refused():
+    with pytest.raises(ValueError, match="upsampling must be one of indices, learned, not 'bilinear'"):
+        SegNet(upsampling="bilinear")
+    with pytest.raises(ValueError, match="weights of segnet must be one of None, imagenet, not 'coco'"):
+        SegNet(weights="coco")

@@ -1,0 +1,94 @@
+"""The architectures of segmentation_models_pytorch: published sizes, batches of one image, frozen encoders."""
+
+import pytest
+import segmentation_models_pytorch as smp
+import torch
+from torch import nn
+
+from seglib.losses import CrossEntropyLoss
+from seglib.models import build_model
+
+
+def random_images(count: int, height: int, width: int) -> torch.Tensor:
+    return torch.randint(0, 256, (count, 3, height, width), dtype=torch.uint8)
+
+
+def normalized(images: torch.Tensor, model: nn.Module) -> torch.Tensor:
+    return (images / 255 - model.mean.view(3, 1, 1)) / model.std.view(3, 1, 1)
+
+
+def test_deeplabv3_has_the_published_number_of_parameters():
+    """torchvision publishes 42,004,074 with an auxiliary head (1024 to 256 to 21 channels), which smp's has not."""
+    auxiliary = 9 * 1024 * 256 + 2 * 256 + 256 * 21 + 21
+    model = build_model("deeplabv3", classes=21)
+    assert sum(p.numel() for p in model.parameters()) == 42_004_074 - auxiliary
+    assert model.settings["encoder"] == "resnet50"
+
+
+def test_the_encoder_of_a_unet_has_the_published_number_of_parameters():
+    """torchvision publishes 25,557,032 for ResNet-50 with its last layer, 2048 to 1000."""
+    encoder = build_model("unet", classes=21, encoder="resnet50").net.encoder
+    assert sum(p.numel() for p in encoder.parameters()) == 25_557_032 - (2048 * 1000 + 1000)
+
+
+def test_images_are_normalized_by_the_numbers_in_the_state_dict():
+    model = build_model("fpn", classes=2, encoder="resnet18").eval()
+    assert {"mean", "std"} <= set(model.state_dict())
+    model.mean[:] = torch.tensor([0.1, 0.2, 0.3])
+    model.std[:] = torch.tensor([0.4, 0.5, 0.6])
+    images = random_images(2, 64, 32)
+    assert torch.allclose(model(images), model.net(normalized(images, model)), atol=1e-5)
+
+
+def test_two_images_are_computed_as_by_the_library_itself():
+    model = build_model("deeplabv3", classes=2, encoder="resnet18").train()
+    expected = smp.create_model("deeplabv3", "resnet18", encoder_weights=None, classes=2).train()
+    expected.load_state_dict(model.net.state_dict())
+    for module in [*model.modules(), *expected.modules()]:
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    images = random_images(2, 64, 64)
+    assert torch.equal(model(images), expected(normalized(images, model)))
+    running = model.net.state_dict()
+    assert all(torch.equal(running[name], value) for name, value in expected.state_dict().items())
+
+
+def test_a_model_that_pools_the_whole_image_can_be_trained_on_one_image():
+    with pytest.raises(ValueError, match="more than 1 value per channel"):  # the library itself
+        smp.create_model("deeplabv3", "resnet18", encoder_weights=None).train()(torch.zeros(1, 3, 64, 64))
+    model = build_model("deeplabv3", classes=2, encoder="resnet18").train()
+    logits = model(random_images(1, 64, 64))
+    logits.mean().backward()
+    assert logits.isfinite().all()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+
+
+@pytest.mark.parametrize(("name", "settings"), [("deeplabv3", {"upsampling": 4}), ("pspnet", {"encoder_depth": 4})])
+def test_logits_keep_the_size_of_the_image_with_settings_that_reduce_the_output(name, settings):
+    model = build_model(name, classes=2, encoder="resnet18", **settings).eval()
+    with torch.no_grad():
+        assert model(torch.zeros(1, 3, 70, 100)).shape == (1, 2, 70, 100)
+
+
+@pytest.mark.parametrize("freeze", [True, False])
+def test_only_an_encoder_that_is_not_frozen_is_trained(freeze):
+    """Weight decay and batch norm change weights and statistics that have no gradient."""
+    model = build_model("unet", classes=2, encoder="resnet18", freeze_encoder=freeze)
+    assert any(module.training for module in model.net.encoder.modules()) is not freeze
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-3, weight_decay=0.1)
+    CrossEntropyLoss()(model.train()(random_images(2, 32, 32)), torch.ones(2, 32, 32, dtype=torch.uint8)).backward()
+    optimizer.step()
+    changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    in_encoder = {name for name in changed if name.startswith("net.encoder.")}
+    assert bool(in_encoder) is not freeze
+    assert any("running_mean" in name for name in changed - in_encoder)
+    assert "net.segmentation_head.0.weight" in changed
+
+
+def test_a_frozen_encoder_stays_frozen_in_a_model_that_is_built_again():
+    settings = build_model("unet", classes=2, encoder="resnet18", freeze_encoder=True).settings
+    model = build_model(**settings).train()
+    assert not any(module.training for module in model.net.encoder.modules())
+    assert not any(parameter.requires_grad for parameter in model.net.encoder.parameters())
+    assert model.net.decoder.training
