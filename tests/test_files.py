@@ -1,107 +1,215 @@
-"""Files: half of one is never met, whatever happens; photographs come as a viewer shows them."""
+"""Files: never half written, locked, and images read as a viewer shows them."""
 
+import json
 import os
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from PIL import Image
 
-from seglib.files import as_rgb, atomic_path, image_files, read_image, short_path
+from seglib.files import (
+    as_rgb,
+    atomic_path,
+    check_choice,
+    image_files,
+    image_size,
+    link_or_copy,
+    locked,
+    open_image,
+    read_image,
+    short_path,
+    write_jpeg,
+    write_json,
+)
+
+# ------------------------------------------------------------------------------------------------ writing
 
 
-def test_a_file_appears_when_its_block_ends_well(tmp_path):
-    with atomic_path(tmp_path / "new" / "a.txt") as aside:
-        aside.write_text("whole")
+def test_a_file_appears_when_its_block_ends(tmp_path):
+    with atomic_path(tmp_path / "new" / "a.txt") as temporary:
+        temporary.write_text("complete")
         assert not (tmp_path / "new" / "a.txt").exists()
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.txt"]
 
 
 @pytest.mark.parametrize("where", ["block", "rename"])
-def test_what_was_there_before_outlives_a_failure(tmp_path, monkeypatch, where):
-    def full(*_):
+def test_a_file_is_left_as_it_was_when_writing_fails(tmp_path, monkeypatch, where):
+    def fail(*_):
         raise OSError(28, "No space left on device")
 
     (tmp_path / "a.txt").write_text("before")
     if where == "rename":
-        monkeypatch.setattr(os, "replace", full)
+        monkeypatch.setattr(os, "replace", fail)
     with (
-        pytest.raises(OSError, match=r"cannot write .*a\.txt: No space left on device"),
-        atomic_path(tmp_path / "a.txt") as aside,
+        pytest.raises(OSError, match=r"cannot write .*a\.txt: No space left on device.*untouched"),
+        atomic_path(tmp_path / "a.txt") as temporary,
     ):
-        aside.write_text("after")
+        temporary.write_text("after")
         if where == "block":
-            full()
+            fail()
     assert (tmp_path / "a.txt").read_text() == "before"
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
 
 
+def test_json_is_written_in_utf_8_with_a_final_newline(tmp_path):
+    write_json(tmp_path / "new" / "a.json", {"name": "Müller", "values": [1, None]})
+    content = (tmp_path / "new" / "a.json").read_bytes().decode("utf-8")
+    assert json.loads(content) == {"name": "Müller", "values": [1, None]} and content.endswith("}\n")
+
+
+@pytest.mark.parametrize("has_links", [True, False])
+def test_a_file_is_linked_or_copied_even_if_it_is_a_relative_link(tmp_path, monkeypatch, has_links):
+    if not has_links:
+        monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(OSError("no links here")))
+    (tmp_path / "a.txt").write_text("content")
+    (tmp_path / "link.txt").symlink_to("a.txt")
+    (tmp_path / "below").mkdir()
+    link_or_copy(tmp_path / "link.txt", tmp_path / "below" / "b.txt")
+    assert (tmp_path / "below" / "b.txt").read_text() == "content"
+    assert (tmp_path / "below" / "b.txt").samefile(tmp_path / "a.txt") == has_links
+
+
+# ------------------------------------------------------------------------------------------------ locks
+
+
+def test_a_lock_keeps_others_out_until_its_block_ends(tmp_path):
+    with locked(tmp_path / "new" / ".lock", "another process works there", timeout=0):
+        with (
+            pytest.raises(RuntimeError, match="another process works there"),
+            locked(tmp_path / "new" / ".lock", "another process works there", timeout=0),
+        ):
+            pass
+    with locked(tmp_path / "new" / ".lock", "another process works there", timeout=0):
+        pass
+
+
+def test_without_a_timeout_the_message_is_printed_and_the_lock_awaited(tmp_path, monkeypatch, capsys):
+    other = FileLock(tmp_path / ".lock")
+    other.acquire()
+    acquire = FileLock.acquire
+
+    def release_before_waiting(self, timeout=None, **options):
+        if timeout is None:
+            other.release()
+        return acquire(self, timeout, **options)
+
+    monkeypatch.setattr(FileLock, "acquire", release_before_waiting)
+    with locked(tmp_path / ".lock", "waiting for another process"):
+        assert capsys.readouterr().out == "waiting for another process\n"
+
+
+@pytest.mark.parametrize("error", [NotImplementedError(), OSError(37, "No locks available")])
+def test_a_block_runs_without_a_lock_where_the_file_system_has_none(tmp_path, monkeypatch, error):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(FileLock, "acquire", fail)
+    with locked(tmp_path / ".lock", "another process works there"):
+        pass
+
+
+def test_a_lock_in_an_impossible_folder_says_so(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match=r"cannot write .*file.*: (Not a directory|File exists).*Choose a folder"):
+        locked(tmp_path / "file" / ".lock", "another process works there").__enter__()
+
+
+# ------------------------------------------------------------------------------------------------ reading
+
+
 @pytest.mark.parametrize("mode", ["L", "P", "CMYK", "RGBA", "1", "LA"])
-def test_images_of_every_mode_come_as_rgb(tmp_path, mode):
+def test_images_of_every_mode_are_read_as_rgb(tmp_path, mode):
     path = tmp_path / f"a.{'jpg' if mode == 'CMYK' else 'png'}"
     Image.new("RGB", (6, 4), (255, 255, 255)).convert(mode).save(path)
     image = read_image(path)
     assert image.shape == (4, 6, 3) and image.dtype == np.uint8 and image.min() >= 250
 
 
-def test_sixteen_bits_are_scaled_not_cut_off(tmp_path):
+def test_sixteen_bits_are_scaled_and_small_integers_are_not(tmp_path):
     Image.fromarray(np.array([[0, 257, 32896, 65535]], np.uint16)).save(tmp_path / "a.png")
     assert read_image(tmp_path / "a.png")[0, :, 0].tolist() == [0, 1, 128, 255]
-
-
-@pytest.mark.parametrize(
-    ("values", "said"),
-    [(np.array([[0, 70000]], np.int32), "numbers beyond 16 bits"), (np.array([[0.0, 1.0]], np.float32), "fractions")],
-)
-def test_numbers_whose_white_is_not_known_are_refused(tmp_path, values, said):
-    Image.fromarray(values).save(tmp_path / "a.tiff")
-    with pytest.raises(ValueError, match=rf"a\.tiff holds {said}"):
-        read_image(tmp_path / "a.tiff")
-
-
-def test_small_numbers_of_a_large_kind_are_what_they_are(tmp_path):
     Image.fromarray(np.array([[0, 200]], np.int32)).save(tmp_path / "a.tiff")
     assert read_image(tmp_path / "a.tiff")[0, :, 0].tolist() == [0, 200]
 
 
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [(np.array([[0, 70000]], np.int32), "numbers beyond 16 bits"), (np.array([[0.0, 1.0]], np.float32), "fractions")],
+)
+def test_numbers_without_a_known_white_are_refused(tmp_path, values, message):
+    Image.fromarray(values).save(tmp_path / "a.tiff")
+    with pytest.raises(ValueError, match=rf"a\.tiff holds {message}"):
+        read_image(tmp_path / "a.tiff")
+
+
+def test_a_rotated_image_is_read_upright_or_as_its_annotations_say(tmp_path):
+    upright = np.zeros((4, 8, 3), np.uint8)
+    upright[:, 4:] = 255
+    write_jpeg(tmp_path / "a.jpg", upright, exif=6)
+    assert image_size(tmp_path / "a.jpg") == (4, 8)
+    assert np.abs(read_image(tmp_path / "a.jpg").astype(int) - upright).max() < 20
+    assert read_image(tmp_path / "a.jpg", size=(4, 8)).shape == (4, 8, 3)
+    assert read_image(tmp_path / "a.jpg", size=(8, 4)).shape == (8, 4, 3)  # drawn on the stored raster
+    with pytest.raises(ValueError, match=r"a\.jpg is 4x8 .* annotations or mask say 5x5"):
+        read_image(tmp_path / "a.jpg", size=(5, 5))
+
+
 @pytest.mark.parametrize("suffix", ["png", "webp", "jpg"])
-def test_damaged_exif_turns_nothing_and_stops_nobody(tmp_path, suffix):
+def test_damaged_exif_is_ignored(tmp_path, suffix):
     path = tmp_path / f"a.{suffix}"
     Image.new("RGB", (6, 4), (9, 9, 9)).save(path, exif=b"Exif\0\0garbage")
-    assert read_image(path).shape == (4, 6, 3)
+    assert read_image(path).shape == (4, 6, 3) and image_size(path) == (4, 6)
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow remarks on what it meets
-@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "tif", "bmp", "gif", "ppm", "ico", "tga"])
-def test_whatever_a_damaged_file_does_to_its_decoder_the_error_names_it(tmp_path, suffix):
-    whole, path = tmp_path / f"whole.{suffix}", tmp_path / f"damaged.{suffix}"
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(whole)
-    content = whole.read_bytes()
-    for seed in range(60):
-        draw = np.random.default_rng(seed)
-        damaged = np.frombuffer(content, np.uint8).copy()
-        damaged[draw.integers(0, min(len(damaged), 400), 12)] = draw.integers(0, 256, 12)
-        path.write_bytes(damaged[: draw.integers(10, len(damaged) + 1)].tobytes())
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow warns of what it finds
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "tif", "bmp"])
+def test_whatever_a_damaged_file_does_to_its_decoder_the_error_names_the_file(tmp_path, suffix):
+    original, path = tmp_path / f"original.{suffix}", tmp_path / f"damaged.{suffix}"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(original)
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        content = np.frombuffer(original.read_bytes(), np.uint8).copy()
+        content[rng.integers(0, min(len(content), 400), 12)] = rng.integers(0, 256, 12)
+        path.write_bytes(content[: rng.integers(10, len(content) + 1)].tobytes())
         try:
             assert read_image(path).ndim == 3
         except ValueError as error:
             assert str(path) in str(error)
 
 
-def test_only_images_are_listed_sorted_and_none_that_is_hidden(tmp_path):
+@pytest.mark.parametrize("read", [open_image, image_size])
+def test_a_missing_image_is_named(tmp_path, read):
+    with pytest.raises(FileNotFoundError, match=r"no image .*a\.png: put the file there"):
+        read(tmp_path / "a.png")
+
+
+def test_image_files_are_sorted_and_hidden_files_left_out(tmp_path):
     for name in ("b.JPG", "a.png", ".hidden.png", "notes.txt"):
         (tmp_path / name).write_text("")
     assert list(image_files(tmp_path)) == ["a.png", "b.JPG"]
+    with pytest.raises(FileNotFoundError, match="no folder"):
+        image_files(tmp_path / "nowhere")
 
 
-def test_arrays_become_rgb():
-    grey = np.array([[0, 100]], np.uint8)
-    for array in (grey, grey[..., None], np.dstack([grey] * 3), np.dstack([grey] * 3 + [grey * 0])):
+def test_arrays_of_every_kind_become_rgb():
+    gray = np.array([[0, 100]], np.uint8)
+    for array in (gray, gray[..., None], np.dstack([gray] * 3), np.dstack([gray] * 3 + [gray * 0])):
         rgb = as_rgb(array)
         assert rgb.dtype == np.uint8 and rgb.tolist() == [[[0, 0, 0], [100, 100, 100]]]
     assert as_rgb(np.array([[0, 128, 129, 65535]], np.uint16))[0, :, 0].tolist() == [0, 0, 1, 255]
+
+
+# ------------------------------------------------------------------------------------------------ names and choices
 
 
 def test_a_path_is_shown_the_shorter_way(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert short_path(tmp_path / "runs" / "a") == short_path("runs/a") == "runs/a"
     assert short_path("/tmp") == "/tmp"
+
+
+def test_a_wrong_choice_is_refused_with_the_choices():
+    check_choice("mode", "binary", ("multiclass", "binary"))
+    with pytest.raises(ValueError, match="mode must be one of multiclass, binary, not 'x'"):
+        check_choice("mode", "x", ("multiclass", "binary"))
