@@ -132,6 +132,9 @@ def fit(
         optimizer = make_optimizer(model, config)
         checkpoints = Checkpoints(run, settings, config, mirror, accelerator, model, optimizer)
         checkpoints.restore(state)
+        if run.finished:
+            checkpoints.complete()
+            return run
         batches = _train_batches(len(train_data), config, accelerator)
         samples = Samples(train_data, len(names), augment, config.seed)
         loader = make_loader(samples, accelerator.device, config.workers, batch_sampler=batches, collate_fn=stack)
