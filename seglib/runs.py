@@ -21,7 +21,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -290,14 +290,17 @@ def _read_last(run_dir: Path, settings: dict[str, Any], mirror: "Mirror | None")
 def _put_back(run_dir: Path, state: dict[str, Any]) -> None:
     """Write history.csv and best_model.pth as they were at a checkpoint."""
     try:
-        best: dict[str, Any] = torch.load(run_dir / BEST, map_location="cpu", weights_only=True)
+        best_epoch_saved = torch.load(run_dir / BEST, map_location="cpu", weights_only=True)["epoch"]
     except Exception:  # missing or damaged, in any of many ways
-        best = {}
-    if best.get("epoch") != state["best"].get("epoch"):
+        best_epoch_saved = None
+    if best_epoch_saved != state["best"]["epoch"]:
         save_torch(run_dir / BEST, state["best"])
-    table = run_dir / HISTORY
-    if not table.is_file() or len(read_history(table)) != len(state["history"]):
-        write_history(table, state["history"])
+    try:
+        epochs_saved = len(read_history(run_dir / HISTORY))
+    except (OSError, ValueError):
+        epochs_saved = None
+    if epochs_saved != len(state["history"]):
+        write_history(run_dir / HISTORY, state["history"])
 
 
 def _remove_partial_files(run_dir: Path) -> None:
@@ -319,9 +322,12 @@ def _read_config(folder: Path) -> dict[str, Any] | None:
 
 def stored_precision(run_dir: Path, mirror: "Mirror | None") -> str | None:
     """The precision in which the run of a folder, or of its mirror, began; None when there is no checkpoint."""
-    slots = mirror.slots() if mirror is not None else []
-    config = _read_config(run_dir) if (run_dir / LAST).is_file() else None
-    settings = config["settings"] if config else slots[0].settings if slots else {}
+    settings: dict[str, Any] = {}
+    if mirror is not None and mirror.slots():
+        settings = mirror.slots()[0].settings
+    if (run_dir / LAST).is_file():
+        with suppress(ValueError):  # damaged, as `open_run` will say
+            settings = (_read_config(run_dir) or read_checkpoint(run_dir / LAST))["settings"]
     return settings.get("precision")
 
 
@@ -438,11 +444,14 @@ class Slot:
     settings: dict[str, Any]
 
     def is_whole(self) -> bool:
-        """Whether the file has the checksum of the checkpoint that was copied."""
+        """Whether the file has its checksum; if not, the slot is marked as free."""
         try:
-            return _sha256(self.path) == self.sha256
-        except OSError:
-            return False
+            if _sha256(self.path) == self.sha256:
+                return True
+            self.path.with_suffix(".json").write_text("", encoding="utf-8")
+        except OSError:  # missing, or a drive that cannot be read just now
+            pass
+        return False
 
 
 class Mirror:

@@ -142,13 +142,14 @@ def fit(
         val_loader = _val_loader(val_data, len(names), config.batch_size, config.workers, accelerator.device, shard)
         with _training(accelerator, model, run, config, image_size), _tracking(accelerator, run, settings):
             wrapped, wrapped_optimizer = accelerator.prepare(model, optimizer)
+            losses = LossMeter(wrapped_optimizer)
             while not run.finished:
                 epoch = len(run.history) + 1
                 started = time.perf_counter()
                 batches.epoch = epoch
                 seed_everything(config.seed, epoch, accelerator.process_index)  # a repeated epoch is the same epoch
                 steps = progress_bar(loader, f"epoch {epoch}/{config.epochs}")
-                train_loss = train_epoch(accelerator, wrapped, steps, loss, wrapped_optimizer, config)
+                train_loss = train_epoch(accelerator, wrapped, steps, loss, wrapped_optimizer, config, losses)
                 evaluation = _evaluate(model, val_loader, loss, len(names), accelerator)
                 row = {"epoch": epoch, "train_loss": train_loss, **_scores(evaluation, names)}
                 row |= {"lr": optimizer.param_groups[0]["lr"], "seconds": time.perf_counter() - started}
@@ -167,10 +168,10 @@ def train_epoch(
     loss: Loss,
     optimizer: AcceleratedOptimizer,
     config: TrainConfig,
+    losses: "LossMeter",
 ) -> float:
     """Train for one epoch and return the mean loss."""
     model.train()
-    losses = EpochLosses(optimizer)
     for step in loader:
         optimizer.zero_grad()
         for part in _split_step(step, loss, config, accelerator):  # one batch, or `accumulate` of them
@@ -208,8 +209,8 @@ def _split_step(step: Batch, loss: Loss, config: TrainConfig, accelerator: Accel
         yield Part(images, masks, files, pixels[index], pixels[index] / total, index + 1 == len(batches))
 
 
-class EpochLosses:
-    """The losses of one epoch. They stay on the device and are checked for NaN every 50 steps."""
+class LossMeter:
+    """Collects the training losses, which stay on the device and are checked for NaN every 50 steps."""
 
     def __init__(self, optimizer: AcceleratedOptimizer) -> None:
         self.optimizer = optimizer
@@ -240,9 +241,12 @@ class EpochLosses:
             self._check()
 
     def mean(self) -> float:
-        """The mean loss over the counted pixels of all batches, of all processes."""
+        """The mean loss since the last call, over the counted pixels of all batches of all processes."""
         self._check()
-        return weighted_mean(gather_object(self._checked))
+        losses = self._checked
+        self._checked = []
+        self.steps = 0
+        return weighted_mean(gather_object(losses))
 
     def _check(self) -> None:
         if not self._unchecked:
