@@ -19,11 +19,20 @@ from torch.utils.data import Dataset
 from seglib.datasets.base import Problem, Transform, as_sample, is_readable, report_problems
 from seglib.files import check_choice, read_image, write_json
 from seglib.instances import Instances
-from seglib.masks import IGNORE, check_classes, check_polygon, polygons_to_mask, rle_to_mask, write_index_png
+from seglib.masks import (
+    IGNORE,
+    RLE,
+    Polygon,
+    check_classes,
+    check_polygon,
+    polygons_to_mask,
+    rle_to_mask,
+    write_index_png,
+)
 
 __all__ = ["COCOSegmentationDataset", "MaskReport", "Segmentation", "annotation_bitmap", "paint_mask", "write_masks"]
 
-Segmentation = list[list[float]] | dict[str, Any]  # polygons [x1, y1, x2, y2, ...] in pixels, or an RLE
+Segmentation = list[Polygon] | RLE  # a polygon is [x1, y1, x2, y2, ...] in pixels
 
 _Entry = dict[str, Any]  # an image, annotation or category of the file
 _Id = int | str

@@ -139,7 +139,7 @@ class YOLOSegmentationDataset(Dataset[tuple[Tensor, Tensor, str]]):
             try:
                 index, _ = yolo_to_polygons(line, 1, 1)
                 if index >= len(self.classes) - 1:
-                    raise ValueError(f"class {index} is unknown: data.yaml has {len(self.classes) - 1}, from 0 on")
+                    raise ValueError(f"class {index} is unknown: data.yaml has {len(self.classes) - 1}, counted from 0")
             except ValueError as error:
                 self.problems.append(Problem(f"{path}:{number}", str(error)))
                 self._broken_lines[name].add(number)
@@ -309,18 +309,18 @@ def _read_lines(path: Path) -> list[tuple[int, str]]:
 # ---------------------------------------------------------------------------------------------------- object to lines
 
 _CHOICES = {"split": "one line for each part", "join": "joined", "fill": "filled", "cut": "cut out by a slit"}
-_REPORT = {  # a sentence is printed if its count is not zero
-    "images": "{images} images, {background} of them without an object",
-    "objects": "{objects} objects in {lines} lines",
+_REPORT = {  # a line is printed if its count is not zero
+    "images": "images: {images}, {background} of them without an object",
+    "objects": "objects: {objects}, written as {lines} lines",
     "renumbered": "category ids renumbered: {ids}",
-    "multipart": "{multipart} objects in several parts: {several_choice}",
-    "holes": "{holes} holes in {with_holes} objects: {holes_choice}",
-    "retraced": "{retraced} objects drawn and traced again along their pixels",
-    "clipped": "{clipped} objects clipped at the image border",
-    "crowds": "{crowds} crowds left out",
-    "lost": "{lost} objects lost: too small or thin for a line",
-    "turned": "{turned} images with an EXIF rotation saved upright",
-    "problems": "{problems} broken entries skipped",
+    "multipart": "objects in several parts: {multipart}, {several_choice}",
+    "with_holes": "objects with holes: {with_holes}, their holes {holes_choice}",
+    "retraced": "objects drawn and traced again along their pixels: {retraced}",
+    "clipped": "objects clipped at the image border: {clipped}",
+    "crowds": "crowds left out: {crowds}",
+    "lost": "objects lost because they are too small or thin: {lost}",
+    "turned": "images with an EXIF rotation saved upright: {turned}",
+    "problems": "broken entries skipped: {problems}",
 }
 
 
@@ -526,7 +526,7 @@ def yolo_to_coco(
     """Write one part of a YOLO-seg folder as a COCO annotation file with one annotation for each line.
 
     Args:
-        ids: the COCO category id of each YOLO class: the inverse of `ConversionReport.classes`. None: 1, 2, 3, ...
+        ids: the COCO category id of each YOLO class, the inverse of `ConversionReport.classes`. None: 1, 2, 3, ...
     """
     names = data.classes[1:]
     if ids is None:

@@ -424,17 +424,17 @@ def test_coco_to_yolo_with_join_and_cut_keeps_every_mask(coco, tmp_path):
 
 def test_the_report_in_words(coco, tmp_path):
     assert str(convert(coco, tmp_path / "yolo")) == (
-        "3 images, 1 of them without an object\n"
-        "4 objects in 5 lines\n"
+        "images: 3, 1 of them without an object\n"
+        "objects: 4, written as 5 lines\n"
         "category ids renumbered: 3 -> 0, 7 -> 1, 90 -> 2\n"
-        "1 objects in several parts: one line for each part\n"
-        "1 holes in 1 objects: filled\n"
-        "2 objects drawn and traced again along their pixels\n"
-        "1 objects clipped at the image border\n"
-        "1 crowds left out\n"
-        "1 images with an EXIF rotation saved upright"
+        "objects in several parts: 1, one line for each part\n"
+        "objects with holes: 1, their holes filled\n"
+        "objects drawn and traced again along their pixels: 2\n"
+        "objects clipped at the image border: 1\n"
+        "crowds left out: 1\n"
+        "images with an EXIF rotation saved upright: 1"
     )
-    assert str(ConversionReport(Counter(objects=1, lines=2))) == "1 objects in 2 lines"
+    assert str(ConversionReport(Counter(objects=1, lines=2))) == "objects: 1, written as 2 lines"
 
 
 def test_images_are_linked_or_saved_in_the_orientation_of_their_annotations(coco, tmp_path):
