@@ -74,13 +74,10 @@ def test_a_file_is_linked_or_copied_even_if_it_is_a_relative_link(tmp_path, monk
 
 
 def test_a_lock_keeps_others_out_until_its_block_ends(tmp_path):
-    with locked(tmp_path / "new" / ".lock", "another process works there", timeout=0):
-        with (
-            pytest.raises(RuntimeError, match="another process works there"),
-            locked(tmp_path / "new" / ".lock", "another process works there", timeout=0),
-        ):
-            pass
-    with locked(tmp_path / "new" / ".lock", "another process works there", timeout=0):
+    arguments = {"path": tmp_path / "new" / ".lock", "message": "another process works there", "timeout": 0}
+    with locked(**arguments), pytest.raises(RuntimeError, match="another process works there"):
+        locked(**arguments).__enter__()
+    with locked(**arguments):
         pass
 
 
