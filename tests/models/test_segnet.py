@@ -1,6 +1,5 @@
 """SegNet: the paper's layers and size, unpooling, initialization, skip connections."""
 
-import pytest
 import torch
 from torch import nn
 
@@ -79,10 +78,3 @@ def test_initialization_keeps_the_variance_of_the_signal():
         logits = model(torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8))
     assert 0.2 < deepest[0].std() < 5
     assert 0.05 < logits.std() < 0.8
-
-
-def test_settings_that_do_not_exist_are_refused():
-    with pytest.raises(ValueError, match="upsampling must be one of indices, learned, not 'bilinear'"):
-        SegNet(upsampling="bilinear")
-    with pytest.raises(ValueError, match="weights of segnet must be one of None, imagenet, not 'coco'"):
-        SegNet(weights="coco")

@@ -32,8 +32,3 @@ def test_the_decoder_sees_the_encoder_only_through_skip_connections():
         black = model(torch.zeros(1, 3, 32, 32))
         white = model(torch.full((1, 3, 32, 32), 255.0))
         assert torch.equal(black, white) is not skip
-
-
-def test_numbers_below_one_are_refused():
-    with pytest.raises(ValueError, match="must be at least 1, not .*'depth': 0"):
-        UNet(depth=0)
