@@ -1,0 +1,80 @@
+"""YOLOSegmenter: Ultralytics' network and predictions, and its published weights."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from seglib.models import build_model, yolo
+from seglib.predict import predict, predict_instances
+from seglib.train_yolo import weights_or_none
+
+
+@pytest.fixture(scope="module")
+def model():
+    """An untrained network whose scores differ."""
+    torch.manual_seed(0)
+    model = build_model("yolov8n-seg", classes=3, image_size=64).eval()
+    for layer in model.network.model[-1].cv3:
+        torch.nn.init.normal_(layer[-1].weight, std=3.0)
+    return model
+
+
+def test_number_of_parameters_is_the_published_one():
+    """3,409,968 for COCO's 80 classes: Ultralytics' summary of YOLOv8n-seg."""
+    assert sum(parameter.numel() for parameter in build_model("yolov8n-seg", classes=81).parameters()) == 3_409_968
+
+
+def test_instances_are_those_of_ultralytics_own_predictor(model):
+    from ultralytics.models.yolo.segment import SegmentationPredictor
+
+    image = np.random.default_rng(0).integers(0, 256, (67, 101, 3)).astype(np.uint8)  # not of the network's size
+    settings = {"task": "segment", "mode": "predict", "imgsz": 64, "conf": 0.001, "iou": 0.7, "max_det": 300}
+    settings |= {"retina_masks": True, "save": False, "verbose": False, "device": "cpu"}
+    predictor = SegmentationPredictor(overrides=settings)
+    expected = predictor(source=np.ascontiguousarray(image[..., ::-1]), model=model.network)[0]
+    found = model(torch.from_numpy(image).permute(2, 0, 1)[None])[0]
+    assert len(found) == len(expected.boxes) > 3
+    assert np.allclose(found.scores, expected.boxes.conf.numpy(), atol=1e-5)
+    assert (found.labels == expected.boxes.cls.numpy() + 1).all()
+    assert (found.masks == expected.masks.data.numpy().astype(bool)).mean() > 0.999
+    middle = float(np.median(found.scores))
+    confident = predict_instances(model, image, middle)
+    assert 0 < len(confident) < len(found) and (confident.scores >= middle).all()
+
+
+def test_functions_for_the_other_kind_of_model_are_refused(model):
+    image = np.zeros((64, 64, 3), np.uint8)
+    with pytest.raises(TypeError, match="predict_instances"):
+        predict(model, image)
+    with pytest.raises(TypeError):
+        predict_instances(build_model("unet", 2, base_channels=4), image)
+
+
+def publish(path: Path) -> None:
+    """Write a file like the publisher's: a network for COCO's 80 classes in half precision."""
+    network = build_model("yolov8n-seg", classes=81).network
+    network.names = {number: str(number) for number in range(80)}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save({"model": network.half(), "train_args": {}, "date": "", "version": "8"}, path)
+
+
+def test_published_weights_are_downloaded_once_and_errors_say_where_they_belong(server, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(yolo, "_WEIGHTS_URL", server.url(""))
+    publish(tmp_path / "yolov8n-seg.pt")
+    server.files["/yolov8n-seg.pt"] = (tmp_path / "yolov8n-seg.pt").read_bytes()
+    cached = tmp_path / "home/hub/checkpoints/yolov8n-seg.pt"
+    weights = build_model("yolov8n-seg", classes=2, weights="coco").network.state_dict()
+    assert cached.is_file() and weights_or_none("yolov8n-seg", "coco") == "coco"
+    published = torch.load(tmp_path / "yolov8n-seg.pt", weights_only=False)["model"].state_dict()
+    equal = [key for key in published if torch.equal(published[key].float(), weights[key].float())]
+    assert len(equal) > 0.9 * len(published)  # all but the last layers of the scores, which have other classes
+    with pytest.raises(OSError, match=r"(?s)yolov8s-seg.*yolov8s-seg.pt"):
+        build_model("yolov8s-seg", classes=2, weights="coco")
+    assert weights_or_none("yolov8s-seg", None) is None and weights_or_none("yolov8s-seg", "coco") is None
+    assert "yolov8s-seg" in capsys.readouterr().out
+    cached.write_bytes(b"half of it")
+    with pytest.raises(OSError, match="yolov8n-seg.pt"):
+        build_model("yolov8n-seg", classes=2, weights="coco")
