@@ -6,7 +6,6 @@ import platform
 import random
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,34 +20,13 @@ from seglib.datasets.download.catalog import card
 from seglib.files import write_json
 from seglib.loading import available_cores
 
-__all__ = [
-    "check",
-    "choose_profile",
-    "data",
-    "device_name",
-    "mirror",
-    "result",
-    "run_dir",
-    "sample",
-    "seed",
-    "settings",
-]
+__all__ = ["check", "choose_profile", "data", "mirror", "result", "run_dir", "sample", "seed", "settings"]
 
 _PROFILES = ("tiny", "demo", "full")
 _SAMPLES = {"tiny": (80, 160), "demo": (1000, 320)}  # the bundled sample of a profile: images, and their side in pixels
 _COURSE = Path(__file__).parents[1]
 
-
-@dataclass
-class _Session:
-    """The arguments of the last call of `settings`, and its time."""
-
-    lesson: str = ""
-    profile: str = ""
-    started: float = 0.0
-
-
-_session = _Session()
+_session = SimpleNamespace(lesson="", profile="", started=0.0)  # the last call of `settings`
 
 
 def choose_profile(choice: str = "auto") -> tuple[str, str]:
@@ -97,13 +75,13 @@ def settings(lesson: str, choice: str = "auto", **numbers: Sequence[Any]) -> Sim
     digest = hashlib.sha256(repr(sorted(chosen.items())).encode()).hexdigest()[:6]
     result = SimpleNamespace(profile=profile, device=device, id=digest, **{"seed": 0, **chosen})
     seed(result.seed)
-    print(f"Profile {profile}, because {reason}. Device: {device_name()}. PyTorch {torch.__version__}.")
+    print(f"Profile {profile}, because {reason}. Device: {_device_name()}. PyTorch {torch.__version__}.")
     for name, value in chosen.items():
         print(f"  {name:<16} {value}")
     return result
 
 
-def device_name() -> str:
+def _device_name() -> str:
     """The GPU with its memory, or the CPU with its cores. CUDA is not initialized."""
     if not is_cuda_available():
         return f"{platform.machine()} CPU, {available_cores()} cores"
@@ -227,7 +205,7 @@ def _lesson_path(*parts: str) -> Path:
 def result(metric: str, value: float) -> None:
     """Print the main result of the lesson, and write it to result.json for the table of the course."""
     seconds = time.perf_counter() - _session.started
-    device = device_name()
+    device = _device_name()
     content = {"metric": metric, "value": value, "profile": _session.profile, "device": device, "seconds": seconds}
     write_json(run_dir() / "result.json", content)
     print(f"{metric}: {value:.3f} ({_session.profile} profile, {device}, {seconds:.0f} s)")

@@ -23,7 +23,7 @@ from seglib.masks import IGNORE, palette
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from matplotlib.patches import Patch
+    from matplotlib.patches import Patch, Rectangle
     from torch import Tensor, nn
     from torch.utils.hooks import RemovableHandle
 
@@ -548,53 +548,56 @@ def architecture(model: nn.Module, height: int = 224, width: int = 224) -> Figur
     stages = stage_shapes(model, height, width)
     levels = [float(np.log2(stages[0][1][2] / shape[2])) for _, shape in stages]
     figure, axes = _subplots(figsize=(13, 6))
-    lefts, rights, tops, centers = _draw_stages(axes, stages, levels)
-    for i in range(len(stages) - 1):
-        _draw_arrow(axes, (rights[i], centers[i]), (lefts[i + 1], centers[i + 1]), _BLUE, "-")
+    boxes = _draw_stages(axes, stages, levels)
     axes.plot([], [], color=_BLUE, label="feature maps")
+    for box, following in zip(boxes, boxes[1:], strict=False):
+        _draw_arrow(axes, box, following, box.get_height() / 2, following.get_height() / 2, _BLUE, "-")
     connections = ["skip connection"] if getattr(model, "skip", False) else []
     if getattr(model, "settings", {}).get("upsampling") == "indices":
         connections.append("indices of the maxima")
     if connections:
         axes.plot([], [], "--", color=_RED, label=", ".join(connections))
         deepest = int(np.argmax(levels))
-        for i in range(deepest + 1):
-            partners = [j for j in range(deepest + 1, len(stages)) if levels[j] == levels[i]]
-            if partners:  # the deepest stage of a U-Net has none
-                j = partners[0]
-                _draw_arrow(axes, (rights[i], tops[i] - 0.1), (lefts[j], tops[j] - 0.1), _RED, "--")
+        for box, level in zip(boxes[: deepest + 1], levels, strict=False):
+            if level in levels[deepest + 1 :]:  # the deepest stage of a U-Net has no partner in the decoder
+                partner = boxes[levels.index(level, deepest + 1)]
+                _draw_arrow(axes, box, partner, box.get_height() - 0.1, partner.get_height() - 0.1, _RED, "--")
     axes.legend(loc="lower right")
-    axes.set(xlim=(-0.6, rights[-1] + 0.75), ylim=(-1.45 * max(levels) - 0.9, max(tops) + 0.3))
-    shapes = f"channels x height x width after each stage, for a 1x3x{height}x{width} input"
-    axes.set_title(f"{type(model).__name__}: {shapes}")
+    top = max(box.get_y() + box.get_height() for box in boxes)
+    axes.set(xlim=(-0.6, boxes[-1].get_x() + boxes[-1].get_width() + 0.75), ylim=(-1.45 * max(levels) - 0.9, top + 0.3))
+    what = f"channels x height x width after each stage, for a 1x3x{height}x{width} input"
+    axes.set_title(f"{type(model).__name__}: {what}")
     axes.axis("off")
     return figure
 
 
-def _draw_stages(
-    axes: Axes, stages: Sequence[tuple[str, tuple[int, ...]]], levels: Sequence[float]
-) -> tuple[list[float], list[float], list[float], list[float]]:
-    """Draw a box for each stage; returns the left, right, upper and middle coordinate of each."""
+def _draw_stages(axes: Axes, stages: Sequence[tuple[str, tuple[int, ...]]], levels: Sequence[float]) -> list[Rectangle]:
+    """Draw a box for each stage, from left to right, with its name and output shape below."""
     from matplotlib.patches import Rectangle
 
     smallest = min(shape[2] for _, shape in stages)
-    widths = [0.12 * float(np.log2(shape[1] + 1)) for _, shape in stages]
-    heights = [0.35 + 0.25 * float(np.log2(shape[2] / smallest + 1)) for _, shape in stages]
-    lefts = [sum(widths[:i]) + 0.75 * i for i in range(len(stages))]
-    bottoms = [-1.45 * level for level in levels]
-    for i, (name, (_, channels, side, other_side)) in enumerate(stages):
-        corner = (lefts[i], bottoms[i])
-        axes.add_patch(Rectangle(corner, widths[i], heights[i], facecolor="#cfe0f5", edgecolor=_BLUE))
-        text = f"{name}\n{channels} x {side} x {other_side}"
-        axes.text(lefts[i] + widths[i] / 2, bottoms[i] - 0.08, text, ha="center", va="top", fontsize=8)
-    rights = [left + width for left, width in zip(lefts, widths, strict=True)]
-    tops = [bottom + height for bottom, height in zip(bottoms, heights, strict=True)]
-    centers = [bottom + height / 2 for bottom, height in zip(bottoms, heights, strict=True)]
-    return lefts, rights, tops, centers
+    boxes = []
+    left = 0.0
+    for (name, (_, channels, height, width)), level in zip(stages, levels, strict=True):
+        box_width = 0.12 * float(np.log2(channels + 1))
+        box_height = 0.35 + 0.25 * float(np.log2(height / smallest + 1))
+        bottom = -1.45 * level
+        box = Rectangle((left, bottom), box_width, box_height, facecolor="#cfe0f5", edgecolor=_BLUE)
+        axes.add_patch(box)
+        text = f"{name}\n{channels} x {height} x {width}"
+        axes.text(left + box_width / 2, bottom - 0.08, text, ha="center", va="top", fontsize=8)
+        boxes.append(box)
+        left += box_width + 0.75
+    return boxes
 
 
-def _draw_arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float], color: str, linestyle: str) -> None:
+def _draw_arrow(
+    axes: Axes, source: Rectangle, target: Rectangle, start: float, end: float, color: str, linestyle: str
+) -> None:
+    """Draw an arrow from the right side of one box to the left side of another, at these heights above their bases."""
     from matplotlib.patches import FancyArrowPatch
 
-    patch = FancyArrowPatch(start, end, arrowstyle="->", mutation_scale=12, color=color, linestyle=linestyle)
-    axes.add_patch(patch)
+    tail = (source.get_x() + source.get_width(), source.get_y() + start)
+    head = (target.get_x(), target.get_y() + end)
+    arrow = FancyArrowPatch(tail, head, arrowstyle="->", mutation_scale=12, color=color, linestyle=linestyle)
+    axes.add_patch(arrow)

@@ -16,7 +16,7 @@ def _own_folders(tmp_path, monkeypatch):
     monkeypatch.setenv("SEGLIB_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("SEGLIB_RUNS", str(tmp_path / "runs"))
     monkeypatch.setattr(lesson, "_SAMPLES", {"tiny": (4, 64), "demo": (4, 64)})
-    monkeypatch.setattr(lesson, "_session", lesson._Session())
+    monkeypatch.setattr(lesson, "_session", SimpleNamespace(lesson="", profile="", started=0.0))
 
 
 def lay_out(folder):
@@ -149,11 +149,6 @@ def test_a_sample_is_never_downloaded(tmp_path, monkeypatch):
     assert "sample_coco" in lesson.sample("coco").name
     folder = lay_out(tmp_path / "mine" / "coco")
     assert lesson.sample("coco") == folder
-
-
-def test_an_unknown_data_set_is_refused():
-    with pytest.raises(ValueError, match="no data set 'cocoo'"):
-        lesson.data("cocoo")
 
 
 def test_a_mirror_has_the_path_of_its_run_and_its_drive_is_not_created(tmp_path):
