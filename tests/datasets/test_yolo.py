@@ -635,16 +635,3 @@ def test_yolo_to_coco_numbers_categories_from_1_and_leaves_out_broken_lines(fold
     assert content["categories"] == [{"id": 1, "name": "cup"}, {"id": 2, "name": "hat"}]
     assert [item["category_id"] for item in content["annotations"]] == [2, 1]
     assert content["annotations"][1]["segmentation"] == [[1, 2, 5, 2, 5, 6, 1, 6]]
-
-
-def test_lines_are_the_same_after_conversion_to_coco_and_back(folder, tmp_path):
-    rng = np.random.default_rng(0)
-    lines = []
-    for number in range(20):
-        points = rng.integers(0, [100, 80], (5, 2)) / [100, 80]  # tenths of a pixel
-        values = [f"{value:.8f}".rstrip("0").rstrip(".") for value in points.ravel()]
-        lines.append(" ".join([str(number % 2), *values]))
-    folder.write_label("a", "\n".join(lines))
-    yolo_to_coco(folder.open(), tmp_path / "a.json")
-    coco_to_yolo(folder.root / "train/images", tmp_path / "a.json", tmp_path / "again")
-    assert (tmp_path / "again/train/labels/a.txt").read_text(encoding="utf-8").splitlines() == lines
