@@ -38,8 +38,7 @@ class MaskRCNN(nn.Module):
 
     Attributes:
         settings: name and arguments, enough to build the model again.
-        class_names: names of the classes, if the model comes from a checkpoint.
-        image_size: (height, width) of the training images, if the model comes from a checkpoint.
+        class_names, image_size: what its checkpoint knows, see `load_model`.
 
     Raises:
         ValueError: an encoder or weights that do not exist, or fewer than two classes.

@@ -8,7 +8,7 @@ from seglib.files import check_choice
 from seglib.models.common import IMAGENET_MEAN, IMAGENET_STD, normalize, pad_to_stride
 from seglib.models.weights import torchvision_weights
 
-__all__ = ["DecoderStage", "LearnedUpsampling", "SegNet"]
+__all__ = ["DecoderStage", "SegNet"]
 
 _WIDTHS = (64, 128, 256, 512, 512)  # channels of the five stages of VGG16
 _CONVOLUTIONS = (2, 2, 3, 3, 3)  # number of convolutions in each
@@ -45,17 +45,6 @@ def _init_kaiming(module: nn.Module) -> None:
                 nn.init.zeros_(layer.bias)
 
 
-class LearnedUpsampling(nn.ConvTranspose2d):
-    """A transposed convolution in place of unpooling: it ignores the indices."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__(channels, channels, kernel_size=2, stride=2)
-
-    def forward(self, x: Tensor, indices: Tensor) -> Tensor:  # type: ignore[override]  # called like MaxUnpool2d
-        """(B, C, H, W) -> (B, C, 2H, 2W)."""
-        return super().forward(x)
-
-
 class DecoderStage(nn.Module):
     """Upsampling by 2, concatenation with the skip connection, and convolutions with batch norm and ReLU.
 
@@ -70,7 +59,8 @@ class DecoderStage(nn.Module):
     def __init__(self, width: int, out_channels: int, convolutions: int, upsampling: str, skip: bool) -> None:
         super().__init__()
         self.skip = skip
-        self.enlarge: nn.Module = nn.MaxUnpool2d(2) if upsampling == "indices" else LearnedUpsampling(width)
+        self.unpool = upsampling == "indices"
+        self.enlarge = nn.MaxUnpool2d(2) if self.unpool else nn.ConvTranspose2d(width, width, 2, stride=2)
         widths = [2 * width if skip else width, *[width] * (convolutions - 1), out_channels]
         layers: list[nn.Module] = []
         for inputs, outputs in zip(widths, widths[1:], strict=False):
@@ -79,7 +69,7 @@ class DecoderStage(nn.Module):
 
     def forward(self, x: Tensor, indices: Tensor, skip: Tensor) -> Tensor:
         """Features (B, width, H, W), indices of their pooling, skip (B, width, 2H, 2W) -> (B, out_channels, 2H, 2W)."""
-        x = self.enlarge(x, indices)
+        x = self.enlarge(x, indices) if self.unpool else self.enlarge(x)
         return self.conv(torch.cat([skip, x], dim=1) if self.skip else x)
 
 
@@ -123,13 +113,8 @@ class SegNet(nn.Module):
         super().__init__()
         check_choice("upsampling", upsampling, ("indices", "learned"))
         check_choice("weights of segnet", weights, (None, "imagenet"))
-        self.settings = {
-            "name": "segnet",
-            "classes": classes,
-            "batch_norm": batch_norm,
-            "upsampling": upsampling,
-            "skip": skip,
-        }
+        self.settings = {"name": "segnet", "classes": classes, "batch_norm": batch_norm}
+        self.settings |= {"upsampling": upsampling, "skip": skip}
         self.weights = weights
         self.skip = skip
         self.stride = 2 ** len(_WIDTHS)

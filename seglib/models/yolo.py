@@ -52,7 +52,7 @@ class YOLOSegmenter(nn.Module):
 
     Attributes:
         settings: name and arguments, enough to build the model again.
-        class_names: names of the classes, if the model comes from a checkpoint.
+        class_names: what its checkpoint knows, see `load_model`.
         image_size: (height, width) to which a square image is resized.
 
     Raises:
