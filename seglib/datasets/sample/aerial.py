@@ -23,10 +23,7 @@ from seglib.datasets.sample.objects import pick
 from seglib.datasets.sample.objects.outlines import Outline
 from seglib.datasets.sample.objects.roofs import Patch, courtyard_plan, jitter, rectangle, winged_plan, with_brightness
 
-__all__ = [
-    "SPECIALS", "add_building_at_corner", "add_building_under_bridge", "add_courtyard_building",
-    "add_dense_housing", "add_open_land", "add_sheds", "compose",
-]  # fmt: skip
+__all__ = ["SPECIALS", "Special", "compose"]
 
 OUT_OF_SIGHT = 12  # meters from the picture; a block farther away casts no shadow into it
 PAVEMENT = 1.8  # width in meters, along both sides of a street
@@ -38,7 +35,7 @@ SceneBuilder = Callable[[AerialScene], None]
 
 
 @dataclass(frozen=True)
-class Neighborhood:
+class _Neighborhood:
     """The layout of a neighborhood and the functions that fill its blocks."""
 
     view: tuple[float, float]  # range of the width of the picture in meters
@@ -48,30 +45,30 @@ class Neighborhood:
     uses: tuple[tuple[FillBlock, float], ...]  # functions with their shares of the blocks
 
 
-SUBURB = Neighborhood((54, 76), (60, 110), (48, 54), (5.0, 6.5), ((blocks.add_houses, 0.86), (blocks.add_park, 0.14)))
-TERRACES = Neighborhood((92, 105), (70, 100), (46, 50), (5, 6.5), ((blocks.add_terraced_houses, 1.0),))
-TOWN = Neighborhood(
+SUBURB = _Neighborhood((54, 76), (60, 110), (48, 54), (5.0, 6.5), ((blocks.add_houses, 0.86), (blocks.add_park, 0.14)))
+TERRACES = _Neighborhood((92, 105), (70, 100), (46, 50), (5, 6.5), ((blocks.add_terraced_houses, 1.0),))
+TOWN = _Neighborhood(
     (90, 130), (60, 100), (54, 80), (7, 11),
     ((blocks.add_apartment_blocks, 0.36), (blocks.add_large_buildings, 0.36), (blocks.add_terraced_houses, 0.08),
      (blocks.add_parking, 0.1), (blocks.add_park, 0.1)),
 )  # fmt: skip
-INDUSTRY = Neighborhood(
+INDUSTRY = _Neighborhood(
     (110, 160), (75, 130), (46, 66), (7, 11),
     ((blocks.add_warehouses, 0.62), (blocks.add_tanks, 0.12), (blocks.add_parking, 0.12), (blocks.add_bare_soil, 0.14)),
 )  # fmt: skip
-COUNTRY = Neighborhood(
+COUNTRY = _Neighborhood(
     (80, 120), (60, 110), (50, 80), (4, 6),
     ((blocks.add_farm, 0.5), (blocks.add_field, 0.22), (blocks.add_wood, 0.1), (blocks.add_lake, 0.06),
      (blocks.add_houses, 0.12)),
 )  # fmt: skip
-OPEN = Neighborhood(
+OPEN = _Neighborhood(
     (80, 150), (50, 100), (45, 90), (5, 12),
     ((blocks.add_field, 0.34), (blocks.add_wood, 0.14), (blocks.add_park, 0.22), (blocks.add_parking, 0.12),
      (blocks.add_bare_soil, 0.08), (blocks.add_lake, 0.1)),
 )  # fmt: skip
 
 
-def add_neighborhood(scene: AerialScene, neighborhood: Neighborhood) -> None:
+def _add_neighborhood(scene: AerialScene, neighborhood: _Neighborhood) -> None:
     """Add streets and fill the blocks between them.
 
     Streets along y cross the whole picture. Streets along x end at them, so that not all blocks are in rows.
@@ -84,10 +81,10 @@ def add_neighborhood(scene: AerialScene, neighborhood: Neighborhood) -> None:
     streets = []
     for x0, x1 in pairwise(columns):
         rows = _positions(rng, scene.radius, neighborhood.deep)
-        streets += [Street(y, x0, x1, width, upright=False) for y in rows]
+        streets += [_Street(y, x0, x1, width, upright=False) for y in rows]
         plots += [Block(x0, y0, x1, y1).inner(width / 2 + PAVEMENT) for y0, y1 in pairwise(rows)]
-    streets += [Street(x, -1.5 * scene.radius, 1.5 * scene.radius, width, upright=True) for x in columns]
-    add_streets(scene, streets)
+    streets += [_Street(x, -1.5 * scene.radius, 1.5 * scene.radius, width, upright=True) for x in columns]
+    _add_streets(scene, streets)
     uses, shares = zip(*neighborhood.uses, strict=True)
     for plot in plots:
         if plot.distance > scene.radius + OUT_OF_SIGHT:
@@ -106,7 +103,7 @@ def _positions(rng: np.random.Generator, radius: float, spacing: tuple[float, fl
 
 
 @dataclass(frozen=True)
-class Street:
+class _Street:
     """A street along y (upright) or x, from t0 to t1, with its middle line at `at`."""
 
     at: float
@@ -121,7 +118,7 @@ class Street:
         return rectangle(low, t0, high, t1) if self.upright else rectangle(t0, low, t1, high)
 
 
-def add_streets(scene: AerialScene, streets: Sequence[Street]) -> None:
+def _add_streets(scene: AerialScene, streets: Sequence[_Street]) -> None:
     """Add the asphalt of all streets, then their markings and cars."""
     asphalt = jitter(scene.rng, ASPHALT)
     for street in streets:
@@ -133,7 +130,7 @@ def add_streets(scene: AerialScene, streets: Sequence[Street]) -> None:
         _add_street_markings(scene, street, [other.at for other in crossings])
 
 
-def _add_street_markings(scene: AerialScene, street: Street, crossings: Sequence[float]) -> None:
+def _add_street_markings(scene: AerialScene, street: _Street, crossings: Sequence[float]) -> None:
     """Add lane markings and cars away from crossings, and sometimes zebra crossings."""
     rng = scene.rng
     width = street.width
@@ -158,37 +155,37 @@ def _add_street_markings(scene: AerialScene, street: Street, crossings: Sequence
 # ------------------------------------------------------------------------------------------------------- special scenes
 
 
-def add_suburb(scene: AerialScene) -> None:
+def _add_suburb(scene: AerialScene) -> None:
     """Add houses and gardens."""
-    add_neighborhood(scene, SUBURB)
+    _add_neighborhood(scene, SUBURB)
 
 
-def add_town(scene: AerialScene) -> None:
+def _add_town(scene: AerialScene) -> None:
     """Add apartment buildings, schools and offices."""
-    add_neighborhood(scene, TOWN)
+    _add_neighborhood(scene, TOWN)
 
 
-def add_industry(scene: AerialScene) -> None:
+def _add_industry(scene: AerialScene) -> None:
     """Add warehouses and tanks."""
-    add_neighborhood(scene, INDUSTRY)
+    _add_neighborhood(scene, INDUSTRY)
 
 
-def add_countryside(scene: AerialScene) -> None:
+def _add_countryside(scene: AerialScene) -> None:
     """Add farms and fields."""
-    add_neighborhood(scene, COUNTRY)
+    _add_neighborhood(scene, COUNTRY)
 
 
-def add_open_land(scene: AerialScene) -> None:
+def _add_open_land(scene: AerialScene) -> None:
     """Add fields, woods, parks and car parks, but no building."""
-    add_neighborhood(scene, OPEN)
+    _add_neighborhood(scene, OPEN)
 
 
-def add_dense_housing(scene: AerialScene) -> None:
+def _add_dense_housing(scene: AerialScene) -> None:
     """Add more than forty terraced houses, wall to wall."""
-    add_neighborhood(scene, TERRACES)
+    _add_neighborhood(scene, TERRACES)
 
 
-def add_courtyard_building(scene: AerialScene) -> None:
+def _add_courtyard_building(scene: AerialScene) -> None:
     """Add one building around a courtyard: a hole, which YOLO's polygons cannot represent."""
     _add_lawn_and_street(scene)
     plan = courtyard_plan(scene.rng.uniform(36, 44), scene.rng.uniform(28, 36), scene.rng.uniform(8, 10))
@@ -196,7 +193,7 @@ def add_courtyard_building(scene: AerialScene) -> None:
     add_random_trees(scene, Block(-40, -40, 40, 40), 30, (1.8, 4.0))
 
 
-def add_building_under_bridge(scene: AerialScene) -> None:
+def _add_building_under_bridge(scene: AerialScene) -> None:
     """Add one long building below a wide bridge: its visible part is in two pieces."""
     rng = scene.rng
     _add_lawn_and_street(scene)
@@ -204,7 +201,7 @@ def add_building_under_bridge(scene: AerialScene) -> None:
     add_building(scene, plan, pick(rng, ("metal", "flat", "gable")), (0, 0), 7, 0.08)
     at = rng.uniform(-8, 8)
     half = rng.uniform(5, 6.5)
-    street = Street(at, -2 * scene.radius, 2 * scene.radius, 2 * half, upright=True)
+    street = _Street(at, -2 * scene.radius, 2 * scene.radius, 2 * half, upright=True)
     deck = street.strip(street.t0, street.t1, 0, street.width)
     rails = [street.strip(street.t0, street.t1, side * (half - 0.4), 0.8) for side in (-1, 1)]
     lines = [street.strip(t, t + 3, 0, 0.3) for t in np.arange(-scene.radius, scene.radius, 9.0)]
@@ -214,7 +211,7 @@ def add_building_under_bridge(scene: AerialScene) -> None:
     add_random_trees(scene, Block(at + half + 4, -40, 40, 40), 14)
 
 
-def add_building_at_corner(scene: AerialScene) -> None:
+def _add_building_at_corner(scene: AerialScene) -> None:
     """Add a building in a corner of the picture, which cuts it off, and a house."""
     rng = scene.rng
     _add_lawn_and_street(scene)
@@ -225,7 +222,7 @@ def add_building_at_corner(scene: AerialScene) -> None:
     add_random_trees(scene, Block(-40, -40, 40, 40), 25)
 
 
-def add_sheds(scene: AerialScene) -> None:
+def _add_sheds(scene: AerialScene) -> None:
     """Add allotment gardens with sheds of a few pixels."""
     rng = scene.rng
     scene.base = jitter(rng, SOIL)
@@ -246,11 +243,11 @@ def _add_lawn_and_street(scene: AerialScene) -> None:
     """Add a lawn with a street along one side, for scenes with few buildings."""
     rng = scene.rng
     scene.base = jitter(rng, pick(rng, LAWNS))
-    street = Street(
+    street = _Street(
         pick(rng, (-1, 1)) * 0.42 * scene.view, -scene.radius, scene.radius, rng.uniform(6, 8), upright=False
     )
     scene.add_ground(street.strip(-scene.radius, scene.radius, 0, street.width + 2 * PAVEMENT), jitter(rng, PAVING))
-    add_streets(scene, [street])
+    _add_streets(scene, [street])
 
 
 # ---------------------------------------------------------------------------------------------------------- one picture
@@ -267,35 +264,35 @@ class Special:
 
 
 SPECIALS: dict[int, Special] = {  # by image index, modulo PERIOD
-    0: Special(add_suburb),
-    3: Special(add_courtyard_building, view=74),
-    4: Special(add_building_under_bridge, view=72),
-    5: Special(add_open_land),
-    6: Special(add_open_land),  # valid
-    7: Special(add_open_land),  # test
-    8: Special(add_building_at_corner, view=66),
-    9: Special(add_dense_housing),
-    10: Special(add_sheds, view=110),
-    13: Special(add_suburb, exif=6),
-    14: Special(add_town, gray=True),
-    16: Special(add_countryside, exif=6),  # valid
-    17: Special(add_industry, gray=True),  # test
+    0: Special(_add_suburb),
+    3: Special(_add_courtyard_building, view=74),
+    4: Special(_add_building_under_bridge, view=72),
+    5: Special(_add_open_land),
+    6: Special(_add_open_land),  # valid
+    7: Special(_add_open_land),  # test
+    8: Special(_add_building_at_corner, view=66),
+    9: Special(_add_dense_housing),
+    10: Special(_add_sheds, view=110),
+    13: Special(_add_suburb, exif=6),
+    14: Special(_add_town, gray=True),
+    16: Special(_add_countryside, exif=6),  # valid
+    17: Special(_add_industry, gray=True),  # test
 }
 VIEWS: dict[SceneBuilder, tuple[float, float]] = {  # width of the picture in meters
-    add_suburb: SUBURB.view,
-    add_town: TOWN.view,
-    add_industry: INDUSTRY.view,
-    add_countryside: COUNTRY.view,
-    add_open_land: OPEN.view,
-    add_dense_housing: TERRACES.view,
+    _add_suburb: SUBURB.view,
+    _add_town: TOWN.view,
+    _add_industry: INDUSTRY.view,
+    _add_countryside: COUNTRY.view,
+    _add_open_land: OPEN.view,
+    _add_dense_housing: TERRACES.view,
 }
 ORDINARY: tuple[tuple[SceneBuilder, float], ...] = (  # scenes with their shares of the pictures
-    (add_suburb, 0.36),
-    (add_town, 0.26),
-    (add_industry, 0.18),
-    (add_countryside, 0.16),
-    (add_open_land, 0.02),
-    (add_dense_housing, 0.02),
+    (_add_suburb, 0.36),
+    (_add_town, 0.26),
+    (_add_industry, 0.18),
+    (_add_countryside, 0.16),
+    (_add_open_land, 0.02),
+    (_add_dense_housing, 0.02),
 )
 
 

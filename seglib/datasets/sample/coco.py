@@ -41,7 +41,7 @@ MIN_VISIBLE_PIXELS = 12  # objects with fewer visible pixels are not annotated, 
 # ------------------------------------------------------------------------------------------------------- special scenes
 
 
-def add_row_of_plants(scene: Scene) -> None:
+def _add_row_of_plants(scene: Scene) -> None:
     """Add potted plants in a row, annotated as one crowd of a category that the lessons do not use."""
     plants = [objects.plant(scene.rng).parts for _ in range(7)]
     parts = [part for i, plant in enumerate(plants) for part in objects.translate(plant, (0.34 * i, 0.0))]
@@ -50,7 +50,7 @@ def add_row_of_plants(scene: Scene) -> None:
     scene.place(row, 0.1 * scene.width, scale, PLANT, flip=False, crowd=True)
 
 
-def add_people_behind_posts(scene: Scene) -> None:
+def _add_people_behind_posts(scene: Scene) -> None:
     """Add people who are partly behind posts and behind each other: outlines with several parts."""
     rng = scene.rng
     for i in range(2):
@@ -61,7 +61,7 @@ def add_people_behind_posts(scene: Scene) -> None:
     add_person(scene, 0.5 * scene.width, 0.5)
 
 
-def add_person_with_hands_on_hips(scene: Scene) -> None:
+def _add_person_with_hands_on_hips(scene: Scene) -> None:
     """Add a near person with the hands on the hips: two holes, which a polygon cannot represent."""
     meters = 1.75
     drawing = objects.person(scene.rng, "akimbo").with_height(meters)
@@ -69,7 +69,7 @@ def add_person_with_hands_on_hips(scene: Scene) -> None:
     add_small_object(scene, "dog", 0.3, 0.8 * scene.width)
 
 
-def add_tiny_objects(scene: Scene) -> None:
+def _add_tiny_objects(scene: Scene) -> None:
     """Add distant people and balls of a few pixels."""
     rng = scene.rng
     scale = max(scene.min_scale * 1.05, scene.height * 0.05)
@@ -82,12 +82,12 @@ def add_tiny_objects(scene: Scene) -> None:
     add_person(scene, rng.uniform(0.3, 0.7) * scene.width, 0.8)
 
 
-def add_child_before_big_ball(scene: Scene) -> None:
+def _add_child_before_big_ball(scene: Scene) -> None:
     """Add a smaller child in front of a giant ball, whose annotation includes the pixels of the child."""
     _add_child_before(scene, objects.ball(scene.rng, "beach"), scene.rng.uniform(0.75, 0.85), BALL)
 
 
-def add_child_before_big_book(scene: Scene) -> None:
+def _add_child_before_big_book(scene: Scene) -> None:
     """Add a smaller child in front of a giant book, whose annotation includes the pixels of the child."""
     _add_child_before(scene, objects.raised_book(scene.rng), scene.rng.uniform(0.62, 0.72), BOOK)
 
@@ -101,7 +101,7 @@ def _add_child_before(scene: Scene, drawing: Drawing, share: float, category: in
     big.held_objects.append(child)
 
 
-def add_objects_on_open_book(scene: Scene) -> None:
+def _add_objects_on_open_book(scene: Scene) -> None:
     """Add a kitten and a ball on a big open book, whose annotation includes their pixels."""
     rng = scene.rng
     scale = rng.uniform(0.66, 0.85) * scene.width / 0.54  # an open book is 0.54 m wide
@@ -116,47 +116,47 @@ def add_objects_on_open_book(scene: Scene) -> None:
     add_held_object(scene, book, ball, BALL, (book.x + 0.13 * side * scale, book.y - rng.uniform(0.03, 0.07) * scale))
 
 
-def add_crowd_and_person(scene: Scene) -> None:
+def _add_crowd_and_person(scene: Scene) -> None:
     """Add a crowd in the distance, a person in front of it and a ball."""
     add_distant_crowd(scene)
     add_person(scene, scene.rng.uniform(0.3, 0.7) * scene.width, 0.85)
     add_small_object(scene, "ball", 0.07, scene.rng.uniform(0.1, 0.9) * scene.width)
 
 
-def add_crowd_and_tiny_objects(scene: Scene) -> None:
+def _add_crowd_and_tiny_objects(scene: Scene) -> None:
     """Add a crowd and tiny objects; the validation split has few pictures and shows both cases in one."""
-    add_crowd_and_person(scene)
-    add_tiny_objects(scene)
+    _add_crowd_and_person(scene)
+    _add_tiny_objects(scene)
 
 
-def add_plants_and_people(scene: Scene) -> None:
+def _add_plants_and_people(scene: Scene) -> None:
     """Add a crowd of plants, and people."""
-    add_row_of_plants(scene)
+    _add_row_of_plants(scene)
     add_people(scene)
 
 
 SPECIALS: dict[int, Special] = {  # by image index modulo PERIOD; 2, 7, 12 and 17 are in the validation split
     0: Special(add_people, aspect=0.75),
-    1: Special(add_crowd_and_person, indoor=False, camera=1.5, aspect=0.667),
-    2: Special(add_crowd_and_tiny_objects, indoor=False, camera=1.5, aspect=0.75),
-    3: Special(add_people_behind_posts, indoor=False, camera=1.1),
-    4: Special(add_person_with_hands_on_hips, camera=1.0),
+    1: Special(_add_crowd_and_person, indoor=False, camera=1.5, aspect=0.667),
+    2: Special(_add_crowd_and_tiny_objects, indoor=False, camera=1.5, aspect=0.75),
+    3: Special(_add_people_behind_posts, indoor=False, camera=1.1),
+    4: Special(_add_person_with_hands_on_hips, camera=1.0),
     5: Special(add_people, aspect=0.75, exif=6),
     6: Special(leave_empty, camera=1.2),
-    7: Special(add_people_behind_posts, indoor=False, camera=1.1, aspect=1.333, exif=6),
-    8: Special(add_child_before_big_book, camera=0.9, aspect=0.75),
-    9: Special(add_objects_on_open_book, indoor=True, camera=0.4, aspect=0.75),
-    10: Special(add_tiny_objects, indoor=False, camera=1.5),
+    7: Special(_add_people_behind_posts, indoor=False, camera=1.1, aspect=1.333, exif=6),
+    8: Special(_add_child_before_big_book, camera=0.9, aspect=0.75),
+    9: Special(_add_objects_on_open_book, indoor=True, camera=0.4, aspect=0.75),
+    10: Special(_add_tiny_objects, indoor=False, camera=1.5),
     11: Special(add_people, gray=True),
     12: Special(leave_empty, camera=1.2),
-    13: Special(add_plants_and_people, indoor=False, camera=1.2),
+    13: Special(_add_plants_and_people, indoor=False, camera=1.2),
     14: Special(add_people, aspect=1.333, exif=8, stored=True),
-    15: Special(add_child_before_big_ball, camera=0.9, aspect=1.0),
-    16: Special(add_people_behind_posts, indoor=False, camera=1.1, aspect=0.667),
-    17: Special(add_child_before_big_book, camera=0.9, aspect=0.75, gray=True),
+    15: Special(_add_child_before_big_ball, camera=0.9, aspect=1.0),
+    16: Special(_add_people_behind_posts, indoor=False, camera=1.1, aspect=0.667),
+    17: Special(_add_child_before_big_book, camera=0.9, aspect=0.75, gray=True),
     18: Special(add_close_up, indoor=True, camera=0.35),
-    22: Special(add_objects_on_open_book, indoor=True, camera=0.4, aspect=0.75),
-    27: Special(add_person_with_hands_on_hips, camera=1.0, aspect=1.333),
+    22: Special(_add_objects_on_open_book, indoor=True, camera=0.4, aspect=0.75),
+    27: Special(_add_person_with_hands_on_hips, camera=1.0, aspect=1.333),
 }
 
 

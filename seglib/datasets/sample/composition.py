@@ -49,7 +49,7 @@ def add_held_object(scene: Scene, owner: SceneObject, drawing: Drawing, category
     owner.held_objects.append(scene.attach(drawing, *at, owner.scale, category, depth=owner.depth + 0.001))
 
 
-def add_person_holding(scene: Scene, x: float, share: float, name: str, child: bool = False) -> None:
+def _add_person_holding(scene: Scene, x: float, share: float, name: str, child: bool = False) -> None:
     """Add a person who reads a book, holds a ball or carries a cat; for the other arguments see `add_person`."""
     rng = scene.rng
     owner = add_person(scene, x, share, "read" if name == "book" and rng.random() < 0.4 else "hold", child)
@@ -79,7 +79,7 @@ def add_person_holding(scene: Scene, x: float, share: float, name: str, child: b
     owner.held_objects[-1].held_objects.append(fingers)  # annotators do not cut fingers out of the outline of a book
 
 
-def add_pile_of_books(scene: Scene, x: float, scale: float, count: int) -> None:
+def _add_pile_of_books(scene: Scene, x: float, scale: float, count: int) -> None:
     """Add closed books on top of each other at column x; `scale`: pixels per meter."""
     bottom = scene.place(objects.closed_book(scene.rng), x, scale, BOOK)
     y = bottom.y
@@ -128,7 +128,7 @@ def add_people(scene: Scene) -> None:
         x = slot * scene.width
         child = bool(rng.random() < 0.2)
         if rng.random() < 0.3:
-            add_person_holding(scene, x, share, pick(rng, ("book", "ball", "book", "ball", "cat")), child)
+            _add_person_holding(scene, x, share, pick(rng, ("book", "ball", "book", "ball", "cat")), child)
         else:
             add_person(scene, x, share * (0.75 if child else 1), child=child)
     for name, chance in (("cat", 0.2), ("ball", 0.22), ("book", 0.16), ("dog", 0.14), ("plant", 0.16)):
@@ -150,7 +150,7 @@ def add_close_up(scene: Scene) -> None:
     if rng.random() < 0.12:
         add_person(scene, rng.uniform(0.1, 0.9) * scene.width, rng.uniform(1.2, 1.8))
     if rng.random() < 0.35:
-        add_pile_of_books(scene, rng.uniform(0.1, 0.9) * scene.width, 0.5 * scene.height, int(rng.integers(2, 5)))
+        _add_pile_of_books(scene, rng.uniform(0.1, 0.9) * scene.width, 0.5 * scene.height, int(rng.integers(2, 5)))
 
 
 def add_distant_crowd(scene: Scene) -> None:

@@ -29,6 +29,7 @@ from seglib.masks import IGNORE, voc_palette, write_index_png
 
 __all__ = ["label_masks", "write_voc"]
 
+DrawingFunction = Callable[[np.random.Generator], Drawing]
 BORDER = 5 / 500  # width of VOC's border divided by the longer side of a picture
 CLASS_OF_CATEGORY = {PERSON: "person", CAT: "cat", DOG: "dog", PLANT: "pottedplant"}
 CLASS_OF_KIND = {"car": "car", "sofa": "sofa", "table": "diningtable"}
@@ -36,28 +37,28 @@ CLASS_OF_KIND = {"car": "car", "sofa": "sofa", "table": "diningtable"}
 # --------------------------------------------------------------------------------------------------------------- scenes
 
 
-def add_street_objects(scene: Scene) -> None:
+def _add_street_objects(scene: Scene) -> None:
     """Add cars seen from the side, people and sometimes a dog."""
     rng = scene.rng
     for i in range(int(rng.integers(1, 4))):
         share = rng.uniform(0.45, 0.85) if i == 0 else rng.uniform(0.2, 0.45)  # of the picture's width
-        place_by_width(scene, surroundings.car, share, rng.uniform(0.1, 0.9))
+        _place_by_width(scene, surroundings.car, share, rng.uniform(0.1, 0.9))
     for _ in range(int(rng.integers(0, 3))):
         add_person(scene, rng.uniform(0.05, 0.95) * scene.width, rng.uniform(0.4, 0.9))
     if rng.random() < 0.3:
         add_small_object(scene, "dog", rng.uniform(0.2, 0.35), rng.uniform(0.1, 0.9) * scene.width)
 
 
-def add_living_room_objects(scene: Scene) -> None:
+def _add_living_room_objects(scene: Scene) -> None:
     """Add a sofa and sometimes a cat on it, a table, plants, animals and a person."""
     rng = scene.rng
-    sofa = place_by_width(scene, surroundings.sofa, rng.uniform(0.45, 0.8), rng.uniform(0.3, 0.7))
+    sofa = _place_by_width(scene, surroundings.sofa, rng.uniform(0.45, 0.8), rng.uniform(0.3, 0.7))
     if rng.random() < 0.5:
         seat = 0.5 * sofa.scale
         x = sofa.x + rng.uniform(-0.5, 0.5) * sofa.scale
         scene.attach(objects.cat(rng, "lie"), x, sofa.y - seat, sofa.scale, CAT, depth=sofa.depth + 0.001)
     if rng.random() < 0.6:
-        place_by_width(scene, surroundings.table, rng.uniform(0.25, 0.5), rng.uniform(0.1, 0.9))
+        _place_by_width(scene, surroundings.table, rng.uniform(0.25, 0.5), rng.uniform(0.1, 0.9))
     for name, chance in (("plant", 0.6), ("dog", 0.4), ("cat", 0.3)):
         if rng.random() < chance:
             add_small_object(scene, name, rng.uniform(0.2, 0.45), rng.uniform(0.05, 0.95) * scene.width)
@@ -65,7 +66,9 @@ def add_living_room_objects(scene: Scene) -> None:
         add_person(scene, rng.uniform(0.1, 0.9) * scene.width, rng.uniform(0.7, 1.0))
 
 
-def place_by_width(scene: Scene, draw: Callable[[np.random.Generator], Drawing], share: float, x: float) -> SceneObject:
+def _place_by_width(
+    scene: Scene, draw: Callable[[np.random.Generator], Drawing], share: float, x: float
+) -> SceneObject:
     """Place a drawing on the ground.
 
     Args:
@@ -87,14 +90,14 @@ ORDINARY: tuple[Ordinary, ...] = (
     (add_people, True, (0.95, 1.25), 0.13),
     (add_close_up, False, (0.3, 0.5), 0.12),
     (add_close_up, True, (0.3, 0.45), 0.12),
-    (add_street_objects, False, (0.9, 1.4), 0.22),
-    (add_living_room_objects, True, (0.8, 1.2), 0.24),
+    (_add_street_objects, False, (0.9, 1.4), 0.22),
+    (_add_living_room_objects, True, (0.8, 1.2), 0.24),
 )
 
 # ---------------------------------------------------------------------------------------------------------------- masks
 
 
-def class_index(obj: SceneObject) -> int:
+def _class_index(obj: SceneObject) -> int:
     """Return VOC's class of an object: 0 if there is none, 255 for a crowd."""
     if obj.crowd:
         return IGNORE
@@ -114,7 +117,7 @@ def label_masks(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
         if obj.sprite is None:
             continue
         owner = obj.owner or obj  # fingers get the label of their person
-        index = class_index(owner)
+        index = _class_index(owner)
         number = numbers.setdefault(id(owner), len(numbers) + 1) if index else 0
         seen = obj.sprite.solid()
         classes[obj.sprite.window][seen] = index

@@ -38,7 +38,7 @@ _WHISKERS: Color = (235, 232, 228)
 
 
 @dataclass(frozen=True)
-class Coat:
+class _Coat:
     """The colors of a cat or dog; `marks`: of stripes or patches, None if it has none."""
 
     base: Color
@@ -47,12 +47,12 @@ class Coat:
     eyes: Color
 
 
-def make_coat(rng: np.random.Generator) -> Coat:
+def _make_coat(rng: np.random.Generator) -> _Coat:
     """Return random colors of fur and eyes."""
     base = tint(rng, pick(rng, FUR), 10)
     belly = mix(base, _WHITE, pick(rng, (0.1, 0.25, 0.8)))
     marks = shade(base, 0.62) if rng.random() < 0.6 else None
-    return Coat(base, belly, marks, pick(rng, EYES))
+    return _Coat(base, belly, marks, pick(rng, EYES))
 
 
 # ----------------------------------------------------------------------------------------------------------------- cats
@@ -60,11 +60,11 @@ def make_coat(rng: np.random.Generator) -> Coat:
 
 def cat(rng: np.random.Generator, pose: str) -> Drawing:
     """Return a cat; pose: "sit" (from the front), "walk" or "lie" (from the side, looking right)."""
-    coat = make_coat(rng)
+    coat = _make_coat(rng)
     return {"sit": _cat_sitting, "walk": _cat_walking, "lie": _cat_lying}[pose](rng, coat)
 
 
-def _cat_sitting(rng: np.random.Generator, coat: Coat) -> Drawing:
+def _cat_sitting(rng: np.random.Generator, coat: _Coat) -> Drawing:
     way = pick(rng, (-1, 1))
     tail = stroke([(way * 0.1, 0.04), (way * 0.2, 0.03), (way * 0.27, 0.1), (way * 0.25, 0.2)], 0.026, 0.018)
     body = mirror([(0.03, 0.33), (0.075, 0.28), (0.1, 0.18), (0.135, 0.08), (0.12, 0.01), (0.04, 0.0)])
@@ -82,7 +82,7 @@ def _cat_sitting(rng: np.random.Generator, coat: Coat) -> Drawing:
     return Drawing(parts + _cat_head(coat, (rng.uniform(-0.02, 0.02), 0.36), 0.088), height=0.48)
 
 
-def _cat_walking(rng: np.random.Generator, coat: Coat) -> Drawing:
+def _cat_walking(rng: np.random.Generator, coat: _Coat) -> Drawing:
     swing, dark = rng.uniform(0.02, 0.06), shade(coat.base, FAR_SIDE)
     tail = stroke([(-0.19, 0.23), (-0.28, 0.25), (-0.31, 0.34), (-0.27, 0.43)], 0.026, 0.016)
     legs = ((-0.15, 1, dark), (0.13, -1, dark), (-0.16, -1, coat.base), (0.14, 1, coat.base))  # far, then near
@@ -95,7 +95,7 @@ def _cat_walking(rng: np.random.Generator, coat: Coat) -> Drawing:
     return Drawing(parts + _cat_head(coat, (0.235, 0.33), 0.08), height=0.45)
 
 
-def _cat_lying(rng: np.random.Generator, coat: Coat) -> Drawing:
+def _cat_lying(rng: np.random.Generator, coat: _Coat) -> Drawing:
     body = smooth([(0.2, 0.12), (0.08, 0.17), (-0.1, 0.18), (-0.22, 0.12), (-0.24, 0.03), (-0.1, 0.0), (0.15, 0.0),
                    (0.24, 0.03)])  # fmt: skip
     tail = stroke([(-0.2, 0.04), (-0.3, 0.03), (-0.28, -0.01), (-0.1, 0.005)], 0.026, 0.02)
@@ -104,13 +104,13 @@ def _cat_lying(rng: np.random.Generator, coat: Coat) -> Drawing:
     return Drawing(parts + _cat_head(coat, (0.21, 0.18 + rng.uniform(0, 0.02)), 0.085), height=0.3)
 
 
-def _stripes_on_back(coat: Coat, xs: Sequence[float], top: float) -> list[Part]:
+def _stripes_on_back(coat: _Coat, xs: Sequence[float], top: float) -> list[Part]:
     if not coat.marks:
         return []
     return [limb((x, top), (x - 0.012, top - 0.07), 0.012, 0.004, coat.marks, flat=True) for x in xs]
 
 
-def _cat_head(coat: Coat, center: Point, radius: float) -> list[Part]:
+def _cat_head(coat: _Coat, center: Point, radius: float) -> list[Part]:
     """Ears, head, stripes on the forehead, muzzle, eyes, whiskers and nose."""
     x, y = center
     parts = []
@@ -140,12 +140,12 @@ def _cat_head(coat: Coat, center: Point, radius: float) -> list[Part]:
 
 def dog(rng: np.random.Generator, pose: str) -> Drawing:
     """Return a dog; pose: "walk" (from the side, looking right) or "sit" (from the front)."""
-    coat = make_coat(rng)
+    coat = _make_coat(rng)
     collar = palette_color(rng) if rng.random() < 0.6 else None
     return {"sit": _dog_sitting, "walk": _dog_walking}[pose](rng, coat, collar)
 
 
-def _dog_walking(rng: np.random.Generator, coat: Coat, collar: Color | None) -> Drawing:
+def _dog_walking(rng: np.random.Generator, coat: _Coat, collar: Color | None) -> Drawing:
     swing, dark = rng.uniform(0.03, 0.09), shade(coat.base, FAR_SIDE)
     tail = stroke([(-0.3, 0.44), (-0.38, 0.5), (-0.41, 0.6), (-0.36, 0.66)], 0.03, 0.012)
     parts = [Part(tail, coat.base)]
@@ -171,7 +171,7 @@ def _dog_walking(rng: np.random.Generator, coat: Coat, collar: Color | None) -> 
     return Drawing(parts, height=0.7)
 
 
-def _dog_sitting(rng: np.random.Generator, coat: Coat, collar: Color | None) -> Drawing:
+def _dog_sitting(rng: np.random.Generator, coat: _Coat, collar: Color | None) -> Drawing:
     way = pick(rng, (-1, 1))
     tail = stroke([(way * 0.12, 0.05), (way * 0.24, 0.06), (way * 0.32, 0.16)], 0.03, 0.012)
     body = mirror([(0.06, 0.46), (0.12, 0.38), (0.12, 0.22), (0.17, 0.09), (0.14, 0.01), (0.04, 0.0)])
@@ -185,7 +185,7 @@ def _dog_sitting(rng: np.random.Generator, coat: Coat, collar: Color | None) -> 
     return Drawing(parts + _dog_head(rng, coat), height=0.65)
 
 
-def _dog_head(rng: np.random.Generator, coat: Coat) -> list[Part]:
+def _dog_head(rng: np.random.Generator, coat: _Coat) -> list[Part]:
     """A dog's head from the front: ears, eyes, muzzle, nose, and sometimes a tongue."""
     x, y = rng.uniform(-0.02, 0.02), 0.53
     parts = [Part(ellipse((x, y), 0.1, 0.105), coat.base)]
@@ -200,5 +200,5 @@ def _dog_head(rng: np.random.Generator, coat: Coat) -> list[Part]:
     return parts
 
 
-def _ear_color(coat: Coat) -> Color:
+def _ear_color(coat: _Coat) -> Color:
     return coat.marks or shade(coat.base, 0.72)

@@ -57,7 +57,7 @@ Spread = tuple[float, float]  # standard deviations in degrees, of the upper and
 
 
 @dataclass(frozen=True)
-class Pose:
+class _Pose:
     """The positions of arms and legs, (left, right); joints are relative to the shoulder or hip of their limb.
 
     Seen from the front or back, x points outwards on either side; seen from the side, x points where the person looks.
@@ -94,7 +94,7 @@ _ON_CHAIR = (((0.04, -0.05), (0.045, -0.26)), ((0.045, -0.05), (0.05, -0.26)))
 _CROSS_LEGGED = (((0.14, 0.015), (-0.03, -0.035)), ((0.145, 0.02), (-0.02, -0.03)))
 
 
-def make_pose(rng: np.random.Generator, name: str) -> Pose:
+def _make_pose(rng: np.random.Generator, name: str) -> _Pose:
     """Return a pose with small random changes.
 
     Args:
@@ -108,31 +108,31 @@ def make_pose(rng: np.random.Generator, name: str) -> Pose:
     front = pick(rng, ("front", "front", "front", "back"))
     match name:
         case "stand":
-            return Pose(front, (hanging, arm(14, 6)), stance)
+            return _Pose(front, (hanging, arm(14, 6)), stance)
         case "akimbo":
-            return Pose(front, (_AKIMBO, pick(rng, (hanging, _AKIMBO))), stance)
+            return _Pose(front, (_AKIMBO, pick(rng, (hanging, _AKIMBO))), stance)
         case "wave":
-            return Pose(front, (arm(120, 165, (15, 12)), hanging), stance)
+            return _Pose(front, (arm(120, 165, (15, 12)), hanging), stance)
         case "cheer":
-            return Pose(front, (arm(140, 165, (12, 6)), arm(140, 168, (12, 6))), stance)
+            return _Pose(front, (arm(140, 165, (12, 6)), arm(140, 168, (12, 6))), stance)
         case "stroll":
-            return Pose(front, (hanging, arm(20, -10)), (leg(2, -3, (2, 3)), stance[0]))
+            return _Pose(front, (hanging, arm(20, -10)), (leg(2, -3, (2, 3)), stance[0]))
         case "walk":
-            return Pose("side", (arm(28, 45), arm(-28, -8)), (leg(-20, -34), leg(24, 10)))
+            return _Pose("side", (arm(28, 45), arm(-28, -8)), (leg(-20, -34), leg(24, 10)))
         case "run":
-            return Pose("side", (arm(45, 120), arm(-50, 30)), (leg(-28, -85), leg(52, -5)), lean=-10)
+            return _Pose("side", (arm(45, 120), arm(-50, 30)), (leg(-28, -85), leg(52, -5)), lean=-10)
         case "kick":
-            return Pose("side", (arm(-45, -20), arm(40, 70)), (leg(-8, -12, (3, 3)), leg(48, 34)), lean=6)
+            return _Pose("side", (arm(-45, -20), arm(40, 70)), (leg(-8, -12, (3, 3)), leg(48, 34)), lean=6)
         case "chair":
-            return Pose("front", (arm(12, -14), arm(12, -14)), _ON_CHAIR, seat=0.30)
+            return _Pose("front", (arm(12, -14), arm(12, -14)), _ON_CHAIR, seat=0.30)
         case "sideways":
-            return Pose("side", (arm(20, 70), arm(25, 75)), (leg(84, 8, (3, 6)), leg(88, 0, (3, 6))), seat=0.26)
+            return _Pose("side", (arm(20, 70), arm(25, 75)), (leg(84, 8, (3, 6)), leg(88, 0, (3, 6))), seat=0.26)
         case "ground":
-            return Pose("front", (arm(22, -20), arm(22, -20)), _CROSS_LEGGED, seat=0.07)
+            return _Pose("front", (arm(22, -20), arm(22, -20)), _CROSS_LEGGED, seat=0.07)
         case "hold":
-            return Pose("front", (_HOLDING, _HOLDING), stance)
+            return _Pose("front", (_HOLDING, _HOLDING), stance)
         case "read":
-            return Pose("front", (_HOLDING, _HOLDING), _CROSS_LEGGED, seat=0.07)
+            return _Pose("front", (_HOLDING, _HOLDING), _CROSS_LEGGED, seat=0.07)
     raise ValueError(f"unknown pose {name!r}; choose one of {', '.join(POSE_NAMES)}, hold, read")
 
 
@@ -140,7 +140,7 @@ def make_pose(rng: np.random.Generator, name: str) -> Pose:
 
 
 @dataclass(frozen=True)
-class Look:
+class _Look:
     """Skin, hair and clothes of one person."""
 
     skin: Color
@@ -156,13 +156,13 @@ class Look:
     hat: Color | None
 
 
-def make_look(rng: np.random.Generator) -> Look:
+def _make_look(rng: np.random.Generator) -> _Look:
     """Return random skin, hair and clothes."""
     pattern = None
     if rng.random() < 0.35:
         kind = pick(rng, ("stripes", "stripes", "bars", "checks", "dots"))
         pattern = Pattern(kind, clothes_color(rng), rng.uniform(0.1, 0.24))
-    return Look(
+    return _Look(
         skin=tint(rng, pick(rng, SKIN), 8),
         hair=tint(rng, pick(rng, HAIR), 8),
         hairdo=pick(rng, ("short", "short", "long", "long", "bun", "bald")),
@@ -184,10 +184,10 @@ def person(rng: np.random.Generator, pose_name: str, child: bool = False) -> Dra
     """Return a person in random clothes; the unit is the height of the standing person.
 
     Args:
-        pose_name: see `make_pose`.
+        pose_name: see `_make_pose`.
         child: draw a larger head.
     """
-    pose, look = make_pose(rng, pose_name), make_look(rng)
+    pose, look = _make_pose(rng, pose_name), _make_look(rng)
     head_size = rng.uniform(1.3, 1.5) if child else rng.uniform(1.0, 1.12)
     # The lower ankle of a standing person is just above the ground.
     hip = pose.seat if pose.seat is not None else 0.03 - min(ankle[1] for _, ankle in pose.legs)
@@ -216,7 +216,7 @@ def person(rng: np.random.Generator, pose_name: str, child: bool = False) -> Dra
     return Drawing(parts, height=1.0, hands=(left_hand, right_hand), fingers=fingers)
 
 
-def _arm(look: Look, shoulder: np.ndarray, joints: Joints, way: int) -> tuple[list[Part], Point]:
+def _arm(look: _Look, shoulder: np.ndarray, joints: Joints, way: int) -> tuple[list[Part], Point]:
     """The parts of an arm, and where its wrist is."""
     x, y = float(shoulder[0]), float(shoulder[1]) - 0.012
     (ex, ey), (wx, wy) = joints
@@ -231,7 +231,7 @@ def _arm(look: Look, shoulder: np.ndarray, joints: Joints, way: int) -> tuple[li
     ], wrist
 
 
-def _leg(look: Look, hip: Point, joints: Joints, way: int, side: bool) -> list[Part]:
+def _leg(look: _Look, hip: Point, joints: Joints, way: int, side: bool) -> list[Part]:
     (kx, ky), (ax, ay) = joints
     knee, ankle = (hip[0] + way * kx, hip[1] + ky), (hip[0] + way * ax, hip[1] + ay)
     thigh = look.skin if look.bottom_kind in ("skirt", "dress") else look.bottom
@@ -247,7 +247,7 @@ def _leg(look: Look, hip: Point, joints: Joints, way: int, side: bool) -> list[P
 _JACKET_PANEL = ((0.03, 0.34), (0.1, 0.322), (0.118, 0.27), (0.1, 0.17), (0.092, 0.05), (0.1, -0.03), (0.045, -0.03))
 
 
-def _trunk(look: Look, up: Place, side: bool, seated: bool) -> list[Part]:
+def _trunk(look: _Look, up: Place, side: bool, seated: bool) -> list[Part]:
     """Hips or skirt, torso, an open jacket."""
     wide = 0.62 if side else 1.0  # a body is less deep than wide
     if look.bottom_kind in ("skirt", "dress"):
@@ -284,7 +284,7 @@ _EYE_WHITE: Color = (238, 234, 228)
 _RED: Color = (150, 50, 50)  # mixed into the color of lips
 
 
-def _head(look: Look, up: Place, view: str, size: float) -> tuple[list[Part], list[Part]]:
+def _head(look: _Look, up: Place, view: str, size: float) -> tuple[list[Part], list[Part]]:
     """What hangs behind the shoulders (long hair, seen from the front); neck, face, hair and hat."""
     middle = 0.335 + 0.085 * size
     rx, ry = 0.056 * size, 0.07 * size
@@ -297,7 +297,7 @@ def _head(look: Look, up: Place, view: str, size: float) -> tuple[list[Part], li
     return behind, [neck, *_face(look, shape, view), *_hair(look, shape, view), *_hat(look, shape, view)]
 
 
-def _face(look: Look, shape: Place, view: str) -> list[Part]:
+def _face(look: _Look, shape: Place, view: str) -> list[Part]:
     if view == "back":
         return [Part(shape(_FACE), look.skin if look.hairdo == "bald" else look.hair)]
     if view == "side":
@@ -314,7 +314,7 @@ def _face(look: Look, shape: Place, view: str) -> list[Part]:
     return [*ears, Part(shape(_FACE), look.skin), *eyes, nose, mouth]
 
 
-def _hair(look: Look, shape: Place, view: str) -> list[Part]:
+def _hair(look: _Look, shape: Place, view: str) -> list[Part]:
     if look.hairdo == "bald":
         return []
     outlines = []
@@ -331,7 +331,7 @@ def _hair(look: Look, shape: Place, view: str) -> list[Part]:
     return [Part(shape(outline), look.hair) for outline in outlines]
 
 
-def _hat(look: Look, shape: Place, view: str) -> list[Part]:
+def _hat(look: _Look, shape: Place, view: str) -> list[Part]:
     if not look.hat:
         return []
     brim = ellipse((0.9, 0.5), 0.9, 0.16) if view == "side" else ellipse((0, 0.45), 1.25, 0.16)

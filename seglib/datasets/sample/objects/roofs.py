@@ -14,7 +14,7 @@ import numpy as np
 from seglib.datasets.sample.objects.outlines import Outline, Point, pick, rectangle
 
 __all__ = [
-    "Building", "Patch", "Plan", "Surface", "add_roof", "courtyard_plan", "inset", "jitter", "next_points",
+    "Building", "Patch", "Plan", "Surface", "Wing", "add_roof", "courtyard_plan", "inset", "jitter", "next_points",
     "place_plan", "round_plan", "winged_plan", "with_brightness",
 ]  # fmt: skip
 
