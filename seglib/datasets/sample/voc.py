@@ -66,9 +66,7 @@ def _add_living_room_objects(scene: Scene) -> None:
         add_person(scene, rng.uniform(0.1, 0.9) * scene.width, rng.uniform(0.7, 1.0))
 
 
-def _place_by_width(
-    scene: Scene, draw: Callable[[np.random.Generator], Drawing], share: float, x: float
-) -> SceneObject:
+def _place_by_width(scene: Scene, draw: DrawingFunction, share: float, x: float) -> SceneObject:
     """Place a drawing on the ground.
 
     Args:
