@@ -1,16 +1,25 @@
-"""The loop: it learns, resumes bit for bit, refuses what would go wrong, and is right at one of everything."""
+"""`fit` and `measure`: what a run folder holds, how a run resumes, and what is refused."""
 
 import csv
+import importlib
 import json
 import os
+import sys
+from importlib.machinery import ModuleSpec
+from pathlib import Path
 from typing import ClassVar
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
+import tensorboard.compat
 import torch
+from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.tracking import TensorBoardTracker
+from accelerate.utils import LoggerType
 from PIL import Image
-from torch import nn
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.data import Subset
 
 from seglib import runs
@@ -18,405 +27,383 @@ from seglib.losses import BCEDiceLoss, BCELoss, CrossEntropyLoss
 from seglib.metrics import ConfusionMatrix
 from seglib.models import load_model
 from seglib.predict import predict
-from seglib.train import measure, precision
+from seglib.train import measure
 from seglib.transforms import augmentation
-from tests.helpers.discs import Discs, net, train
-
-# ------------------------------------------------------------------------------------------------ it learns
+from tests.helpers.discs import ConvNet, Discs, check_same_end, net, train
 
 
-def test_one_batch_can_be_learnt_by_heart(tmp_path):
-    data = Discs(4)
-    run = train(tmp_path, data=data, val=data, epochs=60, batch_size=4)
-    assert run.best["val_iou"] > 0.95
+class ConstantLoss:
+    """A loss that never changes."""
+
+    def __call__(self, logits, mask):
+        return 1 + 0 * logits.sum()
+
+
+class LossAt:
+    """BCE, but an action replaces the value of some of its losses, or raises.
+
+    Args:
+        actions: by the number of the loss, counted from 1.
+        part: "training" or "validation"; the losses of the other part are not counted.
+    """
+
+    def __init__(self, actions, part="training"):
+        self.actions = actions
+        self.part = part
+        self.count = 0
+
+    def __repr__(self):
+        return repr(BCELoss())  # the same setting
+
+    def __call__(self, logits, mask):
+        value = BCELoss()(logits, mask)
+        if torch.is_grad_enabled() != (self.part == "training"):
+            return value
+        self.count += 1
+        return self.actions.get(self.count, lambda value: value)(value)
+
+
+def interrupt(value):
+    raise KeyboardInterrupt
+
+
+def make_nan(value):
+    return value * float("nan")
+
+
+def make_gradient_nan(value):
+    value.register_hook(lambda gradient: gradient * float("nan"))
+    return value
+
+
+def make_gradient_infinite(value):
+    value.register_hook(lambda gradient: gradient * float("inf"))
+    return value
+
+
+# ------------------------------------------------------------------------------------------------ the run folder
 
 
 @pytest.mark.usefixtures("drawn_curves")
-def test_a_run_folder_holds_all_it_should(tmp_path):
-    run = train(tmp_path, trackers=("tensorboard",))
-    found = {path.name for path in tmp_path.iterdir()}
-    assert found == {
-        *("config.json", "history.csv", "best_model.pth", "last", "loss.png", "miou.png", "predictions", "tensorboard")
-    }
+def test_the_run_folder_holds_settings_history_models_curves_and_predictions(tmp_path):
+    run = train(tmp_path)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"config.json", "history.csv", "best_model.pth", "last", "loss.png", "miou.png", "predictions"}
     assert (tmp_path / "predictions" / "epoch_003" / "disc0.png").is_file()
     assert all(Image.open(tmp_path / name).width > 500 for name in ("loss.png", "miou.png"))
-    with (tmp_path / "history.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+    with (tmp_path / "history.csv").open(encoding="utf-8") as file:
+        assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "2", "3"]
     assert runs.read_history(tmp_path / "history.csv") == run.history
-    about = json.loads((tmp_path / "config.json").read_text())["about"]
+    about = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))["about"]
     assert torch.__version__.startswith(about["versions"]["torch"])
 
 
-def test_the_best_model_is_rebuilt_from_its_file_alone_and_scores_what_history_says(tmp_path):
-    run = train(tmp_path, epochs=4)
+def test_the_best_model_is_rebuilt_from_its_file_alone_and_scores_what_the_history_says(tmp_path):
+    run = train(tmp_path)
     model = load_model(tmp_path / "best_model.pth")
-    assert not model.training and model.class_names == ["background", "disc"] and model.image_size == (32, 32)
+    assert not model.training
+    assert model.class_names == ["background", "disc"]
     measured = measure(model, Discs(5), BCEDiceLoss(), batch_size=4)
     assert measured.matrix.iou()[1].item() == pytest.approx(run.best["val_iou"], abs=1e-9)
     assert measured.loss == pytest.approx(run.best["val_loss"], abs=1e-6)
-    assert run.best["val_iou"] == max(run.column("val_iou"))
 
 
-class Larger(Discs):
-    """Discs of another size than is trained at, which a transform of the data set's own has made so."""
+def test_the_model_of_the_best_epoch_is_kept_and_not_the_last(tmp_path):
+    class Shrinking(Discs):
+        """Of each image 2, 6, then 4 rows are class 1."""
 
-    transform = "resize, say"
+        rows = iter([2, 6, 4])
+
+        def __getitem__(self, index):
+            image, mask, name = super().__getitem__(index)
+            mask[:] = 0
+            mask[: next(self.rows)] = 1
+            return image, mask, name
+
+    model = ConvNet()
+    torch.nn.init.constant_(model.layers[-1].bias, 9.0)  # it predicts class 1 everywhere
+    run = train(tmp_path, model, val=Shrinking(1), lr=1e-9, previews=0)
+    assert run.column("val_iou") == [2 / 32, 6 / 32, 4 / 32]
+    assert run.best["epoch"] == torch.load(tmp_path / "best_model.pth", weights_only=True)["epoch"] == 2
+
+
+class Resized(Discs):
+    """Discs that a transform of the data set has brought to their size."""
+
+    transform = "a resize"
 
 
 @pytest.mark.parametrize(
     ("data", "augment", "size"),
     [
-        (Discs(6), None, (32, 32)),
-        (Discs(6), augmentation(rotate=10), (32, 32)),
+        (Discs(4), augmentation(rotate=10), (32, 32)),
         (Discs(6, [(40, 30), (24, 50)] * 3), augmentation(crop=(24, 24)), None),
-        (Subset(Larger(6, 40), range(5)), augmentation(crop=(24, 24)), (40, 40)),
-        (Larger(6, [(40, 30), (24, 50)] * 3), augmentation(crop=(24, 24)), None),
+        (Subset(Resized(6, 40), range(4)), augmentation(crop=(24, 24)), (40, 40)),
     ],
-    ids=["as it comes", "turned", "cropped", "resized, then cropped", "of no one size"],
+    ids=["rotated", "cropped from images of many sizes", "cropped from resized images"],
 )
-def test_the_best_model_knows_what_size_a_photograph_is_brought_to(tmp_path, data, augment, size):
-    just_trained = net()
-    train(tmp_path, just_trained, data, Discs(3, [(40, 30), (24, 50), (40, 30)]), augment=augment, epochs=1)
+def test_the_best_model_knows_to_which_size_a_photograph_is_resized(tmp_path, data, augment, size):
+    train(tmp_path, data=data, val=Discs(2), augment=augment, epochs=1)
     model = load_model(tmp_path / "best_model.pth")
-    assert just_trained.image_size == size and just_trained.class_names == model.class_names
     assert model.image_size == size
     photograph = np.random.default_rng(0).integers(0, 255, (50, 70, 3), np.uint8)
     assert (predict(model, photograph) == predict(model, photograph, size=size or (50, 70))).all()
 
 
-class Opposite(Discs):
-    """All but the disc is class 1: the better a net learns discs, the worse it does here."""
-
-    def __getitem__(self, index: int):
-        image, mask, name = super().__getitem__(index)
-        return image, 1 - mask, name
+# ------------------------------------------------------------------------------------------------ data
 
 
-def test_the_best_epoch_is_kept_not_the_last(tmp_path):
-    model = net()
-    torch.nn.init.constant_(model.head.bias, 3.0)  # it begins by calling everything class 1
-    run = train(tmp_path, model, val=Opposite(5), epochs=8)
-    kept = torch.load(tmp_path / "best_model.pth", weights_only=True)
-    scores = run.column("val_iou")
-    assert kept["epoch"] == run.best["epoch"] == scores.index(max(scores)) + 1 < 8
-    nan = float("nan")
-    assert runs.best_epoch([{"val_iou": score} for score in (nan, 0.2, 0.5, 0.5, nan)]) == 3
-    assert runs.best_epoch([{"val_iou": nan}]) == 1
-
-
-def test_every_epoch_has_an_order_of_its_own(tmp_path):
-    class Watched(Discs):
-        asked: ClassVar[list[int]] = []
+def test_each_epoch_reads_all_images_in_an_order_of_its_own(tmp_path):
+    class Recorded(Discs):
+        indices: ClassVar[list[int]] = []
 
         def __getitem__(self, index):
-            self.asked.append(index)
+            self.indices.append(index)
             return super().__getitem__(index)
 
-    train(tmp_path, data=Watched(9), epochs=2, workers=0)
-    first, second = Watched.asked[-18:-9], Watched.asked[-9:]
-    assert sorted(first) == sorted(second) == list(range(9)) and first != second
+    train(tmp_path, data=Recorded(9), epochs=2, workers=0)
+    first, second = Recorded.indices[-18:-9], Recorded.indices[-9:]
+    assert sorted(first) == sorted(second) == list(range(9))
+    assert first != second
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 5])
-@pytest.mark.parametrize("batch_size", [2, 3])
-def test_every_loop_is_right_at_one_image_one_batch_one_epoch(tmp_path, count, batch_size):
+@pytest.mark.parametrize(("count", "batch_size"), [(1, 2), (2, 3), (3, 2), (5, 2)])
+def test_one_image_one_batch_and_one_epoch_are_enough(tmp_path, count, batch_size):
     run = train(tmp_path, data=Discs(count), val=Discs(1), epochs=1, batch_size=batch_size)
-    assert len(run.history) == 1 and np.isfinite(run.history[0]["train_loss"])
+    assert len(run.history) == 1
+    assert np.isfinite(run.history[0]["train_loss"])
 
 
-def test_pairs_and_subsets_and_several_classes_are_taken(tmp_path):
+def test_pairs_subsets_and_several_classes_are_trained(tmp_path):
     class Pairs(Discs):
-        classes = ("background", "disc", "never")
+        classes = ("background", "disc", "absent")
 
         def __getitem__(self, index):
             return super().__getitem__(index)[:2]
 
     data = Subset(Pairs(6), [0, 2, 4, 5])
-    run = train(tmp_path, model=net(classes=3), data=data, val=data, loss=CrossEntropyLoss(), epochs=1)
-    assert "iou/never" in run.history[0]
+    run = train(tmp_path, net(classes=3), data, data, CrossEntropyLoss(), epochs=1)
+    assert "iou/absent" in run.history[0]
     assert run.history[0]["val_iou"] == run.history[0]["val_miou"]
 
 
-# ------------------------------------------------------------------------------------------------ resuming
-
-
-class Killed(BaseException):
-    """Stands for a runtime that dies."""
-
-
-def die_in(monkeypatch, name: str, call: int):
-    """Let the `call`-th call of seglib.runs.<name> die before it does anything."""
-    original, calls = getattr(runs, name), []
-
-    def dying(*arguments):
-        calls.append(1)
-        if len(calls) == call:
-            raise Killed
-        return original(*arguments)
-
-    monkeypatch.setattr(runs, name, dying)
-
-
-class Dropping(nn.Module):
-    """A model with dropout, whose every draw must be the same after an interruption."""
-
-    settings = None
-
-    def __init__(self):
-        super().__init__()
-        torch.manual_seed(0)
-        self.layers = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.Dropout(0.5), nn.Conv2d(4, 1, 1))
-
-    def forward(self, images):
-        return self.layers(images.float() / 255)
-
-
-def test_dropout_draws_the_same_whatever_the_workers_and_after_an_interruption(tmp_path, monkeypatch):
-    losses = {}
-    for workers in (0, 2):
-        whole = train(tmp_path / f"whole{workers}", model=Dropping(), workers=workers)
-        with monkeypatch.context() as patch, pytest.raises(Killed):
-            die_in(patch, "save_torch", 3)  # in the second epoch
-            train(tmp_path / f"killed{workers}", model=Dropping(), workers=workers)
-        resumed = train(tmp_path / f"killed{workers}", model=Dropping(), workers=workers)
-        losses[workers] = (whole.column("train_loss"), resumed.column("train_loss"))
-    assert losses[0][0] == losses[0][1] == losses[2][0] == losses[2][1]
-
-
-SETTINGS = [
-    {"epochs": 4},
-    {"epochs": 4, "optimizer": "adamw", "weight_decay": 0.1, "scheduler": "cosine"},
-    {"epochs": 4, "optimizer": "sgd", "scheduler": "plateau", "plateau_patience": 0},
-]
-
-
-@pytest.mark.parametrize("settings", SETTINGS)
-@pytest.mark.parametrize(
-    ("name", "call"), [("save_torch", 2), ("save_torch", 3), ("save_torch", 4), ("write_history", 2)]
-)
-def test_killed_while_saving_the_same_call_ends_the_same(tmp_path, monkeypatch, settings, name, call):
-    augment = augmentation(horizontal_flip=0.5, rotate=10, brightness=0.2)
-    whole = train(tmp_path / "whole", augment=augment, **settings)
-    with monkeypatch.context() as patch:
-        die_in(patch, name, call)
-        with pytest.raises(Killed):
-            train(tmp_path / "killed", augment=augment, **settings)
-    started_anew = net(seed=0 if call == 2 and name == "save_torch" else 99)  # killed before any checkpoint, or after
-    resumed = train(tmp_path / "killed", augment=augment, model=started_anew, **settings)
-    for one, other in zip(whole.history, resumed.history, strict=True):
-        assert {k: v for k, v in one.items() if k != "seconds"} == {k: v for k, v in other.items() if k != "seconds"}
-    for file in ("last/checkpoint.pth", "best_model.pth"):
-        one, other = (torch.load(run.dir / file, weights_only=True)["model"] for run in (whole, resumed))
-        assert all(torch.equal(one[key], other[key]) for key in one)
-
-
-def test_a_finished_run_is_returned_without_training(tmp_path, capsys):
-    first = train(tmp_path)
-    changed = os.stat(tmp_path / "last" / "checkpoint.pth").st_mtime_ns
-    model = net(seed=5)
-    again = train(tmp_path, model=model)
-    assert again.finished and again.history == first.history and "nothing to train" in capsys.readouterr().out
-    assert os.stat(tmp_path / "last" / "checkpoint.pth").st_mtime_ns == changed
-
-
-def test_killed_after_the_last_checkpoint_the_same_call_writes_what_is_missing(tmp_path, monkeypatch):
-    with monkeypatch.context() as patch:
-        die_in(patch, "write_history", 3)
-        with pytest.raises(Killed):
-            train(tmp_path)
-    run = train(tmp_path)
-    assert runs.read_history(tmp_path / "history.csv") == run.history and len(run.history) == 3
-    assert (tmp_path / "loss.png").is_file() and (tmp_path / "miou.png").is_file()
-
-
-def test_other_settings_are_refused_by_name(tmp_path):
-    train(tmp_path, epochs=1)
-    with pytest.raises(ValueError, match=r"config\.lr: 0\.01 then, 0\.5 now") as error:
-        train(tmp_path, epochs=1, lr=0.5)
-    assert "another run_dir" in str(error.value)
-    with pytest.raises(ValueError, match="loss: BCEDice"):
-        train(tmp_path, epochs=1, loss=BCELoss())
-    with pytest.raises(ValueError, match="train_data"):
-        train(tmp_path, epochs=1, data=Discs(9))
-    assert train(tmp_path, epochs=1, workers=0).finished  # reading with more processes changes nothing
-
-
-def test_early_stopping_and_plateau(tmp_path):
-    run = train(tmp_path, epochs=30, patience=2, scheduler="plateau", plateau_patience=0, lr=0.3)
-    losses = run.column("val_loss")
-    assert len(losses) < 30 and min(losses) == losses[-3] and run.finished
-    assert run.column("lr")[-1] < 0.3
-
-
-# ------------------------------------------------------------------------------------------------ batches of one
-
-
-def test_a_batch_of_one_is_refused_for_batch_norm_only(tmp_path):
-    with pytest.raises(ValueError, match="batch_size=1 cannot train batch norm"):
-        train(tmp_path / "a", batch_size=1)
-    plain = nn.Conv2d(3, 1, 1)
-
-    class Plain(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.conv = plain
-
-        def forward(self, images):
-            return self.conv(images.float() / 255)
-
-    run = train(tmp_path / "b", model=Plain(), batch_size=1, epochs=1)
-    assert len(run.history) == 1
-    with pytest.raises(ValueError, match="cannot build by itself"):
-        run.model()
-
-
-# ------------------------------------------------------------------------------------------------ measuring
-
-
-def test_images_of_many_sizes_are_measured_unpadded_and_the_batch_size_changes_nothing():
+def test_images_of_many_sizes_are_measured_without_padding_at_any_batch_size():
     data = Discs(6, [(32, 32), (20, 40), (32, 32), (17, 33), (20, 40), (32, 32)])
     model = net().eval()
-    one_by_one = ConfusionMatrix(2)
+    expected = ConfusionMatrix(2)
     for index in range(6):
         image, mask, _ = data[index]
-        one_by_one.update((model(image[None]) > 0)[:, 0].long(), mask[None])
+        expected.update((model(image[None]) > 0)[:, 0].long(), mask[None])
     for batch_size in (1, 2, 6):
-        assert measure(model, data, batch_size=batch_size).matrix.matrix.tolist() == one_by_one.matrix.tolist()
+        assert measure(model, data, batch_size=batch_size).matrix.matrix.tolist() == expected.matrix.tolist()
 
 
-def test_images_of_many_sizes_cannot_train_together(tmp_path):
-    with pytest.raises(ValueError, match=r"different sizes in one training batch: .*disc.*resize"):
-        train(tmp_path, data=Discs(4, [(32, 32), (20, 40)] * 2), epochs=1)
+# ------------------------------------------------------------------------------------------------ what is refused
 
 
-# ------------------------------------------------------------------------------------------- bad labels and numbers
+class Floats(Discs):
+    def __getitem__(self, index):
+        image, mask, name = super().__getitem__(index)
+        return image / 255, mask, name
 
 
-class Mislabelled(Discs):
+class OtherClasses(Discs):
+    classes = ("disc", "background")
+
+
+class WrongLabels(Discs):
     def __getitem__(self, index):
         image, mask, name = super().__getitem__(index)
         return image, mask * 7 if index == 3 else mask, name
 
 
-def test_a_label_out_of_range_names_the_file_value_and_range(tmp_path):
-    for part in ("data", "val"):
-        with pytest.raises(ValueError, match=r"disc3\.png: mask value 7 .* allowed are 0 to 1"):
-            train(tmp_path / part, epochs=1, **{part: Mislabelled(5)})
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"data": Discs(4, [(32, 32), (20, 40)] * 2)}, r"images of different sizes: .*disc.*resize"),
+        ({"data": WrongLabels(5)}, r"disc3\.png: mask value 7 .* allowed are 0 to 1"),
+        ({"val": WrongLabels(5)}, r"disc3\.png: mask value 7 .* allowed are 0 to 1"),
+        ({"data": Floats(4)}, r"disc0\.png: .*uint8.*torch\.float32"),
+        ({"val": OtherClasses(4)}, "differ in their classes"),
+        ({"data": Subset(Discs(4), [])}, "0 training and 5 validation images"),
+        ({"model": ConvNet(classes=5), "loss": CrossEntropyLoss()}, "5 classes"),
+        ({"batch_size": 1}, "batch_size=1 cannot train a model with batch norm"),
+    ],
+    ids=["sizes", "train label", "val label", "floats", "class names", "empty", "class count", "batch of one"],
+)
+def test_what_cannot_be_trained_is_refused_with_the_reason(tmp_path, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        train(tmp_path, **arguments)
 
 
-def test_a_loss_that_is_not_a_number_stops_with_epoch_step_and_files(tmp_path):
-    class Sometimes:
-        calls = 0
-
-        def __call__(self, logits, mask):
-            Sometimes.calls += torch.is_grad_enabled()
-            return BCELoss()(logits, mask) * (float("nan") if Sometimes.calls == 5 else 1)
-
-    with pytest.raises(FloatingPointError, match=r"nan in epoch 2, step 2, on disc\d+\.png, .*learning rate 0\.01"):
-        train(tmp_path, loss=Sometimes())
-    assert len(runs.read_history(tmp_path / "history.csv")) == 1  # the epoch before is kept
+def test_a_batch_of_one_trains_a_model_without_batch_norm(tmp_path):
+    run = train(tmp_path, ConvNet(), Discs(2), batch_size=1, epochs=1)
+    assert len(run.history) == 1
+    with pytest.raises(ValueError, match="does not know"):
+        run.model()  # no model of seglib.models
 
 
-def test_what_cannot_be_trained_is_refused_at_once(tmp_path):
-    class Floats(Discs):
-        def __getitem__(self, index):
-            image, mask, name = super().__getitem__(index)
-            return image / 255, mask, name
+@pytest.mark.parametrize(
+    ("loss", "message"),
+    [
+        (LossAt({5: make_nan}), r"epoch 2: the loss became nan in step 2 \(files: disc\d+\.png.*learning rate 0\.01"),
+        (LossAt({5: make_gradient_nan}), "epoch 2: .* nan"),
+        (LossAt({3: make_nan}, "validation"), "epoch 2: the validation loss became nan"),
+    ],
+    ids=["loss", "gradient", "validation loss"],
+)
+def test_a_number_that_is_not_finite_stops_the_run_and_keeps_the_epoch_before(tmp_path, loss, message):
+    """Ten images in batches of four are three steps an epoch."""
+    with pytest.raises(FloatingPointError, match=message):
+        train(tmp_path / "run", loss=loss, checkpoint_seconds=0)
+    checkpoint = runs.read_checkpoint(tmp_path / "run" / runs.LAST)
+    assert len(checkpoint["history"]) == 1
+    assert all(value.isfinite().all() for value in checkpoint["model"].values())
+    resumed = train(tmp_path / "run", loss=BCELoss())
+    check_same_end(resumed.dir, train(tmp_path / "whole", loss=BCELoss()).dir)
 
-    class Swapped(Discs):
-        classes = ("disc", "background")
 
-    with pytest.raises(ValueError, match=r"disc0\.png: images are uint8, 0-255, not torch\.float32"):
-        train(tmp_path, data=Floats(4))
-    with pytest.raises(ValueError, match="differ in their classes"):
-        train(tmp_path, val=Swapped(4))
-    with pytest.raises(ValueError, match="0 images to train on"):
-        train(tmp_path, data=Subset(Discs(4), []))
+# ------------------------------------------------------------------------------------------------ resuming
 
 
-def test_a_validation_loss_that_is_not_a_number_stops_too(tmp_path):
-    class NotInValidation:
-        def __call__(self, logits, mask):
-            return BCELoss()(logits, mask) * (1 if torch.is_grad_enabled() else float("nan"))
+def test_an_interrupt_passes_and_the_same_call_ends_as_if_nothing_had_happened(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "run", loss=LossAt({5: interrupt}), checkpoint_seconds=0)
+    repeated = LossAt({})
+    train(tmp_path / "run", loss=repeated)
+    assert repeated.count == 6  # the steps of epochs 2 and 3
+    check_same_end(tmp_path / "run", train(tmp_path / "whole", loss=BCELoss()).dir)
 
-    with pytest.raises(FloatingPointError, match="validation loss became nan in epoch 1"):
-        train(tmp_path, loss=NotInValidation())
+
+@pytest.mark.parametrize(("seconds", "count"), [(0, 4), (3600, 1)])
+def test_a_checkpoint_is_written_when_it_is_due_and_after_the_last_epoch(tmp_path, monkeypatch, seconds, count):
+    rename, written = os.replace, []
+    monkeypatch.setattr(
+        os, "replace", lambda source, target: (written.append(Path(target).name), rename(source, target))
+    )
+    train(tmp_path, data=Discs(2), epochs=4, checkpoint_seconds=seconds)
+    assert written.count("checkpoint.pth") == count
+
+
+def test_random_draws_do_not_depend_on_the_number_of_workers(tmp_path):
+    alone, helped = (train(tmp_path / f"{n}", ConvNet(stochastic=True), workers=n, epochs=2) for n in (0, 2))
+    assert alone.column("train_loss") == helped.column("train_loss")
+
+
+def test_a_finished_run_is_returned_without_training(tmp_path, capsys):
+    first = train(tmp_path, epochs=1, loss=BCELoss())
+    again = train(tmp_path, net(seed=5), epochs=1, loss=LossAt({1: interrupt}))
+    assert again.finished
+    assert again.history == first.history
+    assert "nothing to train" in capsys.readouterr().out
+
+
+def test_training_stops_early_and_the_rate_falls_when_the_validation_loss_does_not(tmp_path):
+    run = train(tmp_path, loss=ConstantLoss(), epochs=9, patience=2, scheduler="plateau", plateau_patience=0, lr=0.4)
+    assert run.finished
+    assert run.column("lr") == pytest.approx([0.4, 0.4, 0.2])
+
+
+# ------------------------------------------------------------------------------------------------ mixed precision
 
 
 @pytest.fixture
-def _accelerate_anew():
-    """Accelerate keeps one precision for a whole process."""
-    AcceleratorState._reset_state(True)
+def _mixed_precision(monkeypatch):
+    """Train in bf16 with a gradient scaler, as fp16 on a GPU has one; works on a CPU."""
+
+    def accelerator(*_):
+        accelerator = Accelerator(mixed_precision="bf16", cpu=True)
+        accelerator.scaler = torch.amp.GradScaler("cpu")
+        return accelerator
+
+    AcceleratorState._reset_state(True)  # accelerate keeps one precision for a process
+    monkeypatch.setattr("seglib.train._make_accelerator", accelerator)
     yield
     AcceleratorState._reset_state(True)
 
 
-@pytest.mark.usefixtures("_accelerate_anew")
-def test_a_model_is_given_back_as_it_was_also_after_a_failure(tmp_path, monkeypatch):
-    monkeypatch.setattr("seglib.train.precision", lambda: "bf16")
-    model, seen = net(), []
-    model.head.register_forward_hook(lambda *call: seen.append(call[2].dtype))
-    train(tmp_path / "first", model=model, epochs=1)
-    assert model(torch.zeros(1, 3, 8, 8)).dtype == torch.float32 and torch.bfloat16 in seen
-
-    def fails(logits, mask):
-        raise RuntimeError("on purpose")
-
-    with pytest.raises(RuntimeError, match="on purpose"):
-        train(tmp_path / "fails", model=model, loss=fails, epochs=1)
-    seen.clear()
-    train(tmp_path / "second", model=model, epochs=1)
-    assert torch.bfloat16 in seen  # wrapped anew
-    AcceleratorState._reset_state(True)
-    monkeypatch.setattr("seglib.train.precision", lambda: "no")
-    with pytest.raises(ValueError, match="precision: bf16 then, no now"):
-        train(tmp_path / "first", model=model, epochs=1)
+@pytest.mark.usefixtures("_mixed_precision")
+def test_steps_that_overflow_are_skipped_and_the_run_resumes_the_same(tmp_path, recwarn):
+    overflow = {1: make_gradient_infinite, 2: make_gradient_infinite}
+    settings = {"warmup_steps": 3, "checkpoint_seconds": 0}
+    whole = train(tmp_path / "whole", loss=LossAt(overflow), **settings)
+    assert whole.column("lr")[0] == pytest.approx(0.02 / 3)  # one step of the warm-up, two were skipped
+    assert [str(warning.message) for warning in recwarn if "lr_scheduler" in str(warning.message)] == []
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "run", loss=LossAt({**overflow, 8: interrupt}), **settings)
+    run = train(tmp_path / "run", loss=LossAt({}), **settings)
+    check_same_end(run.dir, whole.dir)
 
 
-def test_a_model_of_other_classes_than_the_data_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="tells 5 classes apart but the data set has 2"):
-        train(tmp_path, model=net(classes=5), loss=CrossEntropyLoss())
+@pytest.mark.usefixtures("_mixed_precision")
+def test_a_run_that_skips_every_step_is_stopped(tmp_path, monkeypatch):
+    monkeypatch.setattr("seglib.train.MAX_SKIPPED", 4)
+    overflow = dict.fromkeys(range(1, 99), make_gradient_infinite)
+    with pytest.raises(FloatingPointError, match="skipped"):
+        train(tmp_path, loss=LossAt(overflow))
 
 
-@pytest.mark.parametrize(
-    ("gpu", "bf16", "expected"), [(False, True, "no"), (True, True, "bf16"), (True, False, "fp16")]
-)
-def test_mixed_precision_is_for_gpus_in_the_format_they_compute_in(monkeypatch, gpu, bf16, expected):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: bf16)
-    assert precision() == expected
+@pytest.mark.usefixtures("_mixed_precision")
+def test_the_model_computes_in_full_precision_after_training(tmp_path):
+    model, types = net(), []
+    model.head.register_forward_hook(lambda *call: types.append(call[2].dtype))
+    for run, action in (("first", make_nan), ("second", make_nan)):  # wrapped again after a failure, too
+        with pytest.raises(FloatingPointError):
+            train(tmp_path / run, model, loss=LossAt({1: action}))
+        assert torch.bfloat16 in types
+        assert model(torch.zeros(1, 3, 8, 8)).dtype == torch.float32
+        types.clear()
 
 
-# ------------------------------------------------------------------------------------------------ disks
+# ------------------------------------------------------------------------------------------------ trackers
 
 
-def test_a_run_folder_that_cannot_be_written_to_says_so(tmp_path):
-    (tmp_path / "file").write_text("in the way")
-    with pytest.raises(OSError, match=r"cannot write .*run: Not a directory"):
-        train(tmp_path / "file" / "run")
+def read_tensorboard(run_dir):
+    """The epochs and validation losses that TensorBoard shows."""
+    events = EventAccumulator(str(run_dir / "tensorboard" / "seglib")).Reload()
+    return [(event.step, pytest.approx(event.value)) for event in events.Scalars("val_loss")]
 
 
-def test_a_full_disk_names_the_file_and_keeps_the_epoch_before(tmp_path, monkeypatch):
-    def full(content, path):
-        if len(calls) == 3:
-            raise RuntimeError("[enforce fail at inline_container.cc] . PytorchStreamWriter failed writing file")
-        calls.append(1)
-        return original(content, path)
-
-    calls, original = [], torch.save
-    monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(OSError, match=r"cannot write .*pth.*untouched"):
-        train(tmp_path)
-    monkeypatch.setattr(torch, "save", original)
-    assert not list(tmp_path.rglob("*.part*"))
-    assert len(train(tmp_path).history) == 3
+def test_tensorboard_shows_each_epoch_once_after_a_run_is_resumed(tmp_path):
+    settings = {"epochs": 4, "trackers": ("tensorboard",), "previews": 0}
+    for loss, seconds in ((LossAt({4: interrupt}), 0), (LossAt({7: interrupt}), 3600)):
+        with pytest.raises(KeyboardInterrupt):  # in epoch 2, then in epoch 4
+            train(tmp_path, loss=loss, checkpoint_seconds=seconds, **settings)
+    run = train(tmp_path, loss=LossAt({}), **settings)  # repeats epochs 2 to 4
+    assert read_tensorboard(tmp_path) == list(enumerate(run.column("val_loss"), 1))
 
 
-def test_a_run_that_started_from_other_weights_is_not_gone_on_with(tmp_path):
-    """A model's settings are the same with and without ImageNet's weights, and so is its checkpoint's way to load."""
-    model = net()
-    train(tmp_path, model, epochs=1)
-    model.weights = "imagenet"
-    with pytest.raises(ValueError, match="weights: None then, imagenet now"):
-        train(tmp_path, model, epochs=1)
+@pytest.mark.parametrize("method", ["start", "log", "finish"])
+def test_a_tracker_that_fails_is_reported_once_and_does_not_stop_training(tmp_path, monkeypatch, capsys, method):
+    def fail(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(TensorBoardTracker, method, fail)
+    run = train(tmp_path, trackers=("tensorboard",))
+    assert run.finished
+    assert capsys.readouterr().out.count("No space left") == 1
+
+
+def test_a_tracker_that_is_not_installed_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(ModuleNotFoundError, match="pip install wandb"):
+        train(tmp_path, trackers=("wandb",))
+
+
+def test_a_resumed_run_is_the_same_run_in_weights_and_biases(tmp_path, monkeypatch):
+    wandb = MagicMock(__spec__=ModuleSpec("wandb", None))
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    monkeypatch.setattr("accelerate.tracking._available_trackers", [LoggerType.WANDB])
+    for epochs in (1, 2):
+        run = train(tmp_path / "run", epochs=epochs, trackers=("wandb",))
+    assert [call.kwargs["id"] for call in wandb.init.call_args_list] == [run.about["id"]] * 2
+    assert wandb.init.call_args.kwargs["resume"] == "allow"
+    assert {call.kwargs["step"] for call in wandb.init().log.call_args_list} == {1, 2}
+    assert wandb.init().finish.call_count == 2
+
+
+def test_tensorboard_does_not_import_tensorflow(tmp_path, monkeypatch):
+    """Importing it takes long and prints warnings on Colab, where it is installed."""
+    train(tmp_path, epochs=1, trackers=("tensorboard",))
+    monkeypatch.setitem(sys.modules, "tensorflow", MagicMock(__version__="the real one"))
+    assert importlib.reload(tensorboard.compat).tf.__version__ == "stub"

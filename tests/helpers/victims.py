@@ -31,7 +31,7 @@ from seglib.losses import BCEDiceLoss
 from seglib.runs import Run
 from seglib.train import TrainConfig, fit
 from seglib.transforms import augmentation
-from tests.helpers.discs import Discs, Jittery, Sketches
+from tests.helpers.discs import Discs, RandomDiscs, Sketches
 
 TRIED, SURVIVED = Counter(), Counter()  # faults, by kind; printed at the end of the tests
 SERVER = multiprocessing.get_context("forkserver")
@@ -57,7 +57,7 @@ def train(run_dir: Path, count: int = 14, **settings) -> Run:
     chosen = {"epochs": 3, "batch_size": 3, "lr": 1e-2, "trackers": (), "previews": 1, "checkpoint_minutes": 0}
     augment = augmentation(horizontal_flip=0.5, rotate=10, brightness=0.2)
     config = TrainConfig(**chosen | settings)
-    return fit(Net(), Jittery(count), Discs(5), BCEDiceLoss(), config, run_dir, augment)
+    return fit(Net(), RandomDiscs(count), Discs(5), BCEDiceLoss(), config, run_dir, augment)
 
 
 def search(folder: Path, axes: dict) -> Grid:
