@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 Areas = Mapping[str, tuple[float, float]]  # name -> smallest and largest area of a mask, in pixels
-Objects = Instances | Mapping[str, Any]  # the objects of an image, see `as_instances`
+_Objects = Instances | Mapping[str, Any]  # the objects of an image, see `as_instances`
 
 # COCO's ranges suit photographs in which a person is a hundred pixels tall.
 COCO_AREAS: Areas = {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, 1e10)}
@@ -89,8 +89,8 @@ class MaskAP:
 
 
 def mask_ap(
-    truth: Sequence[Objects],
-    predictions: Sequence[Objects],
+    truth: Sequence[_Objects],
+    predictions: Sequence[_Objects],
     areas: Areas = COCO_AREAS,
     max_detections: Sequence[int] = (1, 10, 100),
 ) -> MaskAP:
@@ -138,7 +138,9 @@ def mask_ap(
     )
 
 
-def _to_instances(truth: Sequence[Objects], predictions: Sequence[Objects]) -> tuple[list[Instances], list[Instances]]:
+def _to_instances(
+    truth: Sequence[_Objects], predictions: Sequence[_Objects]
+) -> tuple[list[Instances], list[Instances]]:
     """Convert truth and predictions to instances, and raise ValueError if they do not fit each other."""
     if isinstance(truth, Instances | Mapping) or isinstance(predictions, Instances | Mapping):
         raise TypeError("truth and predictions are lists with the objects of one image in each place")
@@ -258,7 +260,7 @@ class Matches:
         return self.truth >= 0
 
 
-def match_detections(truth: Objects, prediction: Objects, iou: float = 0.5) -> Matches:
+def match_detections(truth: _Objects, prediction: _Objects, iou: float = 0.5) -> Matches:
     """Match the detections in an image with its objects as COCO does.
 
     In falling order of scores, each detection takes that free object of its class with which its IoU is largest, if

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Instances", "as_instances"]
 
-Mask = ArrayLike | Mapping[str, Any]  # a bitmap, an RLE, or a list of polygons
+_Mask = ArrayLike | Mapping[str, Any]  # a bitmap, an RLE, or a list of polygons
 _KEYS = {"masks", "labels", "scores", "crowd", "iscrowd", "size"}
 _UNUSED_KEYS = {"boxes", "area", "image_id"}  # what other libraries have besides
 
@@ -67,7 +67,7 @@ class Instances:
     @classmethod
     def of(
         cls,
-        masks: Tensor | np.ndarray | Sequence[Mask],
+        masks: Tensor | np.ndarray | Sequence[_Mask],
         labels: ArrayLike | None = None,
         scores: ArrayLike | None = None,
         crowd: ArrayLike | None = None,
