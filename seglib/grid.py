@@ -187,7 +187,8 @@ def grid(
 
     If a cell fails, diverges or runs out of memory, its reason is recorded and the next cell is trained. Calling the
     function again continues an interrupted search: `train` is called for each cell, and `fit` returns at once where
-    the run is finished and resumes where it is not. A cell that failed is tried again.
+    the run is finished and resumes where it is not. A cell that failed is tried again. Only one process may work in a
+    folder at a time.
 
     Args:
         train: train(run_dir, **settings) trains one cell, by `fit` or by anything else that writes a history.csv with

@@ -54,7 +54,7 @@ __all__ = [
     "triples",
 ]
 
-History = Sequence[Mapping[str, float]]
+_History = Sequence[Mapping[str, float]]
 
 _LINE_STYLES = ("-", "--", "-.", ":", (0, (1, 4)), (0, (8, 2, 1, 2, 1, 2)))
 _BLUE = "#33507a"
@@ -210,7 +210,7 @@ def present_classes(masks: Sequence[ImageLike], classes: Sequence[str]) -> dict[
 def triples(
     samples: Sequence[tuple[ImageLike, ImageLike, str]], classes: Sequence[str], title: str = "Image, mask and both"
 ) -> Figure:
-    """Samples of a data set, one a row: image, mask, overlay.
+    """Samples of a data set, one in each row: image, mask, overlay.
 
     Args:
         samples: (image, mask, name) of each sample.
@@ -226,14 +226,14 @@ def triples(
 # ------------------------------------------------------------------------------------------------ training curves
 
 
-def loss_curves(histories: History | Mapping[str, History], title: str = "Loss") -> Figure:
+def loss_curves(histories: _History | Mapping[str, _History], title: str = "Loss") -> Figure:
     """Training loss (dashed) and validation loss (solid) by epoch, of one history or of several by name."""
     styles = {"train_loss": ("training", "--"), "val_loss": ("validation", "-")}
     return _history_curves(histories, styles, title, "loss")
 
 
 def metric_curves(
-    histories: History | Mapping[str, History],
+    histories: _History | Mapping[str, _History],
     columns: Sequence[str] = ("val_iou", "val_dice"),
     title: str = "Validation metrics",
 ) -> Figure:
@@ -249,7 +249,7 @@ def metric_curves(
 
 
 def _history_curves(
-    histories: History | Mapping[str, History],
+    histories: _History | Mapping[str, _History],
     styles: Mapping[str, tuple[str, Any]],
     title: str,
     ylabel: str,
@@ -284,7 +284,7 @@ def _epoch_axes(title: str, ylabel: str, size: tuple[float, float]) -> tuple[Fig
     return figure, axes
 
 
-def _plot_column(axes: Axes, history: History, column: str, **style: Any) -> None:
+def _plot_column(axes: Axes, history: _History, column: str, **style: Any) -> None:
     """Draw a column of a history by epoch. A single epoch is a point, since a line through it would be invisible."""
     marker = "o" if len(history) == 1 else ""
     axes.plot([row["epoch"] for row in history], [row[column] for row in history], marker=marker, **style)
@@ -297,7 +297,7 @@ class _Cell(Protocol):
     status: str
 
     @property
-    def history(self) -> History: ...
+    def history(self) -> _History: ...
 
     @property
     def overfits_after(self) -> int | None: ...
@@ -328,7 +328,8 @@ def grid_comparison(
         if name not in columns:
             raise ValueError(f"no column {name!r} in the history; its columns are {', '.join(columns)}")
     figure, axes = _epoch_axes(title or f"{column} of every cell", column, (9, 5))
-    varying = [name for name in cells[0].settings if len({cell.settings[name] for cell in cells}) > 1]
+    settings = list(cells[0].settings)
+    varying = [name for name in settings if len({cell.settings[name] for cell in cells}) > 1] or settings
     keys = [tuple(cell.settings[name] for name in varying) for cell in cells]
     colors = list(dict.fromkeys(key[:1] for key in keys))
     styles = list(dict.fromkeys(key[1:] for key in keys))
@@ -414,7 +415,7 @@ def class_balance(pixels: Mapping[str, int], images: Mapping[str, int], total_im
 
 
 def class_scores(scores: Mapping[str, Sequence[float]], classes: Sequence[str], noise: Sequence[str] = ()) -> Figure:
-    """A bar chart of the IoU of each class, a bar a model.
+    """A bar chart of the IoU of each class, with a bar for each model.
 
     Args:
         scores: the IoU of every class, by model. NaN has no bar.
@@ -494,7 +495,7 @@ def size_histogram(areas: Mapping[str, Sequence[float]], ranges: Mapping[str, tu
 
 
 def count_scatter(true: Sequence[int], predicted: Sequence[int], name: str = "objects") -> Figure:
-    """The number of objects found on each image by the true number. Images with the same point make it larger."""
+    """The number of objects found on each image, by the true number. A point is larger where images coincide."""
     figure, axes = _subplots(figsize=(4.6, 4.4))
     points, repeats = np.unique(np.stack([true, predicted], axis=1), axis=0, return_counts=True)
     limit = 1.05 * max(points.max(), 1)

@@ -131,7 +131,8 @@ def test_a_grid_comparison_names_cells_that_did_not_finish():
     cells = [cell([0.9, 0.8], lr=0.1), cell([0.9], "diverged", lr=1.0), cell([], "out of memory", lr=10.0)]
     legend = plots.grid_comparison(cells, "train_loss").legends[0]
     assert texts(legend.get_texts()) == ["0.1", "1.0 (diverged)", "10.0 (out of memory)"]
-    plots.grid_comparison(cells[2:], "train_loss")  # none of the cells has a history
+    without_history = plots.grid_comparison(cells[2:], "train_loss").legends[0]
+    assert texts(without_history.get_texts()) == ["10.0 (out of memory)"]
     with pytest.raises(ValueError, match="no column 'lossy' in the history; its columns are epoch, train_loss"):
         plots.grid_comparison(cells, "lossy")
 
