@@ -68,11 +68,7 @@ class CrossEntropyLoss:
         _check_class_weights(self.class_weights)
 
     def __call__(self, logits: Tensor, mask: Tensor) -> Tensor:
-        """The loss of logits (B, C, H, W) for a mask (B, H, W) of 0 ... C-1 and 255.
-
-        Raises:
-            ValueError: the shapes do not fit, C is 1, or there are not C class weights.
-        """
+        """The loss of logits (B, C, H, W) for a mask (B, H, W) of 0 ... C-1 and 255."""
         _check_shapes(logits, mask)
         channels = logits.shape[1]
         if channels < 2:
@@ -82,9 +78,7 @@ class CrossEntropyLoss:
         with torch.autocast(logits.device.type, enabled=False):
             logits = logits.float()
             target = mask.long()
-            weights = logits.new_ones(channels)
-            if self.class_weights is not None:
-                weights = logits.new_tensor(self.class_weights)
+            weights = logits.new_tensor([1.0] * channels if self.class_weights is None else self.class_weights)
             if len(weights) != channels:
                 raise ValueError(f"{len(weights)} class weights for {channels} classes, background being one")
             total = F.cross_entropy(logits, target, weight=weights, ignore_index=IGNORE, reduction="sum")

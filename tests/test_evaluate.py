@@ -116,47 +116,30 @@ def evaluate(scenes: list[Scene], areas=COCO_AREAS, max_detections=(1, 10, 100))
 # ------------------------------------------------------------------------------------------------ pycocotools
 
 
-def category(label: int) -> int:
-    return 7 * label + 4
-
-
-def annotation_file(scenes: list[Scene]) -> dict:
-    """The truth in COCO's format. Ids rise as in seglib, because the order decides between equal scores."""
-    images, annotations = [], []
-    for number, scene in enumerate(scenes):
-        key = 100 + 13 * number
-        images.append({"id": key, "file_name": f"{key}.jpg", "height": scene.size[0], "width": scene.size[1]})
-        for shape, label, crowd in scene.truth:
-            bitmap = to_bitmap(shape, scene.size)
-            annotations.append(
-                {
-                    "id": 5000 + 3 * len(annotations),
-                    "image_id": key,
-                    "category_id": category(label),
-                    "segmentation": encode(bitmap) if isinstance(shape, np.ndarray) else [shape],
-                    "area": int(bitmap.sum()),
-                    "bbox": [0, 0, 1, 1],
-                    "iscrowd": int(crowd),
-                }
-            )
-    categories = [{"id": category(label), "name": f"class {label}"} for label in range(1, 6)]
-    return {"info": {}, "images": images, "annotations": annotations, "categories": categories}
-
-
 def encode(bitmap: np.ndarray) -> dict:
     rle = coco_mask.encode(np.asfortranarray(bitmap.astype(np.uint8)))
     return {"size": rle["size"], "counts": rle["counts"].decode()}
 
 
+def annotation_file(scenes: list[Scene]) -> dict:
+    """The truth in COCO's format, with ids of its own that rise: the order decides between equal scores."""
+    images, annotations = [], []
+    for number, scene in enumerate(scenes):
+        images.append({"id": 100 + 13 * number, "height": scene.size[0], "width": scene.size[1]})
+        for shape, label, crowd in scene.truth:
+            bitmap = to_bitmap(shape, scene.size)
+            outline = encode(bitmap) if isinstance(shape, np.ndarray) else [shape]
+            entry = {"id": 5000 + 3 * len(annotations), "image_id": images[-1]["id"], "category_id": 7 * label + 4}
+            entry |= {"segmentation": outline, "area": int(bitmap.sum()), "bbox": [0, 0, 1, 1], "iscrowd": int(crowd)}
+            annotations.append(entry)
+    categories = [{"id": 7 * label + 4, "name": f"class {label}"} for label in range(1, 6)]
+    return {"info": {}, "images": images, "annotations": annotations, "categories": categories}
+
+
 def run_cocoeval(scenes: list[Scene], folder, areas=COCO_AREAS, max_detections=(1, 10, 100)) -> COCOeval:
     """Run COCOeval as its demo does."""
     results = [
-        {
-            "image_id": 100 + 13 * number,
-            "category_id": category(label),
-            "segmentation": encode(bitmap),
-            "score": score,
-        }
+        {"image_id": 100 + 13 * number, "category_id": 7 * label + 4, "segmentation": encode(bitmap), "score": score}
         for number, scene in enumerate(scenes)
         for bitmap, label, score in scene.detections
     ]
