@@ -63,9 +63,8 @@ def test_a_model_that_pools_the_whole_image_can_be_trained_on_one_image():
     assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
 
 
-@pytest.mark.parametrize(("name", "settings"), [("deeplabv3", {"upsampling": 4}), ("pspnet", {"encoder_depth": 4})])
-def test_logits_keep_the_size_of_the_image_with_settings_that_reduce_the_output(name, settings):
-    model = build_model(name, classes=2, encoder="resnet18", **settings).eval()
+def test_logits_keep_the_size_of_the_image_with_settings_that_reduce_the_output():
+    model = build_model("deeplabv3", classes=2, encoder="resnet18", upsampling=4).eval()
     with torch.no_grad():
         assert model(torch.zeros(1, 3, 70, 100)).shape == (1, 2, 70, 100)
 
