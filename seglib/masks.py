@@ -230,7 +230,7 @@ def clip_to_half_plane(points: np.ndarray, normal: tuple[float, float], limit: f
     kept = []
     for before, point, d0, d1 in zip(np.roll(points, 1, axis=0), points, np.roll(depth, 1), depth, strict=True):
         if (d0 >= 0) != (d1 >= 0):
-            kept.append(before + d0 / (d0 - d1) * (point - before))
+            kept.append(before + (point - before) * d0 / (d0 - d1))
         if d1 >= 0:
             kept.append(point)
     return np.array(kept).reshape(-1, 2)
