@@ -535,8 +535,11 @@ def _tracking(accelerator: Accelerator, run: Run, settings: dict[str, Any]) -> I
     try:
         yield
     finally:
-        for tracker in accelerator.trackers:
-            tracker.finish()
+        try:
+            for tracker in accelerator.trackers:
+                tracker.finish()
+        except Exception as error:
+            _drop_trackers(accelerator, error)
 
 
 def _log(accelerator: Accelerator, row: Row) -> None:
