@@ -49,11 +49,7 @@ def prepare(
     from seglib.datasets.download.fetch import lock
 
     chosen = card(name)
-    builds: dict[str, Build] = {
-        "voc2012": voc.build,
-        "buildings_yolo": buildings.build,
-        "camvid": camvid.build,
-    }
+    builds: dict[str, Build] = {"voc2012": voc.build, "buildings_yolo": buildings.build, "camvid": camvid.build}
     if name in builds:
         if (categories, photos, test_photos, seed) != (None, None, None, 0):
             raise ValueError(

@@ -188,7 +188,7 @@ REFUSED = {
     "silence": (silent(), "timed out", fetch.TRIES),
     "web page": (page(), "a web page instead of the file", 1),
     "web page called a zip": (page(kind="application/zip"), "a file of 64 bytes instead of 3,000", 1),
-    "empty": (other(lambda _: b""), "0 of 3,000 bytes", fetch.TRIES),
+    "empty": (other(lambda _: b""), "a file of 0 bytes instead of 3,000", 1),
     "shorter": (other(lambda body: body[:-1]), "a file of 2,999 bytes instead of 3,000", 1),
     "longer": (together(other(lambda body: body + b"!"), chunked()), "more than the expected 3,000 bytes", 1),
     "less than announced": (together(other(lambda body: body[:-9]), length(9)), "the connection broke", fetch.TRIES),
@@ -230,7 +230,7 @@ def test_without_size_and_checksum_the_content_is_checked(good, tmp_path, fault,
     what = remote(good, published=False, check=check)
     good.fault("/a.zip", fault)
     message = failure(what, tmp_path)
-    assert reason in message and "a file whose size is not published, no checksum published" in message
+    assert reason in message and "size not published, checksum not published" in message
     check_download(what, tmp_path)
 
 
