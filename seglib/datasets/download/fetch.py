@@ -120,8 +120,11 @@ def download_all(remotes: Sequence[Remote], folder: str | Path, title: str) -> N
             except OSError as error:
                 errors.append(error)
 
-        for _ in progress_bar(pool.map(download_one, remotes), title, total=len(remotes), unit=" files"):
-            pass
+        try:
+            for _ in progress_bar(pool.map(download_one, remotes), title, total=len(remotes), unit=" files"):
+                pass
+        finally:  # after Ctrl-C, only the files that have been started are completed
+            pool.shutdown(cancel_futures=True)
     if errors:
         missing = sum(not (folder / remote.name).is_file() for remote in remotes)
         raise DownloadError(
@@ -313,7 +316,7 @@ def check_disk_and_report(title: str, download_size: int, disk_size: int, folder
     """
     existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.is_dir())
     free = shutil.disk_usage(existing).free
-    needed = f"{title}: {format_bytes(download_size)} to download, {format_bytes(disk_size)} of disk in {folder}"
+    needed = f"{title}: about {format_bytes(download_size)} to download, {format_bytes(disk_size)} of disk in {folder}"
     if free < disk_size:
         raise DownloadError(
             f"{needed}, where only {format_bytes(free)} are free. Free some space, or name a folder on another disk in "

@@ -18,8 +18,8 @@ from seglib.datasets.base import get_filenames
 from seglib.datasets.download import catalog, check_layout, coco, fetch, find
 from seglib.datasets.download.fetch import DownloadError
 from tests.conftest import ROOT
-from tests.datasets.download.test_fetch import run_killed
 from tests.helpers import miniature
+from tests.helpers.kill import run_killed
 from tests.helpers.server import Server, cut, page, status
 
 pytestmark = pytest.mark.filterwarnings("ignore:(?s).*polygon has 2 points")
