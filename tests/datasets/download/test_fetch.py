@@ -110,12 +110,13 @@ PASSING = {
 
 
 @published
-@pytest.mark.parametrize("fault", PASSING.values(), ids=PASSING)
-def test_a_passing_fault_is_survived(good, tmp_path, monkeypatch, published, fault):
-    monkeypatch.setattr(fetch, "TIMEOUT", (5, 0.2))  # for the silent server
-    good.fault("/a.zip", fault, fault)
+@pytest.mark.parametrize("name", PASSING)
+def test_a_passing_fault_is_survived(good, tmp_path, monkeypatch, published, name):
+    if name.startswith("silence"):
+        monkeypatch.setattr(fetch, "TIMEOUT", (5, 0.5))
+    good.fault("/a.zip", PASSING[name])
     check_download(remote(good, published=published), tmp_path)
-    assert len(good.requests) >= 3
+    assert len(good.requests) >= 2
 
 
 def test_a_file_with_a_checksum_is_resumed_at_every_byte(server, tmp_path):
@@ -185,7 +186,7 @@ def test_a_server_may_ask_to_wait_but_not_for_ever(good, tmp_path, monkeypatch, 
 REFUSED = {
     "404": (status(404), "HTTP 404 Not Found", 1),
     "503": (status(503), "HTTP 503 Service Unavailable", fetch.TRIES),
-    "silence": (silent(), "timed out", fetch.TRIES),
+    "silence": (silent(), "timed out", None),
     "web page": (page(), "a web page instead of the file", 1),
     "web page called a zip": (page(kind="application/zip"), "a file of 64 bytes instead of 3,000", 1),
     "empty": (other(lambda _: b""), "a file of 0 bytes instead of 3,000", 1),
@@ -208,7 +209,7 @@ def test_the_error_says_what_was_expected_what_came_and_what_to_do(
     message = failure(remote(good), tmp_path)
     assert f"a.zip could not be downloaded. Expected: 3,000 bytes, sha256 {sha256(CONTENT)}" in message
     assert f"{good.url('/a.zip')}: " in message and f"save it as\n  {tmp_path / 'a.zip'}\n" in message
-    assert reason in message and len(good.ranges("/a.zip")) == requests
+    assert reason in message and requests in (None, len(good.ranges("/a.zip")))
     good.recover("/a.zip")
     monkeypatch.setattr(fetch, "TIMEOUT", (5, 5))
     check_download(remote(good), tmp_path)
