@@ -23,10 +23,9 @@ def progress_bar(
     unit: str = "it",
     quiet: bool = False,
 ) -> tqdm[Item]:
-    """Wrap `items` in a text progress bar that disappears when they are done.
+    """Wrap `items` in a progress bar that disappears when they are done. It is text: widgets break notebooks on GitHub.
 
-    The bar is plain text, because widgets break notebooks on GitHub. It is shown in a terminal and in a notebook, but
-    neither in a log file nor by any but the first of several processes.
+    The first of several processes shows it, in a terminal or in a notebook, but not in a log file.
 
     Args:
         items: what to iterate over; None: call `update` on the bar instead.
