@@ -275,12 +275,24 @@ def test_an_interrupt_passes_and_the_same_call_ends_as_if_nothing_had_happened(t
     check_same_end(tmp_path / "run", train(tmp_path / "whole", loss=BCELoss()).dir)
 
 
+def test_epochs_that_have_no_checkpoint_leave_the_history_when_a_run_resumes(tmp_path):
+    train(tmp_path, loss=LossAt({}), epochs=1)
+    for loss, rows in ((LossAt({4: interrupt}), 2), (LossAt({1: interrupt}), 1)):
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path, loss=loss, epochs=3, checkpoint_seconds=3600)
+        assert len(runs.read_history(tmp_path / "history.csv")) == rows
+
+
 @pytest.mark.parametrize(("seconds", "count"), [(0, 4), (3600, 1)])
 def test_a_checkpoint_is_written_when_it_is_due_and_after_the_last_epoch(tmp_path, monkeypatch, seconds, count):
-    rename, written = os.replace, []
-    monkeypatch.setattr(
-        os, "replace", lambda source, target: (written.append(Path(target).name), rename(source, target))
-    )
+    rename = os.replace
+    written = []
+
+    def record(source, target):
+        written.append(Path(target).name)
+        rename(source, target)
+
+    monkeypatch.setattr(os, "replace", record)
     train(tmp_path, data=Discs(2), epochs=4, checkpoint_seconds=seconds)
     assert written.count("checkpoint.pth") == count
 
@@ -345,7 +357,8 @@ def test_a_run_that_skips_every_step_is_stopped(tmp_path, monkeypatch):
 
 @pytest.mark.usefixtures("_mixed_precision")
 def test_the_model_computes_in_full_precision_after_training(tmp_path):
-    model, types = net(), []
+    model = net()
+    types = []
     model.head.register_forward_hook(lambda *call: types.append(call[2].dtype))
     for name in ("first", "second"):  # it is prepared again after a failure
         with pytest.raises(FloatingPointError):
