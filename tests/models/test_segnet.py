@@ -29,8 +29,8 @@ def test_without_skip_connections_it_has_the_layers_and_the_size_of_the_paper():
 
     # VGG16 has 138,357,544 parameters, most of them in its three fully connected layers.
     fully_connected = (512 * 7 * 7 + 1) * 4096 + (4096 + 1) * 4096 + (4096 + 1) * 1000
-    encoder_count = sum(9 * a * b + b for a, b in encoder)
-    assert encoder_count == 138_357_544 - fully_connected
+    encoder_count = 138_357_544 - fully_connected
+    assert encoder_count == sum(9 * a * b + b for a, b in encoder)
     decoder_count = sum(9 * a * b + b for a, b in decoder)
     batch_norm_count = 2 * sum([*VGG16, *DECODER])
     assert count_parameters(model) == encoder_count + decoder_count + batch_norm_count

@@ -169,7 +169,8 @@ def test_weights_of_an_encoder_are_downloaded_once_from_the_named_addresses(serv
     urls = [url.removeprefix(server.url("")) for url in weight_files("resnet18", "imagenet").values()]
     for url, content in zip(urls, (json.dumps(CONFIG).encode(), save(published.state_dict())), strict=True):
         server.files[url] = content
-        server.always(url, headed(X_Repo_Commit=url.split("/")[-2]))
+        etag = hashlib.sha256(content).hexdigest()  # the name of the file in the cache
+        server.always(url, headed(X_Repo_Commit=url.split("/")[-2], ETag=f'"{etag}"'))
     for _ in range(2):
         model = build_model("deeplabv3", classes=5, encoder="resnet18", weights="imagenet")
         assert torch.equal(model.net.encoder.conv1.weight, published.conv1.weight)
