@@ -15,7 +15,6 @@ import gc
 import html
 import itertools
 import json
-import textwrap
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -153,7 +152,7 @@ def _format_value(column: str, value: Value) -> str:
     """A result as the table shows it."""
     if isinstance(value, float):
         return f"{value:.0f}" if column == "seconds" else f"{value:.4g}"
-    return "" if value is None else textwrap.shorten(str(value), 60, placeholder="...")
+    return "" if value is None else str(value)[:60]
 
 
 # ------------------------------------------------------------------------------------------------ training

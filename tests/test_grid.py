@@ -47,9 +47,6 @@ def read_table(folder):
         return list(csv.DictReader(file))
 
 
-# ------------------------------------------------------------------------------------------------ training
-
-
 def test_every_combination_is_trained_in_a_folder_of_its_own(tmp_path):
     result = grid(write_run, {"lr": [0.1, 0.2], "batch": [2, 4]}, tmp_path)
     names = ["lr=0.1,batch=2", "lr=0.1,batch=4", "lr=0.2,batch=2", "lr=0.2,batch=4"]
@@ -81,9 +78,6 @@ def test_every_cell_starts_with_the_same_random_numbers(tmp_path):
     grid(draw, {"lr": [0.1, 0.2]}, tmp_path / "a")
     grid(draw, {"lr": [0.1]}, tmp_path / "b", seed=1)
     assert numbers[0] == numbers[1] != numbers[2]
-
-
-# ------------------------------------------------------------------------------------------------ failures
 
 
 @pytest.mark.parametrize(
@@ -130,9 +124,6 @@ def test_other_settings_are_raised_and_change_no_record(tmp_path):
     assert "boom" in (tmp_path / "lr=0.3" / "error.txt").read_text(encoding="utf-8")
 
 
-# ------------------------------------------------------------------------------------------------ arguments
-
-
 @pytest.mark.parametrize(
     ("axes", "message"),
     [
@@ -171,9 +162,6 @@ def test_a_missing_column_is_reported_after_the_first_cell(tmp_path, missing):
 def test_a_folder_without_a_grid_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="no grid in"):
         read_grid(tmp_path)
-
-
-# ------------------------------------------------------------------------------------------------ results
 
 
 def test_the_best_cell_has_the_highest_score_or_the_lowest_loss(tmp_path):

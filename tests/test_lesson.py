@@ -28,9 +28,6 @@ def lay_out(folder):
     return folder
 
 
-# ------------------------------------------------------------------------------------------------ settings
-
-
 @pytest.mark.parametrize(
     ("choice", "variable", "gpu", "profile"),
     [
@@ -92,9 +89,6 @@ def test_a_gpu_is_reported_without_initializing_cuda(monkeypatch, capsys, answer
     assert not torch.cuda.is_initialized()
 
 
-# ------------------------------------------------------------------------------------------------ data and folders
-
-
 @pytest.mark.parametrize(("profile", "calls"), [("tiny", []), ("full", [("coco_four", {"photos": 7})])])
 def test_only_full_downloads_the_selection_of_the_lesson(tmp_path, monkeypatch, capsys, profile, calls):
     made = []
@@ -152,9 +146,6 @@ def test_a_mirror_has_the_path_of_its_run_and_its_drive_is_not_created(tmp_path)
     place = lesson.mirror(str(drive), "run")
     assert place.relative_to(drive) == lesson.run_dir("run").relative_to(tmp_path / "runs")
     assert place.parent.is_dir()
-
-
-# ------------------------------------------------------------------------------------------------ results
 
 
 def test_a_result_is_printed_and_written(tmp_path, capsys):

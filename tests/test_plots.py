@@ -26,9 +26,6 @@ def texts(artists):
     return [artist.get_text() for artist in artists]
 
 
-# ------------------------------------------------------------------------------------------------ images and masks
-
-
 def test_an_overlay_colors_objects_and_their_outline_and_leaves_the_background(tmp_path):
     mask = np.zeros((9, 9), np.uint8)
     mask[3:8, 3:8] = 1
@@ -78,9 +75,6 @@ def test_triples_name_the_classes_that_occur_if_there_are_many():
     mask[0, 2] = 0
     few = plots.triples([sample], ["background", "cat", "dog", "cup"]).legends[0]
     assert texts(few.get_texts()) == ["background", "cat", "dog", "cup"]
-
-
-# ------------------------------------------------------------------------------------------------ training curves
 
 
 def test_loss_curves_show_the_history_and_a_single_epoch_as_a_point():
@@ -134,9 +128,6 @@ def test_a_grid_comparison_names_cells_that_did_not_finish():
         plots.grid_comparison(cells, "lossy")
 
 
-# ------------------------------------------------------------------------------------------------ data and results
-
-
 def test_curves_show_their_values_and_the_chosen_place():
     axes = plots.curves([0.2, 0.6], {"a": [0.75, 1.0], "b": [0.5, 0.25]}, "title", "x", "y", chosen=0.6).axes[0]
     assert [line.get_ydata().tolist() for line in axes.lines[:2]] == [[0.75, 1.0], [0.5, 0.25]]
@@ -179,9 +170,6 @@ def test_a_count_scatter_has_larger_points_where_images_agree():
     points = plots.count_scatter([3, 3, 0], [3, 3, 1], "roofs").axes[0].collections[0]
     assert points.get_offsets().tolist() == [[0, 1], [3, 3]]
     assert points.get_sizes().tolist() == [25, 50]
-
-
-# ------------------------------------------------------------------------------------------------ architectures
 
 
 def test_the_stages_of_the_standard_unet_have_the_shapes_of_the_paper():
