@@ -259,7 +259,8 @@ def match_detections(truth: _Objects, prediction: _Objects, iou: float = 0.5) ->
     (truth,), (prediction,) = _to_instances([truth], [prediction])
     scores = np.zeros(0) if prediction.scores is None else prediction.scores  # None only without detections
     order = np.argsort(-scores, kind="stable")
-    overlap = _ious(prediction.pick(order), truth)
+    overlap = coco_mask.iou([prediction.rles[i] for i in order], truth.rles, truth.crowd.astype(np.uint8))
+    overlap = np.reshape(overlap, (len(prediction), len(truth)))  # [] without detections or objects
     matched = np.full(len(order), -1)
     matched_iou = np.zeros(len(order))
     ignored = np.zeros(len(order), dtype=bool)
@@ -275,13 +276,6 @@ def match_detections(truth: _Objects, prediction: _Objects, iou: float = 0.5) ->
             ignored[row] = (overlap[row, truth.crowd & same_class] >= iou).any()
     missed = np.array(sorted(free), dtype=int)
     return Matches(scores[order], matched, matched_iou, ignored, missed, order)
-
-
-def _ious(prediction: Instances, truth: Instances) -> np.ndarray:
-    """The IoU of each detection with each object, (N, M); for a crowd, the fraction of the detection on it."""
-    if not len(prediction) or not len(truth):
-        return np.zeros((len(prediction), len(truth)))
-    return np.asarray(coco_mask.iou(prediction.rles, truth.rles, truth.crowd.astype(np.uint8)))
 
 
 @dataclass(frozen=True)

@@ -347,12 +347,9 @@ def palette(count: int = 256) -> np.ndarray:
 
 def voc_palette(count: int = 256) -> np.ndarray:
     """PASCAL VOC's colors of the classes (VOCcolormap.m of its devkit): uint8 (count, 3)."""
-    index = np.arange(256)
-    colors = np.zeros((256, 3), dtype=np.uint8)
-    for bit in range(8):  # bits 0, 3, 6 of the index are the high bits of red; 1, 4, 7 of green; 2, 5 of blue
-        for channel in range(3):
-            colors[:, channel] |= (((index >> (3 * bit + channel)) & 1) << (7 - bit)).astype(np.uint8)
-    return colors[:count]
+    bits = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, count=9, bitorder="little")
+    # Bits 0, 3, 6 of the index are the high bits of red, 1, 4, 7 those of green, 2, 5, 8 those of blue.
+    return np.packbits(bits.reshape(256, 3, 3), axis=1)[:count, 0]
 
 
 def read_index_png(path: str | Path) -> np.ndarray:
