@@ -6,7 +6,6 @@ import pickle
 import numpy as np
 import pytest
 from PIL import Image
-from pycocotools.coco import COCO
 
 from seglib.datasets import COCOSegmentationDataset
 from seglib.datasets.coco import paint_mask, write_masks
@@ -84,22 +83,6 @@ def test_exif_rotation_is_applied_unless_the_size_is_that_of_the_stored_image(ti
     tiny.content["images"][0] |= {"height": height, "width": width}
     image = tiny.open()[0][0]
     assert image.shape == (3, height, width) and image[0, 0, -1 if rotated else 0] == 250
-
-
-def test_masks_of_real_photographs_are_those_of_pycocotools(real_coco):
-    file = real_coco / "annotations/instances_val.json"
-    data = COCOSegmentationDataset(real_coco / "images/val", file, categories=["person"], on_error="skip")
-    reference = COCO(file)
-    (person,) = reference.getCatIds(catNms=["person"])
-    for index in range(0, len(data), len(data) // 12):
-        entry = data.images[index]
-        objects = np.zeros((entry["height"], entry["width"]), bool)
-        crowds = objects.copy()
-        for annotation in reference.imgToAnns[entry["id"]]:
-            if annotation["category_id"] == person:
-                target = crowds if annotation["iscrowd"] else objects
-                target |= reference.annToMask(annotation).astype(bool)
-        assert (data.mask(index) == np.where(objects, 1, np.where(crowds, IGNORE, 0))).all()
 
 
 # -------------------------------------------------------------------------------------------------------- broken files

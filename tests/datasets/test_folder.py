@@ -5,7 +5,6 @@ import pytest
 from PIL import Image
 
 from seglib.datasets import MaskFolderDataset
-from tests.conftest import REAL
 
 
 @pytest.fixture
@@ -113,13 +112,3 @@ def test_the_size_of_the_mask_decides_about_exif_rotation(folders):
     assert read(folders)[0][0].shape == (3, 4, 6)
     write_mask(folders, "a", np.zeros((6, 4)))
     assert read(folders)[0][0].shape == (3, 6, 4)
-
-
-def test_real_camvid_masks_hold_classes_and_void():
-    if not (REAL / "camvid").is_dir():
-        pytest.skip("needs the real photographs of ../shared/data/camvid")
-    classes = [f"class {index}" for index in range(11)]
-    data = MaskFolderDataset(REAL / "camvid/val", REAL / "camvid/valannot", classes, void=(11,))
-    assert len(data) == 101
-    values = {value for index in range(0, 101, 25) for value in data[index][1].unique().tolist()}
-    assert 255 in values and max(values - {255}) <= 10
