@@ -88,7 +88,7 @@ class PredictConfig:
 
 
 def predict(model: _ModelLike, image: _ImageLike, size: tuple[int, int] | None = None, **settings: Any) -> np.ndarray:
-    """Return the class mask of an image at its own size: uint8 (H, W).
+    """Return the class mask of an image at its own size, to which the logits are resized: uint8 (H, W).
 
     Args:
         model: a model, which is put into eval mode, or the path of a `best_model.pth`.
@@ -97,7 +97,9 @@ def predict(model: _ModelLike, image: _ImageLike, size: tuple[int, int] | None =
         size: (height, width) to which the image is resized first, see `PredictConfig`.
         settings: other fields of `PredictConfig`, such as tile=512 or flips="h".
 
-    The logits are resized to the image's size before the decision.
+    Raises:
+        ValueError: a setting out of its range.
+        TypeError: the model returns objects, not logits.
     """
     return logits_to_mask(predict_logits(model, image, size, **settings))[0].numpy()
 
@@ -105,10 +107,7 @@ def predict(model: _ModelLike, image: _ImageLike, size: tuple[int, int] | None =
 def predict_logits(
     model: _ModelLike, image: _ImageLike, size: tuple[int, int] | None = None, **settings: Any
 ) -> Tensor:
-    """Return the logits of an image at its own size: float32 (1, C, H, W), on the CPU.
-
-    Args: as those of `predict`.
-    """
+    """Return the logits of an image at its own size: float32 (1, C, H, W), on the CPU. Args are those of `predict`."""
     return next(_predict_all(_prepare_model(model), [_to_array(image)], PredictConfig(size, **settings)))
 
 
