@@ -446,12 +446,12 @@ class _Slot:
     def is_whole(self) -> bool:
         """Whether the file has its checksum; if not, the slot is marked as free."""
         try:
-            if _sha256(self.path) == self.sha256:
-                return True
-            self.path.with_suffix(".json").write_text("", encoding="utf-8")
-        except OSError:  # missing, or a drive that cannot be read just now
-            pass
-        return False
+            whole = self.path.is_file() and _sha256(self.path) == self.sha256
+            if not whole:
+                self.path.with_suffix(".json").write_text("", encoding="utf-8")
+        except OSError:  # the drive cannot be read just now
+            return False
+        return whole
 
 
 class Mirror:

@@ -284,13 +284,12 @@ def _make_accelerator(config: TrainConfig, run_dir: Path, mirror: Mirror | None)
             raise ModuleNotFoundError(f"the tracker {name} is not installed: pip install {name}")
     # accelerate joins several processes on CPUs only when it is told that there is no GPU to use.
     joined_on_cpu = int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.cuda.is_available()
-    return Accelerator(
-        mixed_precision=precision,
-        cpu=joined_on_cpu,
-        log_with=list(config.trackers) or None,
-        project_dir=run_dir,
-        project_config=ProjectConfiguration(project_dir=str(run_dir), logging_dir=str(run_dir / "tensorboard")),
-    )
+    folders = ProjectConfiguration(project_dir=str(run_dir), logging_dir=str(run_dir / "tensorboard"))
+    trackers = list(config.trackers) or None
+    accelerator = Accelerator(mixed_precision=precision, cpu=joined_on_cpu, log_with=trackers, project_config=folders)
+    for name in set(config.trackers) - {str(tracker) for tracker in accelerator.log_with}:
+        print(f"{name} was installed after accelerate was imported: restart the kernel to track with it.")
+    return accelerator
 
 
 def _check(

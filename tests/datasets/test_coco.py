@@ -6,6 +6,7 @@ import pickle
 import numpy as np
 import pytest
 from PIL import Image
+from pycocotools.coco import COCO
 
 from seglib.datasets import COCOSegmentationDataset
 from seglib.datasets.coco import paint_mask, write_masks
@@ -51,6 +52,25 @@ def test_maximum_prefers_the_higher_class_and_smallest_the_smaller_object(tiny):
     assert tiny.open(overlap="smallest").mask(0)[2, 2] == 1
     equally_large = [(2, np.ones((1, 1), bool)), (1, np.ones((1, 1), bool))]
     assert paint_mask(equally_large, [], 1, 1, "smallest")[0, 0] == 2
+
+
+def test_masks_of_real_annotations_are_those_of_pycocotools(real_coco):
+    annotation_file = real_coco / "annotations" / "instances_val.json"
+    data = COCOSegmentationDataset(real_coco / "images" / "val", annotation_file)
+    reference = COCO(str(annotation_file))
+    class_of = {category: index for index, category in enumerate(sorted(reference.cats), start=1)}
+    for index, name in enumerate(data.filenames):
+        image_id = next(key for key, entry in reference.imgs.items() if entry["file_name"] == name)
+        objects = np.zeros_like(data.mask(index))
+        crowd = np.zeros(objects.shape, bool)
+        for annotation in reference.imgToAnns[image_id]:
+            shape = reference.annToMask(annotation).astype(bool)
+            if annotation["iscrowd"]:
+                crowd |= shape
+            else:
+                objects = np.maximum(objects, shape * np.uint8(class_of[annotation["category_id"]]))
+        expected = np.where(crowd & (objects == 0), IGNORE, objects)
+        assert np.array_equal(data.mask(index), expected), name
 
 
 def test_a_crowd_of_a_wanted_category_is_255_except_on_objects(tiny):
