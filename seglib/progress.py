@@ -35,7 +35,8 @@ def progress_bar(
         unit: name of an item; "B" stands for bytes, shown as kB, MB, ...
         quiet: show nothing.
     """
-    visible = (sys.stdout.isatty() or "ipykernel" in sys.modules) and os.environ.get("RANK", "0") == "0"
+    in_notebook = type(sys.stdout).__module__.startswith("ipykernel")
+    visible = (sys.stdout.isatty() or in_notebook) and os.environ.get("RANK", "0") == "0"
     return tqdm(  # type: ignore[return-value]  # the stubs know items or None, not either
         items,
         desc=title,
