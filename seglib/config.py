@@ -34,7 +34,7 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 TRACKERS = ("tensorboard", "wandb")
 ADVICE_AFTER_NAN = (
     "look at the files; if they are sound, try a tenth of the learning rate, max_grad_norm=1 or some warmup_steps. "
-    "The last checkpoint is kept."
+    "Earlier checkpoints are kept."
 )
 
 

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 
 from seglib.config import is_out_of_memory
-from seglib.files import short_path, write_json
+from seglib.files import locked, short_path, write_json, write_lines
 from seglib.loading import seed_everything
 from seglib.runs import OtherSettings, Row, Run, best_epoch, overfits_after, read_run, score, write_history
 
@@ -189,18 +189,19 @@ def grid(
     Raises:
         ValueError: a value cannot be part of a folder's name, or a history lacks the metric or another column.
         OtherSettings: a cell's folder holds a run with other settings.
-        RuntimeError: no cell finished.
+        RuntimeError: no cell finished, or another process works in the folder.
     """
     folder = Path(folder)
     combinations = _combinations(axes)
     result = _read_cells(folder, combinations, metric)
     write_json(folder / _GRID_FILE, {"cells": combinations, "metric": metric})
     write_history(folder / _TABLE_FILE, result.rows())
-    for number, settings in enumerate(combinations, 1):
-        print(f"[{number}/{len(combinations)}] {cell_name(settings)}", flush=True)
-        _train_cell(train, settings, folder / cell_name(settings), seed)
-        result = _read_cells(folder, combinations, metric)
-        write_history(folder / _TABLE_FILE, result.rows())
+    with locked(folder / ".lock", f"another process searches in {folder}: wait for it, or stop it", timeout=0):
+        for number, settings in enumerate(combinations, 1):
+            print(f"[{number}/{len(combinations)}] {cell_name(settings)}", flush=True)
+            _train_cell(train, settings, folder / cell_name(settings), seed)
+            result = _read_cells(folder, combinations, metric)
+            write_history(folder / _TABLE_FILE, result.rows())
     if result.best is None:
         first = result.cells[0]
         raise RuntimeError(
@@ -231,7 +232,7 @@ def _train_cell(train: Callable[..., object], settings: dict[str, Value], run_di
         if is_out_of_memory(error):
             record["status"] = "out of memory"
         record["reason"] = f"{type(error).__name__}: {str(error).strip()}".partition("\n")[0]
-        error_file.write_text(traceback.format_exc(), encoding="utf-8")
+        write_lines(error_file, traceback.format_exc().splitlines())
         print(f"{cell_name(settings)}: {record['status']}, {record['reason']}", flush=True)
     write_json(run_dir / _CELL_FILE, record)
     gc.collect()  # otherwise the next cell may find the GPU's memory still in use

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from seglib.datasets.base import SegmentationData, get_filenames
 from seglib.masks import check_values
@@ -24,8 +25,8 @@ __all__ = [
     "Samples",
     "ValidationSamples",
     "available_cores",
-    "explain_dead_workers",
     "make_loader",
+    "managed_workers",
     "read_sample",
     "seed_everything",
     "split_batch",
@@ -266,14 +267,19 @@ def _check_picklable(samples: Samples | ValidationSamples) -> None:
 
 
 @contextmanager
-def explain_dead_workers() -> Iterator[None]:
-    """Add advice to torch's error about a worker process that died."""
+def managed_workers(*loaders: DataLoader) -> Iterator[None]:
+    """Stop the workers of these loaders after the block, and add advice to torch's error about one that died."""
     try:
         yield
     except RuntimeError as error:
-        if "DataLoader worker" in str(error):
+        if str(error).startswith("DataLoader worker (pid"):  # not an exception that a worker passes on
             error.add_note(
                 "A worker process died: out of memory, a crash while decoding a file, or too little shared memory "
                 "(Docker: --shm-size=2g). workers=0 reads in this process and shows which file it is."
             )
         raise
+    finally:
+        for loader in loaders:  # a notebook that shows an error keeps the loaders, and with them their workers
+            if isinstance(loader._iterator, _MultiProcessingDataLoaderIter):
+                loader._iterator._shutdown_workers()
+                loader._iterator = None

@@ -133,7 +133,7 @@ def predict_instances(
     if not _finds_objects(model):
         raise TypeError(f"{type(model).__name__} returns logits, not objects: use predict(model, image)")
     images = torch.from_numpy(_to_array(image).transpose(2, 0, 1).copy())[None]
-    with torch.no_grad(), autocast(_device(model), precision or "no"):
+    with torch.no_grad(), autocast(_device(model), precision):
         return model(images.to(_device(model)), score=score)[0]
 
 
@@ -190,7 +190,7 @@ def _predict_batches(model: nn.Module, images: Sequence[np.ndarray], config: Pre
         for start in range(0, len(indices), batch_size):
             chosen = indices[start : start + batch_size]
             batch = torch.from_numpy(np.stack([images[index] for index in chosen])).permute(0, 3, 1, 2).to(device)
-            with autocast(device, config.precision or "no"):
+            with autocast(device, config.precision):
                 views = [model(batch.flip(axes)).float().flip(axes) for axes in _FLIPS[config.flips]]
             logits |= dict(zip(chosen, torch.stack(views).mean(dim=0).cpu(), strict=True))
     return [logits[index] for index in range(len(images))]

@@ -100,7 +100,7 @@ class Run:
     @property
     def best(self) -> Row:
         """The row of the best epoch: the one with the highest `val_iou` (or `val_ap`); the earliest of equals."""
-        column = next(name for name in SELECTION_COLUMNS if name in self.history[0])
+        column = next((name for name in SELECTION_COLUMNS if name in self.history[0]), SELECTION_COLUMNS[0])
         return self.history[best_epoch(self.history, column) - 1]
 
     @property
@@ -227,7 +227,6 @@ def lock_run(run_dir: Path) -> AbstractContextManager[None]:
 
     Raises:
         RuntimeError: another process trains there.
-        OSError: the folder cannot be created.
     """
     message = (
         f"another process trains in {run_dir}: wait for it, stop it (perhaps a notebook in another tab), or choose "
@@ -261,6 +260,9 @@ def open_run(
     if state is not None:
         check_settings(state["settings"], settings, run_dir)
         _put_back(run_dir, state)
+    else:  # of an attempt that ended before its first checkpoint
+        (run_dir / HISTORY).unlink(missing_ok=True)
+        (run_dir / BEST).unlink(missing_ok=True)
     about = state["about"] if state else describe_machine()
     config = {"settings": settings, "about": about}
     if _read_config(run_dir) != config:
@@ -290,16 +292,17 @@ def _read_last(run_dir: Path, settings: dict[str, Any], mirror: "Mirror | None")
 def _put_back(run_dir: Path, state: dict[str, Any]) -> None:
     """Write history.csv and best_model.pth as they were at a checkpoint."""
     try:
-        best_epoch_saved = torch.load(run_dir / BEST, map_location="cpu", weights_only=True)["epoch"]
+        best = torch.load(run_dir / BEST, map_location="cpu", weights_only=True)
+        saved_best = (best["epoch"], best.get("val_iou"))
     except Exception:  # missing or damaged, in any of many ways
-        best_epoch_saved = None
-    if best_epoch_saved != state["best"]["epoch"]:
+        saved_best = None
+    if saved_best != (state["best"]["epoch"], state["best"].get("val_iou")):
         save_torch(run_dir / BEST, state["best"])
     try:
-        epochs_saved = len(read_history(run_dir / HISTORY))
+        saved_history = read_history(run_dir / HISTORY)
     except (OSError, ValueError):
-        epochs_saved = None
-    if epochs_saved != len(state["history"]):
+        saved_history = []
+    if saved_history != state["history"]:
         write_history(run_dir / HISTORY, state["history"])
 
 

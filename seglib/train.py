@@ -7,8 +7,9 @@ import os
 import sys
 import time
 import types
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from copy import deepcopy
 from dataclasses import InitVar, asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
-from accelerate.utils import ProjectConfiguration, broadcast, gather_object
+from accelerate.state import AcceleratorState
+from accelerate.utils import ProjectConfiguration, broadcast, broadcast_object_list, gather_object
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -42,8 +44,8 @@ from seglib.loading import (
     Batches,
     Samples,
     ValidationSamples,
-    explain_dead_workers,
     make_loader,
+    managed_workers,
     seed_everything,
     split_batch,
     stack,
@@ -99,6 +101,7 @@ def fit(
         train_data: samples (image uint8 (3, H, W), mask uint8 (H, W)) or (image, mask, file name), all of one size.
         val_data: likewise, of any sizes.
         loss: (logits, mask (B, H, W) uint8) -> scalar.
+        config: the settings of the training.
         run_dir: the run folder, see `seglib.runs`. A finished run is returned without training.
         augment: a pipeline of `seglib.transforms.augmentation` for the training images.
 
@@ -128,12 +131,13 @@ def fit(
         if not run.finished:
             samples = Samples(train_data, len(names), augment, config.seed)
             val_samples = ValidationSamples(val_data, len(names))
-            with _explain_errors(run, config, image_size, accelerator), _tracking(accelerator, run, settings):
-                try:
-                    _run_epochs(accelerator, model, optimizer, checkpoints, samples, val_samples, loss)
-                finally:  # undo what `accelerator.prepare` changes, so that the next `fit` prepares the model again
-                    accelerator.unwrap_model(model, keep_fp32_wrapper=False)
-                    model.__dict__.pop("_is_accelerate_prepared", None)
+            with (
+                _explain_errors(run, config, image_size, accelerator),
+                _tracking(accelerator, run, settings),
+                checkpoints.undo_on_error(),
+                _restored_forward(accelerator, model),
+            ):
+                _run_epochs(accelerator, model, optimizer, checkpoints, samples, val_samples, loss)
         checkpoints.complete()
         accelerator.wait_for_everyone()  # until then the other processes may not find the run's files
     return run
@@ -157,19 +161,20 @@ def _run_epochs(
     val_loader = _val_loader(val_samples, accelerator.device, config.batch_size, config.workers, *processes)
     prepared, prepared_optimizer = accelerator.prepare(model, optimizer)
     losses = LossMeter(prepared_optimizer)
-    while not run.finished:
-        epoch = len(run.history) + 1
-        started = time.perf_counter()
-        batches.epoch = epoch
-        seed_everything(config.seed, epoch, accelerator.process_index)  # a repeated epoch is the same epoch
-        steps = progress_bar(loader, f"epoch {epoch}/{config.epochs}")
-        train_loss = train_epoch(accelerator, prepared, steps, loss, prepared_optimizer, config, losses)
-        evaluation = _evaluate(model, val_loader, loss, val_samples.num_classes, accelerator)
-        row = {"epoch": epoch, "train_loss": train_loss, **_scores(evaluation, checkpoints.names)}
-        row |= {"lr": optimizer.param_groups[0]["lr"], "seconds": time.perf_counter() - started}
-        checkpoints.end_epoch(row, val_samples)
-        _log(accelerator, row)
-        accelerator.print(format_epoch(run, config.epochs, {"val IoU": "val_iou"}), flush=True)
+    with managed_workers(loader, val_loader):
+        while not run.finished:
+            epoch = len(run.history) + 1
+            started = time.perf_counter()
+            batches.epoch = epoch
+            seed_everything(config.seed, epoch, accelerator.process_index)  # a repeated epoch is the same epoch
+            steps = progress_bar(loader, f"epoch {epoch}/{config.epochs}")
+            train_loss = train_epoch(accelerator, prepared, steps, loss, prepared_optimizer, config, losses)
+            evaluation = _evaluate(model, val_loader, loss, val_samples.num_classes, accelerator)
+            row = {"epoch": epoch, "train_loss": train_loss, **_scores(evaluation, checkpoints.names)}
+            row |= {"lr": optimizer.param_groups[0]["lr"], "seconds": time.perf_counter() - started}
+            checkpoints.end_epoch(row, val_samples)
+            _log(accelerator, row)
+            accelerator.print(format_epoch(run, config.epochs, {"val IoU": "val_iou"}), flush=True)
 
 
 def train_epoch(
@@ -181,7 +186,7 @@ def train_epoch(
     config: TrainConfig,
     losses: "LossMeter",
 ) -> float:
-    """Train for one epoch and return the mean loss."""
+    """Train for one epoch; `losses` collects the losses, whose mean is returned."""
     model.train()
     for step in loader:
         optimizer.zero_grad()
@@ -277,8 +282,8 @@ def _make_accelerator(config: TrainConfig, run_dir: Path, mirror: Mirror | None)
     """An Accelerator in the precision in which the run began."""
     precision = stored_precision(run_dir, mirror) or default_precision()
     check_precision(precision)
-    if precision != default_precision():
-        print(f"Resuming in {precision}, the precision in which the run began.")
+    if AcceleratorState._shared_state.get("_mixed_precision", precision) != precision:
+        AcceleratorState._reset_state()  # accelerate otherwise keeps the precision of the first `fit` of this process
     for name in config.trackers:
         if importlib.util.find_spec(name) is None:
             raise ModuleNotFoundError(f"the tracker {name} is not installed: pip install {name}")
@@ -382,20 +387,29 @@ def _describe_data(data: SegmentationData) -> dict[str, Any]:
 def _open_run(
     accelerator: Accelerator, run_dir: Path, settings: dict[str, Any], mirror: Mirror | None
 ) -> Iterator[tuple[Run, dict[str, Any] | None]]:
-    """Open the run folder, and lock it for the block in the main process."""
+    """Open and lock the run folder in the main process, and send the others what it holds."""
     with lock_run(run_dir) if accelerator.is_main_process else nullcontext():
-        with accelerator.main_process_first():
-            run, state = open_run(run_dir, settings, mirror)
-        yield run, state
+        opened = [open_run(run_dir, settings, mirror) if accelerator.is_main_process else None]
+        yield broadcast_object_list(opened)[0]
+
+
+@contextmanager
+def _restored_forward(accelerator: Accelerator, model: nn.Module) -> Iterator[None]:
+    """Undo afterwards what `accelerator.prepare` changes in the model, so that the next `fit` prepares it again."""
+    try:
+        yield
+    finally:
+        accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+        model.__dict__.pop("_is_accelerate_prepared", None)
 
 
 @contextmanager
 def _explain_errors(
     run: Run, config: TrainConfig, image_size: tuple[int, int], accelerator: Accelerator
 ) -> Iterator[None]:
-    """Add to the errors of the loop the epoch, and advice about memory and worker processes."""
+    """Add the epoch to the errors of the loop, and advice about memory."""
     try:
-        with explain_out_of_memory(config, image_size, accelerator.device), explain_dead_workers():
+        with explain_out_of_memory(config, image_size, accelerator.device):
             yield
     except FloatingPointError as error:
         raise FloatingPointError(f"epoch {len(run.history) + 1}: {error}") from None
@@ -439,6 +453,20 @@ class _Checkpoints:
         model.class_names = self.names  # as on a model that `load_model` returns
         model.image_size = self.image_size
 
+    @contextmanager
+    def undo_on_error(self) -> Iterator[None]:
+        """Put the initial weights back if training ends by an error before the first checkpoint.
+
+        The same call then begins from the same weights again.
+        """
+        initial = None if self.run.history else deepcopy(self.model.state_dict())
+        try:
+            yield
+        except BaseException:
+            if initial is not None and not (self.run.dir / LAST).is_file():
+                self.model.load_state_dict(initial)
+            raise
+
     def restore(self, state: dict[str, Any] | None) -> None:
         """Put everything back to a checkpoint, if there is one, and say where training begins."""
         epochs = len(self.run.history)
@@ -451,7 +479,9 @@ class _Checkpoints:
         if self.run.finished:
             say(f"{where} is finished ({epochs} epochs): nothing to train. Choose another run_dir to train again.")
         elif epochs:
-            say(f"Resuming after epoch {epochs} of {self.config.epochs} in {where}.")
+            precision = self.settings["precision"]
+            how = "" if precision == default_precision() else f", in {precision} as it began"
+            say(f"Resuming after epoch {epochs} of {self.config.epochs} in {where}{how}.")
 
     def end_epoch(self, row: Row, val_samples: ValidationSamples) -> None:
         """Record an epoch, save predictions for some validation images, and a checkpoint if one is due.
@@ -523,36 +553,38 @@ def _tracking(accelerator: Accelerator, run: Run, settings: dict[str, Any]) -> I
     # TensorBoard imports TensorFlow where that is installed; with this module present it does not.
     sys.modules.setdefault("tensorboard.compat.notf", types.ModuleType("tensorboard.compat.notf"))
     wandb = {"name": run.dir.name, "id": run.about["id"], "resume": "allow", "dir": str(run.dir), "config": settings}
-    try:
-        accelerator.init_trackers(
-            "seglib", init_kwargs={"tensorboard": {"purge_step": len(run.history)}, "wandb": wandb}
-        )
-    except Exception as error:  # no network, a full disk: not worth the training
-        _drop_trackers(accelerator, error)
+    options = {"tensorboard": {"purge_step": len(run.history)}, "wandb": wandb}
+    started = []
+    for name in accelerator.log_with:
+        accelerator.log_with = [name]
+        accelerator.trackers = []
+        if _succeeds(str(name), accelerator.init_trackers, "seglib", init_kwargs=options):
+            started += accelerator.trackers
+    accelerator.trackers = started
     if run.history:
         _log(accelerator, run.history[-1])  # its process may have been killed before it logged it
     try:
         yield
     finally:
-        try:
-            for tracker in accelerator.trackers:
-                tracker.finish()
-        except Exception as error:
-            _drop_trackers(accelerator, error)
+        for tracker in accelerator.trackers:
+            _succeeds(tracker.name, tracker.finish)
 
 
 def _log(accelerator: Accelerator, row: Row) -> None:
-    """Send an epoch to the trackers."""
+    """Send an epoch to the trackers, and drop those that fail."""
     values = {name: value for name, value in row.items() if name != "epoch"}
+    trackers = accelerator.trackers
+    accelerator.trackers = [one for one in trackers if _succeeds(one.name, one.log, values, step=int(row["epoch"]))]
+
+
+def _succeeds(name: str, action: Callable[..., object], *arguments: Any, **settings: Any) -> bool:
+    """Call a function of a tracker; report an error rather than raise it: no network, or a full disk."""
     try:
-        accelerator.log(values, step=int(row["epoch"]))
+        action(*arguments, **settings)
     except Exception as error:
-        _drop_trackers(accelerator, error)
-
-
-def _drop_trackers(accelerator: Accelerator, error: Exception) -> None:
-    print(f"Tracking stopped ({type(error).__name__}: {error}). Training continues; history.csv has every epoch.")
-    accelerator.trackers.clear()
+        print(f"{name} stopped ({type(error).__name__}: {error}). Training continues; history.csv has every epoch.")
+        return False
+    return True
 
 
 # ------------------------------------------------------------------------------------------------ measuring
@@ -578,7 +610,7 @@ def measure(
     batch_size: int = 8,
     workers: int | None = None,
     num_classes: int | None = None,
-    precision: str = "no",
+    precision: str | None = None,
 ) -> Evaluation:
     """Evaluate a model on a data set whose images may have any sizes.
 
@@ -589,7 +621,7 @@ def measure(
         batch_size: images in one forward pass; images of different sizes are never padded to one.
         workers: as in `TrainConfig`.
         num_classes: None: 2, or the number of `data.classes`.
-        precision: "no" (float32), "fp16" or "bf16"; on a GPU mixed precision is faster.
+        precision: "fp16" or "bf16": compute in mixed precision, which is faster on a GPU; None: in float32.
 
     Returns:
         One confusion matrix of all pixels, and the mean loss.
@@ -597,7 +629,7 @@ def measure(
     classes = num_classes or max(2, len(get_class_names(data) or ()))
     device = next(model.parameters()).device
     loader = _val_loader(ValidationSamples(data, classes), device, batch_size, workers)
-    with explain_dead_workers(), autocast(device, precision):
+    with managed_workers(loader), autocast(device, precision):
         return _evaluate(model, loader, loss, classes)
 
 

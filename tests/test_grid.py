@@ -47,6 +47,14 @@ def read_table(folder):
         return list(csv.DictReader(file))
 
 
+def test_a_second_search_in_the_same_folder_is_refused(tmp_path):
+    def search(run_dir, **settings):
+        grid(write_run, {"lr": [0.1]}, tmp_path)
+
+    with pytest.raises(RuntimeError, match="another process searches"):
+        grid(search, {"lr": [0.1]}, tmp_path)
+
+
 def test_every_combination_is_trained_in_a_folder_of_its_own(tmp_path):
     result = grid(write_run, {"lr": [0.1, 0.2], "batch": [2, 4]}, tmp_path)
     names = ["lr=0.1,batch=2", "lr=0.1,batch=4", "lr=0.2,batch=2", "lr=0.2,batch=4"]

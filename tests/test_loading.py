@@ -27,9 +27,9 @@ def test_the_number_of_workers_changes_no_pixel():
             batches.epoch = epoch
             epochs[workers, epoch] = list(loader)
     for epoch in (1, 2):
-        for (images, _, names), (others, _, other_names) in zip(epochs[0, epoch], epochs[2, epoch], strict=True):
-            assert names == other_names
-            assert torch.equal(images, others)
+        for batch, other in zip(epochs[0, epoch], epochs[2, epoch], strict=True):
+            assert batch[2] == other[2]
+            assert torch.equal(batch[0], other[0]) and torch.equal(batch[1], other[1])
     assert [names for *_, names in epochs[0, 1]] != [names for *_, names in epochs[0, 2]]
 
 
@@ -77,7 +77,9 @@ class Failing(Discs):
     """Reading one image fails."""
 
     def __getitem__(self, index):
-        return super().__getitem__(index) if index != 3 else [][0]
+        if index == 3:
+            raise RuntimeError("a broken file")
+        return super().__getitem__(index)
 
 
 class Crashing(Discs):
@@ -88,11 +90,14 @@ class Crashing(Discs):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_an_error_in_a_data_set_names_the_sample(tmp_path, workers):
-    with pytest.raises(IndexError) as error:
+def test_an_error_in_a_data_set_names_the_sample_and_leaves_no_worker(tmp_path, workers):
+    before = multiprocessing.active_children()
+    with pytest.raises(RuntimeError, match="a broken file") as error:
         train(tmp_path, data=Failing(6), epochs=1, workers=workers)
     message = "\n".join([str(error.value), *getattr(error.value, "__notes__", [])])
     assert "while reading disc3.png; data[3] repeats it" in message
+    assert "A worker process died" not in message
+    assert not [child for child in multiprocessing.active_children() if child not in before]
 
 
 @pytest.mark.parametrize("part", ["data", "val"])

@@ -275,6 +275,24 @@ def test_an_interrupt_passes_and_the_same_call_ends_as_if_nothing_had_happened(t
     check_same_end(tmp_path / "run", train(tmp_path / "whole", loss=BCELoss()).dir)
 
 
+def test_an_interrupt_before_the_first_checkpoint_gives_the_initial_weights_back(tmp_path):
+    model = ConvNet(norm=True)
+    with pytest.raises(KeyboardInterrupt):  # in epoch 2
+        train(tmp_path / "run", model, loss=LossAt({5: interrupt}))
+    assert not (tmp_path / "run" / runs.LAST).exists()
+    train(tmp_path / "run", model, loss=LossAt({}))
+    train(tmp_path / "other", ConvNet(norm=True), loss=LossAt({}))
+    check_same_end(tmp_path / "run", tmp_path / "other")
+
+
+def test_an_attempt_without_a_checkpoint_leaves_nothing_to_the_next(tmp_path):
+    for name in ("history.csv", runs.BEST):
+        (tmp_path / name).write_text("of an attempt that was stopped")
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, loss=LossAt({1: interrupt}))
+    assert not (tmp_path / "history.csv").exists() and not (tmp_path / runs.BEST).exists()
+
+
 def test_epochs_that_have_no_checkpoint_leave_the_history_when_a_run_resumes(tmp_path):
     train(tmp_path, loss=LossAt({}), epochs=1)
     for loss, rows in ((LossAt({4: interrupt}), 2), (LossAt({1: interrupt}), 1)):
@@ -355,6 +373,15 @@ def test_a_run_that_skips_every_step_is_stopped(tmp_path, monkeypatch):
         train(tmp_path, loss=LossAt(overflow))
 
 
+def test_a_run_in_another_precision_may_follow_in_the_same_process(tmp_path, monkeypatch):
+    for precision in ("bf16", "no"):
+        monkeypatch.setattr("seglib.train.default_precision", lambda precision=precision: precision)
+        monkeypatch.setattr("seglib.train.check_precision", lambda precision: None)
+        train(tmp_path / precision, epochs=1)
+        settings = json.loads((tmp_path / precision / "config.json").read_text(encoding="utf-8"))["settings"]
+        assert settings["precision"] == precision
+
+
 @pytest.mark.usefixtures("_mixed_precision")
 def test_the_model_computes_in_full_precision_after_training(tmp_path):
     model = net()
@@ -397,6 +424,16 @@ def test_a_tracker_that_fails_is_reported_once_and_does_not_stop_training(tmp_pa
     run = train(tmp_path, trackers=("tensorboard",))
     assert run.finished
     assert capsys.readouterr().out.count("No space left") == 1
+
+
+def test_the_other_tracker_goes_on_when_one_cannot_be_started(tmp_path, monkeypatch, capsys):
+    wandb = MagicMock(__spec__=ModuleSpec("wandb", None))
+    wandb.init.side_effect = OSError("no network")
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    monkeypatch.setattr("accelerate.tracking._available_trackers", [LoggerType.WANDB, LoggerType.TENSORBOARD])
+    run = train(tmp_path, trackers=("wandb", "tensorboard"))
+    assert read_tensorboard(tmp_path) == list(enumerate(run.column("val_loss"), 1))
+    assert capsys.readouterr().out.count("wandb stopped (OSError: no network)") == 1
 
 
 def test_a_tracker_that_is_not_installed_is_refused(tmp_path, monkeypatch):

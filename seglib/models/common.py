@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from seglib.files import check_choice
+
 __all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "YOLO_MODELS", "autocast", "logits_to_mask", "normalize", "pad_to_stride"]
 
 # Of red, green and blue over ImageNet's training images, on the scale from 0 to 1: what nearly all published weights
@@ -62,7 +64,8 @@ def logits_to_mask(logits: Tensor) -> Tensor:
     return logits.max(dim=1).indices.to(torch.uint8)  # the same as argmax(dim=1), which is many times slower on a CPU
 
 
-def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """The context in which a model computes in "fp16", "bf16" or, for "no", in float32."""
-    dtype = {"no": None, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]
+def autocast(device: torch.device, precision: str | None) -> torch.autocast:
+    """The context in which a model computes in "fp16", "bf16" or, for None, in float32."""
+    check_choice("precision", precision, (None, "fp16", "bf16"))
+    dtype = {None: None, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]
     return torch.autocast(device.type, dtype, enabled=dtype is not None)

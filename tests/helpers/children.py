@@ -22,16 +22,19 @@ KILLED = -signal.SIGKILL
 def exit_codes(*functions: Callable[[], object]) -> list[int]:
     """Call each function in a forked child of its own, all at once; return the exit codes.
 
-    0 stands for a return, 1 for an exception, `KILLED` for SIGKILL. Children that hang are killed after two minutes.
+    0 stands for a return, 1 for an exception, `KILLED` for SIGKILL.
+
+    Raises:
+        TimeoutError: a child hangs.
     """
     children = [FORK.Process(target=function) for function in functions]
     for child in children:
         child.start()
     for child in children:
-        child.join(120)
+        child.join(300)
         if child.exitcode is None:
             child.kill()
-            child.join()
+            raise TimeoutError("a child process did not end within five minutes")
     return [child.exitcode for child in children]
 
 
