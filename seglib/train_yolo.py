@@ -1,8 +1,8 @@
 """Trains YOLOv8-seg with Ultralytics; history and checkpoints are those of every other run.
 
-Ultralytics runs in a process of its own, `python -m seglib.train_yolo FOLDER`, which `fit_yolo` starts: nothing that it
-changes for a whole process (threads, random generators, environment, functions of torch) reaches the caller, and it
-ends with the caller. It cannot reach the network.
+Ultralytics runs in a process of its own, `python -m seglib.train_yolo`, which `fit_yolo` starts in a folder that holds
+the job. What Ultralytics changes for a whole process (threads, random generators, environment, functions of torch) does
+not reach the caller. The process has no network and ends when the caller ends.
 
 The run folder has the layout of `seglib.runs`. Ultralytics writes only to its sub-folder ultralytics/: links to the
 images, copies of the labels, results.csv and weights/last.pt. It writes nothing next to the user's images.
@@ -38,7 +38,7 @@ from seglib.files import check_choice, link_or_copy, short_path, write_json, wri
 from seglib.loading import available_cores
 from seglib.models import load_model
 from seglib.models.common import YOLO_MODELS
-from seglib.models.yolo import COCO_CLASSES, OFFLINE, YOLOSegmenter, check_image_size, describe_model, download_weights
+from seglib.models.yolo import COCO_CLASSES, OFFLINE, YOLOSegmenter, check_image_size, download_weights
 from seglib.runs import Mirror, Row, Run, best_epoch, lock_run, open_run, save_checkpoint
 
 __all__ = ["YOLOConfig", "fit_yolo", "measure_as_ultralytics", "weights_or_none"]
@@ -60,6 +60,7 @@ _ERRORS: dict[str, type[Exception]] = {
     "OutOfMemoryError": torch.OutOfMemoryError,
     "ValueError": ValueError,
     "SyntaxError": ValueError,
+    "ImportError": ImportError,
     "OSError": OSError,
 }
 _LAUNCHER_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
@@ -67,7 +68,6 @@ _TRACKERS = ("clearml", "comet", "dvc", "mlflow", "raytune", "tensorboard", "wan
 
 _SELECTION_COLUMN = "val_ap"
 _CURVE_COLUMNS = ("val_ap50", "val_ap")
-_OPTIMIZERS = {"adamw": "AdamW", "adam": "Adam", "sgd": "SGD"}
 _RESERVED_SETTINGS = {
     "amp", "cache", "compile", "data", "deterministic", "device", "fraction", "mode", "model", "name", "pretrained",
     "project", "rect", "resume", "save", "save_dir", "split", "task", "time", "val", "workers",
@@ -89,8 +89,8 @@ class YOLOConfig:
 
     Args:
         epochs, batch_size, lr, weight_decay, seed, workers, mirror: see `seglib.train.TrainConfig`.
-        accumulate: number of batches whose gradients are summed before each step of the optimizer. Ultralytics by
-            itself accumulates 64 images, whatever the batch size is.
+        accumulate: number of batches whose gradients are summed before each step of the optimizer. By default
+            Ultralytics accumulates 64 images, whatever the batch size is.
         model: "yolov8n-seg", "yolov8s-seg", "yolov8m-seg", "yolov8l-seg" or "yolov8x-seg".
         weights: "coco" or None, see `seglib.models.yolo.YOLOSegmenter`.
         image_size: longer side of the resized images in pixels, a multiple of 32.
@@ -139,7 +139,7 @@ class YOLOConfig:
             raise ValueError("batch_size must be at least 2: batch norm cannot be trained with a single image")
         check_choice("model", self.model, YOLO_MODELS)
         check_choice("weights", self.weights, (None, "coco"))
-        check_choice("optimizer", self.optimizer, tuple(_OPTIMIZERS))
+        check_choice("optimizer", self.optimizer, ("adamw", "adam", "sgd"))
         check_choice("scheduler", self.scheduler, (None, "cosine"))
         reserved = set(self.others) & {*_ultralytics_settings(self), *_RESERVED_SETTINGS}
         if reserved:
@@ -169,8 +169,9 @@ def fit_yolo(train_data: SegmentationData, val_data: SegmentationData, config: Y
         ValueError: the data has no images or no objects, or the two data sets have different classes; Ultralytics
             cannot use an image or a setting; the run folder holds a run with other settings; a checkpoint is damaged.
         FloatingPointError: the loss became NaN or infinite.
-        torch.OutOfMemoryError: the memory of the GPU is too small. Ultralytics by itself would halve the batch size.
+        torch.OutOfMemoryError: the memory of the GPU is too small. Ultralytics would halve the batch size.
         OSError: the weights cannot be downloaded, or the run folder cannot be written.
+        ImportError: Ultralytics is not installed.
         RuntimeError: another process trains in the run folder, or the training process failed in another way.
     """
     if not isinstance(config, YOLOConfig):
@@ -191,8 +192,9 @@ def fit_yolo(train_data: SegmentationData, val_data: SegmentationData, config: Y
                 _link_image(download_weights(config.model), folder / _PRETRAINED)
             if run.history:
                 print(f"Resuming after epoch {len(run.history)}.", flush=True)
+            stored_config = {**asdict(config), "mirror": mirror and str(mirror.folder.resolve())}
             try:
-                _run_child(folder, {"config": _to_json(config), "settings": settings})
+                _run_child(folder, {"config": stored_config, "settings": settings})
             except KeyboardInterrupt:
                 epochs = len(runs.read_run(run_dir).history)
                 print(f"Stopped. The same call resumes after epoch {epochs}.", flush=True)
@@ -226,7 +228,7 @@ def _ultralytics_settings(config: YOLOConfig) -> dict[str, Any]:
         "lr0": config.lr,
         "lrf": 1.0 if config.scheduler is None else 0.01,
         "cos_lr": config.scheduler == "cosine",
-        "optimizer": _OPTIMIZERS[config.optimizer],
+        "optimizer": config.optimizer,
         "weight_decay": config.weight_decay,
         "imgsz": config.image_size,
         "warmup_epochs": config.warmup_epochs,
@@ -308,15 +310,12 @@ def _write_data(
     val_data: SegmentationData,
     classes: Sequence[str],
     batch_size: int | None = None,
-) -> Path:
-    """Write links to the images, their labels and a data.yaml to folder/data; return the path of the data.yaml.
+) -> None:
+    """Write links to the images, their labels and a data.yaml to folder/data.
 
     Files are numbered, because Ultralytics derives the path of a label from that of its image, and names of the user's
-    folders could mislead it.
-
-    Args:
-        batch_size: if the last training batch would have one image, the first image is added to it: batch norm cannot
-            be trained with a single image.
+    folders could mislead it. If the last training batch would have one image, the first image is added to it: batch
+    norm cannot be trained with a single image.
     """
     data_dir = folder / "data"
     if data_dir.exists():
@@ -330,10 +329,6 @@ def _write_data(
             split_dir = data_dir / YOLO_PARTS[split]
             _link_image(image, split_dir / "images" / f"{number:06d}{image.suffix.lower()}")
             write_lines(split_dir / "labels" / f"{number:06d}.txt", lines)
-    yaml_lines = (data_dir / "data.yaml").read_text(encoding="utf-8").splitlines()
-    path = json.dumps(str(data_dir.resolve()), ensure_ascii=False)
-    write_lines(data_dir / "data.yaml", [*yaml_lines, f"path: {path}"])
-    return data_dir / "data.yaml"
 
 
 def _link_image(image: Path, target: Path) -> None:
@@ -379,14 +374,14 @@ def _validate(device: int | str) -> dict[str, float]:
     return {name: float(value) for name, value in scores.results_dict.items()}
 
 
-# ------------------------------------------------------------------------------------------------ the caller's side
+# ------------------------------------------------------------------------------------------------ starting the process
 
 
 def _run_child(folder: Path, job: dict[str, Any]) -> dict[str, float]:
-    """Let a process do a job in a folder, show what it prints, and return its answer.
+    """Start a process that does a job in a folder, print its output, and return its answer.
 
     Raises:
-        FloatingPointError, torch.OutOfMemoryError, ValueError, OSError: what the process reports.
+        FloatingPointError, torch.OutOfMemoryError, ValueError, ImportError, OSError: what the process reports.
         RuntimeError: it failed in another way.
     """
     write_json(folder / _JOB, {**job, "threads": torch.get_num_threads()})
@@ -417,8 +412,8 @@ def _run_child(folder: Path, job: dict[str, Any]) -> dict[str, float]:
 def _environment() -> dict[str, str]:
     """Return the environment variables of the process.
 
-    Ultralytics by itself downloads a font for its figures and a second network to test mixed precision with. A proxy
-    that does not exist keeps it from any other machine.
+    By default Ultralytics downloads a font for its figures and a second network to test mixed precision with. The
+    address of a proxy that does not exist prevents all traffic.
     """
     environment = {name: value for name, value in os.environ.items() if name not in _LAUNCHER_VARIABLES}
     for scheme in ("http", "https", "all"):
@@ -428,11 +423,6 @@ def _environment() -> dict[str, str]:
     environment |= {"no_proxy": "", "NO_PROXY": "", "PYTHONIOENCODING": "utf-8"}
     environment["PYTHONPATH"] = os.pathsep.join([package, *filter(None, sys.path)])
     return {**environment, **OFFLINE, "YOLO_CONFIG_DIR": "settings", "YOLO_VERBOSE": "false"}
-
-
-def _to_json(config: YOLOConfig) -> dict[str, Any]:
-    mirror = None if config.mirror is None else str(Path(config.mirror).resolve())
-    return {**asdict(config), "mirror": mirror}
 
 
 # ------------------------------------------------------------------------------------------------ the process
@@ -487,7 +477,7 @@ def _train(job: dict[str, Any]) -> dict[str, Any]:
 
 
 class _Finished(Exception):
-    """The last epoch is done. Ultralytics would now measure the best epoch again."""
+    """Raised after the last epoch, when Ultralytics would measure the best epoch again."""
 
 
 class _EpochRecorder:
@@ -565,9 +555,9 @@ class _EpochRecorder:
         """Return a checkpoint that `seglib.models.load_model` reads, with copies of the network's weights."""
         config = self.config
         classes = self.settings["classes"]
-        pretrained_classes = COCO_CLASSES if config.weights else None
+        settings = {"name": config.model, "classes": len(classes), "image_size": config.image_size}
         return {
-            "settings": describe_model(config.model, len(classes), config.image_size, pretrained_classes),
+            "settings": {**settings, "pretrained_classes": COCO_CLASSES if config.weights else None},
             "model": {f"network.{key}": value.detach().cpu().clone() for key, value in network.state_dict().items()},
             "classes": classes,
             "image_size": (config.image_size, config.image_size),

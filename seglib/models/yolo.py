@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from ultralytics import YOLO
     from ultralytics.engine.results import Results
 
-__all__ = ["COCO_CLASSES", "OFFLINE", "YOLOSegmenter", "check_image_size", "describe_model", "download_weights"]
+__all__ = ["COCO_CLASSES", "OFFLINE", "YOLOSegmenter", "check_image_size", "download_weights"]
 
 # Documented environment variables: Ultralytics looks nothing up, sends nothing and installs nothing.
 OFFLINE = {"YOLO_OFFLINE": "true", "YOLO_AUTOINSTALL": "false"}
@@ -51,8 +51,8 @@ class YOLOSegmenter(nn.Module):
         weights: "coco" for the publisher's weights, trained on COCO; None: from scratch.
         image_size: the longer side, in pixels, to which images are resized inside the model: the one that it was
             trained at. A multiple of 32.
-        pretrained_classes: number of classes, without background, of the network with whose weights a training began;
-            it decides the width of a branch. Given by a checkpoint only.
+        pretrained_classes: number of classes, without background, of the network that the training started from. It
+            determines the width of one branch. Set by checkpoints; leave it at None otherwise.
 
     Attributes:
         network: the network, a `SegmentationModel` of Ultralytics.
@@ -83,7 +83,8 @@ class YOLOSegmenter(nn.Module):
         if classes < 2:
             raise ValueError(f"classes must be at least 2, background and one more, not {classes}")
         check_image_size(image_size)
-        self.settings = describe_model(name, classes, image_size, COCO_CLASSES if weights else pretrained_classes)
+        self.settings: dict[str, Any] = {"name": name, "classes": classes, "image_size": image_size}
+        self.settings["pretrained_classes"] = COCO_CLASSES if weights else pretrained_classes
         self.class_names = None
         self.image_size = (image_size, image_size)
         tasks = _import_ultralytics().nn.tasks
@@ -153,12 +154,6 @@ def _to_instances(result: "Results") -> Instances:
     rles = [mask_to_rle(mask.bool().cpu().numpy()) for mask in torch.as_tensor(result.masks.data)]
     numbers = torch.as_tensor(result.boxes.data).cpu().double().numpy()  # (N, 6): box, score and class
     return Instances((height, width), rles, numbers[:, 5].astype(int) + 1, numbers[:, 4])
-
-
-def describe_model(name: str, classes: int, image_size: int, pretrained_classes: int | None) -> dict[str, Any]:
-    """Return the settings of a model: enough to build it again."""
-    settings = {"name": name, "classes": classes, "image_size": image_size}
-    return settings | ({"pretrained_classes": pretrained_classes} if pretrained_classes else {})
 
 
 def check_image_size(image_size: int) -> None:
