@@ -144,7 +144,7 @@ def make_warmup(optimizer: torch.optim.Optimizer, config: TrainConfig) -> lr_sch
     if steps == 0:
         return None
     warmup = lr_scheduler.LinearLR(optimizer, start_factor=1 / steps, total_iters=steps - 1)
-    optimizer.register_step_post_hook(lambda *_: warmup.step())
+    optimizer.register_step_post_hook(lambda *_: _step_quietly(warmup))
     return warmup
 
 
@@ -165,10 +165,14 @@ def step_schedule(schedule: Schedule | None, val_loss: float) -> None:
     if isinstance(schedule, lr_scheduler.ReduceLROnPlateau):
         schedule.step(val_loss)
     elif schedule is not None:
-        with warnings.catch_warnings():
-            # fp16 may skip every step of a short first epoch; torch then warns that the optimizer was never stepped.
-            warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
-            schedule.step()
+        _step_quietly(schedule)
+
+
+def _step_quietly(schedule: lr_scheduler.LRScheduler) -> None:
+    """Step a schedule without torch's warnings about skipped steps of fp16 and about accelerate's optimizer."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step|Seems like `optimizer.step")
+        schedule.step()
 
 
 def add_class_weights(loss: Loss, weights: Sequence[float] | None) -> Loss:

@@ -74,8 +74,11 @@ class MaskAP:
     detections: int = 0
 
     def curve(self, iou: float = 0.5) -> np.ndarray:
-        """The precision at each level of `recall` for one IoU threshold, (101,), averaged over classes."""
-        return _known_mean(self.precision[_index_of(iou, self.thresholds)], axis=1)
+        """The precision at each level of `recall` for one of the IoU thresholds, (101,), averaged over classes."""
+        nearest = int(np.argmin(np.abs(self.thresholds - iou)))
+        if not np.isclose(self.thresholds[nearest], iou):
+            raise ValueError(f"no {iou} among {np.round(self.thresholds, 3).tolist()}")
+        return np.array([_known_mean(row) for row in self.precision[nearest]])
 
     def rows(self) -> dict[str, float]:
         """The values by name, for a table."""
@@ -118,20 +121,19 @@ def mask_ap(
         raise ValueError(f"areas needs a range or more, and max_detections rises from 1 on: not {counts}")
     evaluation = _run_cocoeval(truth_instances, detections, areas, counts)
     parameters = evaluation["params"]
-    thresholds = parameters.iouThrs
-    precision = evaluation["precision"]  # (thresholds, 101, classes, areas, max_detections); -1: no truth
+    precision = evaluation["precision"]  # (thresholds 0.5, 0.55 ..., 101, classes, areas, max_detections); -1: no truth
     recall = evaluation["recall"]  # (thresholds, classes, areas, max_detections)
     overall = precision[..., 0, -1]
     return MaskAP(
         ap=_known_mean(overall),
-        ap50=_known_mean(overall[_index_of(0.5, thresholds)]),
-        ap75=_known_mean(overall[_index_of(0.75, thresholds)]),
+        ap50=_known_mean(overall[0]),
+        ap75=_known_mean(overall[5]),
         by_size={name: _known_mean(precision[..., i, -1]) for i, name in enumerate(areas, 1)},
         ar={count: _known_mean(recall[..., 0, i]) for i, count in enumerate(counts)},
         by_class={int(label): _known_mean(overall[..., k]) for k, label in enumerate(parameters.catIds)},
         recall=parameters.recThrs,
         precision=overall,
-        thresholds=thresholds,
+        thresholds=parameters.iouThrs,
         images=len(truth_instances),
         truths=int(sum((~image.crowd).sum() for image in truth_instances)),
         detections=sum(map(len, detections)),
@@ -170,8 +172,8 @@ def _run_cocoeval(
         evaluation = COCOeval(_to_coco(truth, labels), _to_coco(predictions, labels), "segm")
         evaluation.params.imgIds = list(range(len(truth)))
         evaluation.params.catIds = labels
-        evaluation.params.maxDets = [int(count) for count in max_detections]
-        evaluation.params.areaRng = [list(_ALL_AREAS), *(list(area_range) for area_range in areas.values())]
+        evaluation.params.maxDets = max_detections
+        evaluation.params.areaRng = [_ALL_AREAS, *areas.values()]
         evaluation.params.areaRngLbl = ["all", *areas]
         evaluation.evaluate()
         evaluation.accumulate()
@@ -183,52 +185,32 @@ def _to_coco(images: Sequence[Instances], labels: Sequence[int]) -> COCO:
 
     A class without truth is not among `labels`: it has no recall, so it does not enter the mean.
     """
+    annotations = [
+        {
+            "image_id": image_id,
+            "category_id": int(image.labels[i]),
+            "segmentation": image.rles[i],
+            "area": float(area),
+            "iscrowd": int(image.crowd[i]),
+            "score": 0.0 if image.scores is None else float(image.scores[i]),
+        }
+        for image_id, image in enumerate(images)
+        for i, area in enumerate(image.areas)
+    ]
     coco = COCO()
     coco.dataset = {
         "images": [{"id": i, "height": image.size[0], "width": image.size[1]} for i, image in enumerate(images)],
         "categories": [{"id": label, "name": str(label)} for label in labels],
-        "annotations": [entry for index, image in enumerate(images) for entry in _annotations(index, image)],
+        "annotations": [entry | {"id": i} for i, entry in enumerate(annotations, 1)],  # matching reads id 0 as "none"
     }
-    for number, entry in enumerate(coco.dataset["annotations"], start=1):  # its matching reads id 0 as "no match"
-        entry["id"] = number
     coco.createIndex()
     return coco
 
 
-def _annotations(image_id: int, objects: Instances) -> list[dict[str, Any]]:
-    """COCO's annotations of the objects of an image, without ids."""
-    areas = objects.areas.tolist()
-    entries = []
-    for i, (left, top, right, bottom) in enumerate(objects.boxes.tolist()):
-        entry = {
-            "image_id": image_id,
-            "category_id": int(objects.labels[i]),
-            "segmentation": objects.rles[i],
-            "area": float(areas[i]),
-            "bbox": [left, top, right - left, bottom - top],
-            "iscrowd": int(objects.crowd[i]),
-        }
-        if objects.scores is not None:
-            entry["score"] = float(objects.scores[i])
-        entries.append(entry)
-    return entries
-
-
-def _known_mean(table: np.ndarray, axis: int | None = None) -> Any:
+def _known_mean(table: np.ndarray) -> float:
     """The mean of the values that are not -1, which is pycocotools' mark for "no truth"; NaN if there are none."""
-    known = table > -1
-    total = np.where(known, table, 0).sum(axis=axis)
-    with np.errstate(invalid="ignore"):
-        mean = np.divide(total, known.sum(axis=axis), dtype=float)
-    return float(mean) if axis is None else mean
-
-
-def _index_of(value: float, values: np.ndarray) -> int:
-    """The index of a value in an array of rounded numbers."""
-    index = int(np.argmin(np.abs(values - value)))
-    if abs(values[index] - value) > 1e-6:
-        raise ValueError(f"no {value} among {np.round(values, 3).tolist()}")
-    return index
+    known = table[table > -1]
+    return float(known.mean()) if known.size else float("nan")
 
 
 # ------------------------------------------------------------------------------------------------ counts at one score
@@ -277,7 +259,8 @@ def match_detections(truth: _Objects, prediction: _Objects, iou: float = 0.5) ->
     (truth,), (prediction,) = _to_instances([truth], [prediction])
     scores = np.zeros(0) if prediction.scores is None else prediction.scores  # None only without detections
     order = np.argsort(-scores, kind="stable")
-    overlap = _ious(prediction.pick(order), truth)
+    overlap = coco_mask.iou([prediction.rles[i] for i in order], truth.rles, truth.crowd.astype(np.uint8))
+    overlap = np.reshape(overlap, (len(prediction), len(truth)))  # [] without detections or objects
     matched = np.full(len(order), -1)
     matched_iou = np.zeros(len(order))
     ignored = np.zeros(len(order), dtype=bool)
@@ -293,13 +276,6 @@ def match_detections(truth: _Objects, prediction: _Objects, iou: float = 0.5) ->
             ignored[row] = (overlap[row, truth.crowd & same_class] >= iou).any()
     missed = np.array(sorted(free), dtype=int)
     return Matches(scores[order], matched, matched_iou, ignored, missed, order)
-
-
-def _ious(prediction: Instances, truth: Instances) -> np.ndarray:
-    """The IoU of each detection with each object, (N, M); for a crowd, the fraction of the detection on it."""
-    if not len(prediction) or not len(truth):
-        return np.zeros((len(prediction), len(truth)))
-    return np.asarray(coco_mask.iou(prediction.rles, truth.rles, truth.crowd.astype(np.uint8)))
 
 
 @dataclass(frozen=True)

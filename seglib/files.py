@@ -31,11 +31,7 @@ __all__ = [
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
 _ORIENTATION = 0x0112  # the EXIF tag
-# How an upright raster is turned before it is stored with an EXIF orientation.
-_STORED_AS = {6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}
-
-
-# ------------------------------------------------------------------------------------------------ writing
+_STORED_AS = {6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}  # by orientation, from an upright raster
 
 
 @contextmanager
@@ -104,7 +100,7 @@ def link_or_copy(source: Path, target: Path) -> None:
 def locked(path: str | Path, message: str, timeout: float | None = None) -> Iterator[None]:
     """Hold a lock file while the block runs, so that other processes keep out.
 
-    Where the file system has no locks, the block runs without one.
+    Where the file system has no locks, or the lock file cannot be created, the block runs without one.
 
     Args:
         path: the lock file.
@@ -113,32 +109,22 @@ def locked(path: str | Path, message: str, timeout: float | None = None) -> Iter
 
     Raises:
         RuntimeError: `message`, when the time is over.
-        OSError: the folder of the lock file cannot be created.
     """
-    path = Path(path)
     lock = FileLock(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OSError(
-            f"cannot write {path.parent}: {error.strerror}. Choose a folder that may be written to."
-        ) from error
-    try:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=timeout or 0)
     except Timeout:
         if timeout is not None:
             raise RuntimeError(message) from None
         print(message, flush=True)
         lock.acquire()
-    except (OSError, NotImplementedError):  # no locks here, or a read-only disk, which the first write will report
+    except (OSError, NotImplementedError):  # no locks here, or no folder, which the first write will report
         pass
     try:
         yield
     finally:
         lock.release()
-
-
-# ------------------------------------------------------------------------------------------------ reading
 
 
 def image_files(folder: str | Path) -> dict[str, Path]:
@@ -171,10 +157,7 @@ def open_image(path: str | Path) -> Image.Image:
         FileNotFoundError: there is no such file.
         ValueError: the file cannot be decoded.
     """
-    with (
-        _name_file_in_errors(path),
-        Image.open(path) as image,
-    ):  # closed even if decoding fails: Windows deletes no open file
+    with _name_file_in_errors(path), Image.open(path) as image:  # closed even if decoding fails
         image.load()
     return image
 
@@ -259,9 +242,6 @@ def as_rgb(image: np.ndarray) -> np.ndarray:
     if channels.shape[2] == 1:
         return np.repeat(channels, 3, axis=2)
     return np.ascontiguousarray(channels[..., :3])
-
-
-# ------------------------------------------------------------------------------------------------ names and choices
 
 
 def short_path(path: str | Path) -> str:

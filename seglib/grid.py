@@ -7,16 +7,14 @@
     result = grid(train, {"lr": [1e-3, 1e-4], "batch_size": [8, 16]}, "runs/search")
     result.best.run.model()
 
-The folder runs/search/ holds a run folder for each combination, called a cell. It also holds grid.json, the settings
-that were searched, and grid.csv, the table of results. In a cell's folder, cell.json holds the cell's status, and
-error.txt the traceback if the cell failed.
+The folder runs/search/ holds a run folder for each combination (a cell), grid.json with the settings, and grid.csv with
+the results. In a cell's folder, cell.json holds its status, and error.txt the traceback if it failed.
 """
 
 import gc
 import html
 import itertools
 import json
-import math
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -40,11 +38,10 @@ _TABLE_FILE = "grid.csv"
 _CELL_FILE = "cell.json"
 _ERROR_FILE = "error.txt"
 _FINISHED = "finished"
-_NOT_FINISHED = "not finished"
 _RESERVED_NAMES = {"run_dir", "status", "seconds", "reason"}
-_REQUIRED_COLUMNS = {"epoch", "train_loss", "val_loss", "seconds"}
+_REQUIRED_COLUMNS = ["epoch", "train_loss", "val_loss", "seconds"]
 _FORBIDDEN_IN_NAMES = set('/\\:*?"<>|\n\0')
-_MAX_NAME_BYTES = 200
+_SHORT_NAMES = "give the choice a short name and look it up in your train()"
 
 
 @dataclass
@@ -101,12 +98,8 @@ class Grid:
     @property
     def best(self) -> Cell | None:
         """The finished cell with the best score, the first one of equals, or None if no cell is finished."""
-        finished = [cell for cell in self.cells if cell.status == _FINISHED]
-        return max(finished, key=self._score, default=None)
-
-    def _score(self, cell: Cell) -> float:
-        row = cell.best_row(self.metric)
-        return -math.inf if row is None else score(row, self.metric)
+        finished = [cell for cell in self.cells if cell.status == _FINISHED and cell.history]
+        return max(finished, key=lambda cell: max(score(row, self.metric) for row in cell.history), default=None)
 
     def rows(self) -> list[dict[str, Value]]:
         """The rows of grid.csv, one for each cell. A value that does not exist is None."""
@@ -131,22 +124,16 @@ class Grid:
 
     def __str__(self) -> str:
         table = self._table()
-        widths = [max(len(text) for text in column) for column in zip(*table, strict=True)]
-        lines = []
-        for row in table:
-            padded = [text.ljust(width) for text, width in zip(row, widths, strict=True)]
-            lines.append("  ".join(padded).rstrip())
-        return "\n".join(lines)
+        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+        return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in table)
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
         """The table as a notebook shows it."""
-        lines = []
-        for number, row in enumerate(self._table()):
-            tag = "th" if number == 0 else "td"
-            lines.append("<tr>" + "".join(f"<{tag}>{html.escape(text)}</{tag}>" for text in row) + "</tr>")
-        return "<table>\n" + "\n".join(lines) + "\n</table>"
+        rows = ["".join(f"<td>{html.escape(text)}</td>" for text in row) for row in self._table()]
+        rows[0] = rows[0].replace("td>", "th>")
+        return "<table>\n<tr>" + "</tr>\n<tr>".join(rows) + "</tr>\n</table>"
 
     def _table(self) -> list[list[str]]:
         """The table as text, the heading first. Empty columns are left out and a star marks the best cell."""
@@ -163,14 +150,9 @@ class Grid:
 
 def _format_value(column: str, value: Value) -> str:
     """A result as the table shows it."""
-    if value is None:
-        return ""
-    if column == "seconds":
-        return f"{value:.0f}"
     if isinstance(value, float):
-        return f"{value:.4g}"
-    text = str(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+        return f"{value:.0f}" if column == "seconds" else f"{value:.4g}"
+    return "" if value is None else str(value)[:60]
 
 
 # ------------------------------------------------------------------------------------------------ training
@@ -205,7 +187,7 @@ def grid(
         All cells. grid.csv holds the same table.
 
     Raises:
-        ValueError: a value cannot be part of a folder's name, or the metric is not a column of the histories.
+        ValueError: a value cannot be part of a folder's name, or a history lacks the metric or another column.
         OtherSettings: a cell's folder holds a run with other settings.
         RuntimeError: no cell finished.
     """
@@ -230,46 +212,30 @@ def grid(
 
 def _train_cell(train: Callable[..., object], settings: dict[str, Value], run_dir: Path, seed: int) -> None:
     """Train one cell and record its status."""
-    record = _read_record(run_dir)
-    epochs_before = len(read_run(run_dir).history)
-    _write_record(run_dir, settings, _NOT_FINISHED)  # the status of a cell whose process is killed
+    error_file = run_dir / _ERROR_FILE
+    before = _read_record(run_dir)
+    record = {"settings": settings, "status": "not finished", "reason": ""}  # stays if the process is killed
+    write_json(run_dir / _CELL_FILE, record)
     seed_everything(seed)
-    status = _FINISHED
-    reason = ""
     try:
         train(run_dir, **settings)
-        _check_history(run_dir)
+        if not read_run(run_dir).history:
+            raise ValueError(f"train() wrote no history.csv into {short_path(run_dir)}: pass run_dir on to fit()")
+        record["status"] = _FINISHED
+        error_file.unlink(missing_ok=True)
     except OtherSettings:  # a mistake in the call, not a result: the folder keeps its earlier status
-        write_json(run_dir / _CELL_FILE, record)
+        write_json(run_dir / _CELL_FILE, before)
         raise
     except Exception as error:
-        status = _status_of(error)
-        reason = f"{type(error).__name__}: {str(error).strip()}".partition("\n")[0]
-        (run_dir / _ERROR_FILE).write_text(traceback.format_exc(), encoding="utf-8")
-        print(f"{cell_name(settings)}: {status}, {reason}", flush=True)
-    else:
-        (run_dir / _ERROR_FILE).unlink(missing_ok=True)
-    _write_record(run_dir, settings, status, reason)
-    if status != _FINISHED or len(read_run(run_dir).history) > epochs_before:
-        gc.collect()  # otherwise the next cell may find the GPU's memory still in use
-        torch.cuda.empty_cache()
-
-
-def _status_of(error: Exception) -> str:
-    """The status of a cell that ended with an error."""
-    if is_out_of_memory(error):
-        return "out of memory"
-    return "diverged" if isinstance(error, FloatingPointError) else "failed"
-
-
-def _check_history(run_dir: Path) -> None:
-    """Raise ValueError if training left no history.csv, or one without the columns that the table needs."""
-    history = read_run(run_dir).history
-    if not history:
-        raise ValueError(f"train() wrote no history.csv into {short_path(run_dir)}: pass run_dir on to fit()")
-    missing = _REQUIRED_COLUMNS - set(history[0])
-    if missing:
-        raise ValueError(f"{short_path(run_dir / 'history.csv')} has no column {', '.join(sorted(missing))}")
+        record["status"] = "diverged" if isinstance(error, FloatingPointError) else "failed"
+        if is_out_of_memory(error):
+            record["status"] = "out of memory"
+        record["reason"] = f"{type(error).__name__}: {str(error).strip()}".partition("\n")[0]
+        error_file.write_text(traceback.format_exc(), encoding="utf-8")
+        print(f"{cell_name(settings)}: {record['status']}, {record['reason']}", flush=True)
+    write_json(run_dir / _CELL_FILE, record)
+    gc.collect()  # otherwise the next cell may find the GPU's memory still in use
+    torch.cuda.empty_cache()
 
 
 # ------------------------------------------------------------------------------------------------ names and files
@@ -281,25 +247,18 @@ def cell_name(settings: Mapping[str, Value]) -> str:
 
 
 def _combinations(axes: Mapping[str, Sequence[Value]]) -> list[dict[str, Value]]:
-    """The settings of each cell; the last axis changes fastest.
-
-    Raises:
-        ValueError: there are no settings, two cells have the same name, or a name cannot be that of a folder.
-    """
-    values = {name: _axis_values(name, given) for name, given in axes.items()}
-    if not values:
+    """The settings of each cell; the last axis changes fastest."""
+    if not axes:
         raise ValueError("a grid needs at least one setting, for example {'lr': [1e-3, 1e-4]}")
-    cells = [dict(zip(values, combination, strict=True)) for combination in itertools.product(*values.values())]
+    values = [_axis_values(name, given) for name, given in axes.items()]
+    cells = [dict(zip(axes, combination, strict=True)) for combination in itertools.product(*values)]
     names = [cell_name(cell) for cell in cells]
     if len({name.casefold() for name in names}) < len(names):  # some file systems ignore the case of letters
         raise ValueError(f"the cells of a grid must have different names, not {'; '.join(names)}")
     for name in names:
-        if set(name) & _FORBIDDEN_IN_NAMES or len(name.encode()) > _MAX_NAME_BYTES or name[-1] in " .":
+        if set(name) & _FORBIDDEN_IN_NAMES or len(name.encode()) > 200 or name[-1] in " .":
             raise ValueError(f"{name!r} cannot be the name of a folder: {_SHORT_NAMES}")
     return cells
-
-
-_SHORT_NAMES = "give the choice a short name and look it up in your train()"
 
 
 def _axis_values(name: str, values: Sequence[Value]) -> list[Value]:
@@ -320,7 +279,7 @@ def read_grid(folder: str | Path) -> Grid:
 
     Raises:
         FileNotFoundError: there is no grid in the folder.
-        ValueError: the metric of the grid is not a column of the histories.
+        ValueError: a history lacks the metric or another column.
     """
     file = Path(folder) / _GRID_FILE
     if not file.is_file():
@@ -330,30 +289,19 @@ def read_grid(folder: str | Path) -> Grid:
 
 
 def _read_cells(folder: Path, combinations: Sequence[dict[str, Value]], metric: str) -> Grid:
-    """The grid of these cells as their folders show it.
-
-    Raises:
-        ValueError: the metric is not a column of a history.
-    """
+    """The grid of these cells as their folders show it. Raises ValueError if a history lacks a column."""
     cells = []
     for settings in combinations:
         run = read_run(folder / cell_name(settings))
-        columns = set(run.history[0]) if run.history else set()
-        if not columns >= _REQUIRED_COLUMNS:  # `_check_history` has recorded the cell as failed
-            run.history = []
-        elif metric not in columns:
-            listed = ", ".join(run.history[0])
-            raise ValueError(f"{run.dir / 'history.csv'} has no column {metric!r}; its columns are {listed}")
+        for name in (*_REQUIRED_COLUMNS, metric):
+            if run.history and name not in run.history[0]:
+                columns = ", ".join(run.history[0])
+                raise ValueError(f"{run.dir / 'history.csv'} has no column {name!r}; its columns are {columns}")
         record = _read_record(run.dir)
         status = record.get("status", "not started")
         run.finished = status == _FINISHED
         cells.append(Cell(settings, run, status, record.get("reason", "")))
     return Grid(folder, cells, metric)
-
-
-def _write_record(run_dir: Path, settings: dict[str, Value], status: str, reason: str = "") -> None:
-    """Write a cell's settings and status to cell.json."""
-    write_json(run_dir / _CELL_FILE, {"settings": settings, "status": status, "reason": reason})
 
 
 def _read_record(run_dir: Path) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from pycocotools import mask as coco_mask
 
+from seglib.files import check_choice
 from seglib.masks import IGNORE, RLE, mask_to_rle, polygons_to_rle, rle_to_mask
 
 if TYPE_CHECKING:
@@ -22,8 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Instances", "as_instances"]
 
 _Mask = ArrayLike | Mapping[str, Any]  # a bitmap, an RLE, or a list of polygons
-_KEYS = {"masks", "labels", "scores", "crowd", "iscrowd", "size"}
-_UNUSED_KEYS = {"boxes", "area", "image_id"}  # what other libraries have besides
+_KEYS = ("masks", "labels", "scores", "crowd", "iscrowd", "size", "boxes", "area", "image_id")  # the last three unused
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,8 +90,8 @@ class Instances:
             size = _size_of(masks)
         height, width = int(size[0]), int(size[1])
         rles = [_to_rle(mask, height, width) for mask in masks]
-        numbers = np.ones(len(rles), dtype=int) if labels is None else labels
-        return cls((height, width), rles, cast(Any, numbers), cast(Any, scores), cast(Any, crowd))
+        numbers: Any = [1] * len(rles) if labels is None else labels
+        return cls((height, width), rles, numbers, cast(Any, scores), cast(Any, crowd))
 
     def __len__(self) -> int:
         return len(self.rles)
@@ -136,10 +136,9 @@ class Instances:
         return numbers
 
     def semantic(self) -> np.ndarray:
-        """The class mask, uint8 (H, W).
+        """The class mask, uint8 (H, W): 0 is background. Where two objects overlap, the smaller is visible.
 
-        0 is background. Where two objects overlap, the smaller is visible; a crowd is 255 where no other object covers
-        it.
+        A crowd is 255 where no other object covers it.
         """
         if len(self) and self.labels.max() >= IGNORE:
             raise ValueError(f"label {self.labels.max()}: a mask of bytes holds classes up to {IGNORE - 1}")
@@ -165,12 +164,10 @@ def as_instances(objects: Instances | Mapping[str, Any], size: tuple[int, int] |
     if isinstance(objects, Instances):
         return objects
     if not isinstance(objects, Mapping) or "masks" not in objects:
-        found = f"one with {', '.join(objects)}" if isinstance(objects, Mapping) else type(objects).__name__
+        found = list(objects) if isinstance(objects, Mapping) else type(objects).__name__
         raise TypeError(f'the objects of an image are Instances, or a mapping with "masks", not {found}')
-    unknown = [key for key in objects if key not in _KEYS | _UNUSED_KEYS]
-    if unknown:
-        known = ", ".join(sorted(_KEYS | _UNUSED_KEYS))
-        raise ValueError(f"objects have no {', '.join(map(repr, unknown))}; known are {known}")
+    for key in objects:
+        check_choice("a key of the objects of an image", key, _KEYS)
     masks = objects["masks"]
     crowd = objects.get("crowd", objects.get("iscrowd"))
     size = objects.get("size") or (size if not len(masks) else None)
@@ -210,9 +207,7 @@ def _size_of(masks: Any) -> tuple[int, int]:
     """The (height, width) of masks that have one."""
     if hasattr(masks, "shape"):
         if len(masks.shape) != 3:
-            raise ValueError(
-                f"masks of shape {tuple(masks.shape)}: an array of masks is (N, H, W), one for each object"
-            )
+            raise ValueError(f"an array of masks is (N, H, W), one for each object, not of shape {tuple(masks.shape)}")
         return tuple(masks.shape[1:])
     for mask in masks:
         if isinstance(mask, Mapping):

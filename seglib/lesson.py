@@ -4,6 +4,7 @@ import hashlib
 import os
 import platform
 import random
+import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -88,22 +89,13 @@ def _device_name() -> str:
     if torch.cuda.is_initialized():
         properties = torch.cuda.get_device_properties(0)
         return f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"
-    try:
-        return _name_from_driver()
-    except Exception:  # no pynvml, or one that cannot tell: the name is only printed
-        return "a GPU"
-
-
-def _name_from_driver() -> str:
-    """The first visible GPU with its memory, as NVIDIA's driver names it."""
-    import pynvml  # type: ignore[import-untyped]  # it has no type hints
-
-    pynvml.nvmlInit()
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
-    by_id = pynvml.nvmlDeviceGetHandleByIndex if visible.isdigit() else pynvml.nvmlDeviceGetHandleByUUID
-    handle = by_id(int(visible) if visible.isdigit() else visible)
-    memory = pynvml.nvmlDeviceGetMemoryInfo(handle).total
-    return f"{pynvml.nvmlDeviceGetName(handle)}, {memory / 2**30:.0f} GiB"
+    query = ["nvidia-smi", f"--id={visible}", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
+    try:
+        name, mebibytes = subprocess.run(query, capture_output=True, text=True, check=True).stdout.strip().split(", ")
+        return f"{name}, {int(mebibytes) / 1024:.0f} GiB"
+    except (OSError, subprocess.SubprocessError, ValueError):  # the name is only printed
+        return "a GPU"
 
 
 def seed(number: int) -> None:
@@ -138,10 +130,9 @@ def data(name: str, **selection: Any) -> Path:
         folder = datasets.prepare(name, **selection)
         print(f"Data: {card(name).title} in {folder}.")
         return folder
-    folder = datasets.render(folder_name, *_SAMPLES[profile])
     title = card(folder_name).title  # the sample is that of the whole data set, not of a selection
     print(f"Data: the bundled sample, {_SAMPLES[profile][0]} rendered scenes in the format of {title}.")
-    return folder
+    return datasets.render(folder_name, *_SAMPLES[profile])
 
 
 def sample(name: str) -> Path:
@@ -228,8 +219,8 @@ def check(answer: object, right: object, hint: str = "", solution: bool = False)
         return
     correct = _equal(answer, right)
     if solution and not correct:
-        raise AssertionError(f"the solution gives {_shorten(answer)}, not {_shorten(right)}")
-    print("Right!" if correct else f"Not yet: got {_shorten(answer)}. {hint}".strip())
+        raise AssertionError(f"the solution gives {answer!s:.80}, not {right!s:.80}")
+    print("Right!" if correct else f"Not yet: got {answer!s:.80}. {hint}".strip())
 
 
 def _equal(answer: object, right: object) -> bool:
@@ -242,8 +233,3 @@ def _equal(answer: object, right: object) -> bool:
     except (TypeError, ValueError):  # a string where a number was expected
         return False
     return given.shape == expected.shape and bool(np.allclose(given, expected, rtol=1e-3, atol=1e-6, equal_nan=True))
-
-
-def _shorten(value: object) -> str:
-    text = str(value)
-    return text if len(text) <= 80 else text[:77] + "..."

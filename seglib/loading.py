@@ -7,6 +7,7 @@ import random
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -38,17 +39,17 @@ Batch = tuple[Tensor, Tensor, list[str]]  # images uint8 (B, 3, H, W), masks uin
 # ------------------------------------------------------------------------------------------------ samples
 
 
+@dataclass
 class Samples(Dataset[Sample]):
     """Training samples, indexed by (epoch, index).
 
     Augmentation, and whatever the data set itself draws at random, depends on (seed, epoch, index) alone.
     """
 
-    def __init__(self, data: SegmentationData, num_classes: int | None, augment: Any, seed: int) -> None:
-        self.data = data
-        self.num_classes = num_classes
-        self.augment = augment
-        self.seed = seed
+    data: SegmentationData
+    num_classes: int | None
+    augment: Any
+    seed: int
 
     def __len__(self) -> int:
         return len(self.data)
@@ -65,12 +66,12 @@ class Samples(Dataset[Sample]):
         return image, torch.from_numpy(np.ascontiguousarray(labels)), name
 
 
+@dataclass
 class ValidationSamples(Dataset[Sample]):
     """Validation samples, indexed by position; never augmented."""
 
-    def __init__(self, data: SegmentationData, num_classes: int) -> None:
-        self.data = data
-        self.num_classes = num_classes
+    data: SegmentationData
+    num_classes: int
 
     def __len__(self) -> int:
         return len(self.data)
@@ -135,6 +136,7 @@ def _temporary_seed(*numbers: int) -> Iterator[None]:
 # ------------------------------------------------------------------------------------------------ batches
 
 
+@dataclass
 class Batches(Sampler[list[tuple[int, int]]]):
     """The samples of each optimizer step of an epoch: lists of (epoch, index), shuffled by (seed, epoch).
 
@@ -145,27 +147,16 @@ class Batches(Sampler[list[tuple[int, int]]]):
 
     Args:
         count: number of samples in the data set.
-
-    Attributes:
         epoch: the epoch to iterate over next, counted from 1.
     """
 
-    def __init__(
-        self,
-        count: int,
-        batch_size: int,
-        seed: int,
-        accumulate: int = 1,
-        process_count: int = 1,
-        process_index: int = 0,
-    ) -> None:
-        self.count = count
-        self.seed = seed
-        self.process_count = process_count
-        self.process_index = process_index
-        self.step_size = batch_size * accumulate * process_count
-        self.min_size = min(batch_size, 2) * process_count
-        self.epoch = 1
+    count: int
+    batch_size: int
+    seed: int
+    accumulate: int = 1
+    process_count: int = 1
+    process_index: int = 0
+    epoch: int = 1
 
     def __len__(self) -> int:
         """The number of steps in an epoch."""
@@ -179,14 +170,15 @@ class Batches(Sampler[list[tuple[int, int]]]):
     def _steps(self) -> list[list[int]]:
         """The images of each step, of all processes together."""
         order = np.random.default_rng((self.seed, self.epoch)).permutation(self.count).tolist()
-        size = self.step_size
+        size = self.batch_size * self.accumulate * self.process_count
+        min_size = min(self.batch_size, 2) * self.process_count
         steps = [order[start : start + size] for start in range(0, self.count, size)]
-        missing = self.min_size - len(steps[-1])
+        missing = min_size - len(steps[-1])
         if missing <= 0:
             return steps
         if len(steps) == 1:
-            return [np.resize(order, self.min_size).tolist()]
-        if size - missing < self.min_size:
+            return [np.resize(order, min_size).tolist()]
+        if size - missing < min_size:
             return [*steps[:-2], steps[-2] + steps[-1]]
         return [*steps[:-2], steps[-2][:-missing], steps[-2][-missing:] + steps[-1]]
 

@@ -65,16 +65,16 @@ class CrossEntropyLoss:
     class_weights: Sequence[float] | None = None
 
     def __post_init__(self) -> None:
-        _check_class_weights(self.class_weights)
+        weights = self.class_weights
+        if weights is not None and not all(0 <= weight < float("inf") for weight in weights):
+            raise ValueError(f"class weights are numbers from 0 up, not {tuple(weights)}")
 
     def __call__(self, logits: Tensor, mask: Tensor) -> Tensor:
         """The loss of logits (B, C, H, W) for a mask (B, H, W) of 0 ... C-1 and 255."""
         _check_shapes(logits, mask)
         channels = logits.shape[1]
         if channels < 2:
-            raise ValueError(
-                "cross-entropy takes a logit for each class, background too: build the model with classes=2"
-            )
+            raise ValueError("cross-entropy takes a logit a class, background too: build the model with classes=2")
         with torch.autocast(logits.device.type, enabled=False):
             logits = logits.float()
             target = mask.long()
@@ -105,23 +105,17 @@ class DiceLoss:
         _check_shapes(logits, mask)
         with torch.autocast(logits.device.type, enabled=False):
             logits = logits.float()
-            counted = (mask != IGNORE)[:, None]
-            is_binary = logits.shape[1] == 1
-            if is_binary:
-                probability = logits.sigmoid()
-                truth = (mask == 1)[:, None].float()
-            else:
-                probability = logits.softmax(dim=1)
-                classes = torch.arange(logits.shape[1], device=mask.device)[:, None, None]
-                truth = (mask[:, None] == classes).float()
-            probability = probability.where(counted, 0.0)
+            channels = logits.shape[1]
+            is_binary = channels == 1
+            probability = logits.sigmoid() if is_binary else logits.softmax(dim=1)
+            probability = probability.where((mask != IGNORE)[:, None], 0.0)
+            classes = torch.arange(channels, device=mask.device) + int(is_binary)
+            truth = (mask[:, None] == classes[:, None, None]).float()
             overlap = (probability * truth).sum(dim=(0, 2, 3))
             size = truth.sum(dim=(0, 2, 3))
             dice = (2 * overlap + self.smooth) / (probability.sum(dim=(0, 2, 3)) + size + self.smooth)
-            if is_binary:
-                return (1 - dice).sum()
-            present = size > 0
-            return (1 - dice).where(present, 0.0).sum() / present.sum().clamp(min=1)
+            judged = (size > 0) | is_binary
+            return (1 - dice).where(judged, 0.0).sum() / judged.sum().clamp(min=1)
 
 
 @dataclass(frozen=True)
@@ -164,7 +158,7 @@ class CEDiceLoss:
 
     def __post_init__(self) -> None:
         _check_alpha(self.alpha)
-        _check_class_weights(self.class_weights)
+        CrossEntropyLoss(self.class_weights)  # checks them
 
     def __call__(self, logits: Tensor, mask: Tensor) -> Tensor:
         """The loss of logits (B, C, H, W) for a mask (B, H, W) of 0 ... C-1 and 255."""
@@ -239,16 +233,10 @@ def _check_shapes(logits: Tensor, mask: Tensor) -> None:
     """Raise ValueError if the mask would be broadcast over logits of another shape."""
     if logits.ndim != 4 or mask.shape != (logits.shape[0], *logits.shape[2:]):
         raise ValueError(
-            f"logits {tuple(logits.shape)} and mask {tuple(mask.shape)} do not fit: they must be (B, C, H, W) and "
-            "(B, H, W)"
+            f"logits {tuple(logits.shape)} and mask {tuple(mask.shape)} do not fit: they are (B, C, H, W) and (B, H, W)"
         )
 
 
 def _check_alpha(alpha: float) -> None:
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha is a weight from 0 to 1, not {alpha}")
-
-
-def _check_class_weights(weights: Sequence[float] | None) -> None:
-    if weights is not None and not all(0 <= weight < float("inf") for weight in weights):
-        raise ValueError(f"class weights are numbers from 0 up, not {tuple(weights)}")

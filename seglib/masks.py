@@ -22,7 +22,6 @@ __all__ = [
     "check_classes",
     "check_polygon",
     "check_values",
-    "clip_polygon",
     "clip_to_half_plane",
     "join_polygons",
     "mask_to_outlines",
@@ -44,7 +43,6 @@ RLE = dict[str, Any]  # {"size": [height, width], "counts": ...}
 _Point = tuple[int, int]  # a corner of pixels: (x, y)
 
 IGNORE = 255  # the value of pixels that do not count
-_TOLERANCE = 1e-6  # rounding error of a YOLO coordinate, as a fraction of the image's side
 _MAX_COORDINATE = 1e6  # pixels; pycocotools crashes on much larger numbers
 _COLORS = [
     (0, 0, 0), (230, 57, 70), (58, 110, 230), (255, 183, 3), (42, 157, 80), (155, 93, 229), (0, 187, 212),
@@ -68,10 +66,9 @@ def check_polygon(polygon: Sequence[float], height: int, width: int) -> None:
         raise ValueError(f"polygon has an odd number of coordinates ({points.size}): it must be x1, y1, x2, y2, ...")
     if points.size < 6:
         raise ValueError(f"polygon has {points.size // 2} points: an area needs three")
-    if not np.isfinite(points).all():
-        raise ValueError("polygon holds NaN or infinity")
-    if np.abs(points).max() > _MAX_COORDINATE:
-        raise ValueError(f"polygon has a coordinate of {np.abs(points).max():g} pixels: no image is that large")
+    largest = np.abs(points).max()
+    if not largest <= _MAX_COORDINATE:  # True for NaN as well
+        raise ValueError(f"polygon has a coordinate of {largest:g} pixels: not a number up to {_MAX_COORDINATE:g}")
     x = points[0::2]
     y = points[1::2]
     if x.max() <= 0 or y.max() <= 0 or x.min() >= width or y.min() >= height:
@@ -121,9 +118,11 @@ def mask_to_polygons(mask: np.ndarray) -> list[Polygon]:
     edges = _pixel_edges(np.asarray(mask, dtype=bool))
     polygons = []
     while edges:
-        loop = _take_loop(edges, start=next(iter(edges)))
-        if _signed_area(loop) > 0:  # the outline of a hole runs counterclockwise
-            polygons.append([float(value) for corner in _turns(loop) for value in corner])
+        points = np.array(_take_loop(edges))
+        steps = np.roll(points, -1, axis=0) - points
+        turns = (steps != np.roll(steps, 1, axis=0)).any(axis=1)
+        if (points[:, 0] * steps[:, 1] - points[:, 1] * steps[:, 0]).sum() > 0:  # clockwise; a hole runs the other way
+            polygons.append(points[turns].ravel().astype(float).tolist())
     return polygons
 
 
@@ -144,9 +143,10 @@ def _pixel_edges(mask: np.ndarray) -> dict[_Point, list[_Point]]:
     return edges
 
 
-def _take_loop(edges: dict[_Point, list[_Point]], start: _Point) -> list[_Point]:
+def _take_loop(edges: dict[_Point, list[_Point]]) -> list[_Point]:
     """Remove a closed loop from `edges` and return its points. Turn right where two pixels meet at a corner only."""
     loop: list[_Point] = []
+    start = next(iter(edges))
     here = start
     right = start  # the point to the right of the last step
     while not loop or here != start or right in edges.get(start, ()):
@@ -159,20 +159,6 @@ def _take_loop(edges: dict[_Point, list[_Point]], start: _Point) -> list[_Point]
         right = (end[0] - (end[1] - here[1]), end[1] + (end[0] - here[0]))
         here = end
     return loop
-
-
-def _signed_area(loop: list[_Point]) -> float:
-    """The area inside a loop; positive if it runs clockwise on the screen."""
-    x, y = np.array(loop, dtype=np.int64).T
-    return float((x * np.roll(y, -1) - np.roll(x, -1) * y).sum()) / 2
-
-
-def _turns(loop: list[_Point]) -> list[list[int]]:
-    """The points of a loop of unit steps at which it changes direction."""
-    points = np.array(loop)
-    steps = np.roll(points, -1, axis=0) - points
-    turns = (steps != np.roll(steps, 1, axis=0)).any(axis=1)
-    return points[turns].tolist()
 
 
 def mask_to_outlines(mask: np.ndarray) -> list[tuple[Polygon, list[Polygon]]]:
@@ -207,14 +193,6 @@ def join_polygons(polygons: Sequence[Sequence[float]]) -> Polygon:
     return outline.ravel().tolist()
 
 
-def clip_polygon(polygon: Sequence[float], height: int, width: int) -> Polygon:
-    """Clip a polygon to a (height, width) image; [] if nothing is left."""
-    points = np.reshape(np.asarray(polygon, dtype=float), (-1, 2))
-    for normal, limit in (((-1, 0), 0), ((1, 0), width), ((0, -1), 0), ((0, 1), height)):
-        points = clip_to_half_plane(points, normal, limit)
-    return points.ravel().tolist()
-
-
 def clip_to_half_plane(points: np.ndarray, normal: tuple[float, float], limit: float) -> np.ndarray:
     """Clip a polygon to the points p with p . normal <= limit (Sutherland and Hodgman, 1974).
 
@@ -230,7 +208,7 @@ def clip_to_half_plane(points: np.ndarray, normal: tuple[float, float], limit: f
     kept = []
     for before, point, d0, d1 in zip(np.roll(points, 1, axis=0), points, np.roll(depth, 1), depth, strict=True):
         if (d0 >= 0) != (d1 >= 0):
-            kept.append(before + d0 / (d0 - d1) * (point - before))
+            kept.append(before + (point - before) * d0 / (d0 - d1))
         if d1 >= 0:
             kept.append(point)
     return np.array(kept).reshape(-1, 2)
@@ -255,37 +233,28 @@ def rle_to_mask(rle: RLE) -> np.ndarray:
     Raises:
         ValueError: the runs do not add up to the size, or a part is missing.
     """
-    try:
-        height, width = rle["size"]
-        counts = rle["counts"]
-    except (KeyError, TypeError, ValueError):
-        raise ValueError('an RLE must be {"size": [height, width], "counts": ...}') from None
-    if not isinstance(height, int) or not isinstance(width, int) or not isinstance(counts, list | str | bytes):
-        raise ValueError('an RLE must be {"size": [height, width], "counts": [...] or "..."}')
-    if isinstance(counts, list):
-        if any(not isinstance(run, int) or run < 0 for run in counts):
-            raise ValueError("the counts of an RLE must be whole numbers, 0 or more")
-        if sum(counts) != height * width:
-            raise ValueError(f"RLE runs add up to {sum(counts)} pixels but its size is {height}x{width}")
-        rle = coco_mask.frPyObjects(rle, height, width)
-    else:  # checked here, because pycocotools would read past the end of its memory
-        runs = _compressed_runs(counts.encode("ascii", "replace") if isinstance(counts, str) else counts)
-        if any(run < 0 for run in runs) or sum(runs) != height * width:
-            raise ValueError(f"compressed RLE covers {sum(runs)} pixels but its size is {height}x{width}")
-    return coco_mask.decode(rle).astype(bool)
+    match rle:
+        case {"size": [int(height), int(width)], "counts": list() | str() | bytes() as counts}:
+            runs = counts if isinstance(counts, list) else _compressed_runs(counts)
+        case _:
+            raise ValueError('an RLE must be {"size": [height, width], "counts": [...] or "..."}')
+    if any(not isinstance(run, int) or run < 0 for run in runs):
+        raise ValueError("the counts of an RLE must be whole numbers, 0 or more")
+    if sum(runs) != height * width:
+        raise ValueError(f"RLE runs add up to {sum(runs)} pixels but its size is {height}x{width}")
+    is_set = np.arange(len(runs)) % 2 == 1
+    return np.repeat(is_set, np.array(runs, dtype=int)).reshape((height, width), order="F")
 
 
-def _compressed_runs(data: bytes) -> list[int]:
-    """The run lengths in a compressed RLE.
-
-    The format (rleFrString in COCO's maskApi.c): a character holds five bits of a number, lowest first, offset by 48;
-    its sixth bit says that more characters follow. The fifth bit of the last character is the sign. From the fourth
-    number on, a number is the difference from the run before the previous one.
-    """
+def _compressed_runs(counts: str | bytes) -> list[int]:
+    """The run lengths in a compressed RLE; pycocotools would read past its end if it is damaged."""
+    # The format (rleFrString in COCO's maskApi.c): a character holds five bits of a number, lowest first, offset by 48;
+    # its sixth bit says that more characters follow. The fifth bit of the last character is the sign. From the fourth
+    # number on, a number is the difference from the run before the previous one.
     runs: list[int] = []
     value = 0
     shift = 0
-    for byte in data:
+    for byte in counts.encode("ascii", "replace") if isinstance(counts, str) else counts:
         bits = byte - 48
         if not 0 <= bits < 64:
             raise ValueError(f"compressed RLE holds a character that does not belong there: {chr(byte)!r}")
@@ -329,7 +298,7 @@ def yolo_to_polygons(line: str, height: int, width: int) -> tuple[int, list[Poly
         raise ValueError(f"YOLO line holds a value that is not a number: {line[:60]!r}") from None
     if len(values) == 4:
         raise ValueError("YOLO line holds four numbers: a box, or two points, where a polygon has three or more")
-    if values.size and (values.min() < -_TOLERANCE or values.max() > 1 + _TOLERANCE):
+    if values.size and (values.min() < -1e-6 or values.max() > 1 + 1e-6):  # more than a rounding error
         raise ValueError(f"YOLO coordinates are fractions from 0 to 1, found {values.min():g} to {values.max():g}")
     # Rounded, because 10.5 pixels may come back as 10.4999999, which lies on the other side of a pixel's center.
     polygon = np.round(np.clip(values, 0, 1) * np.resize([width, height], len(values)), 4).tolist()
@@ -353,10 +322,12 @@ def polygons_to_yolo(index: int, polygons: Sequence[Sequence[float]], height: in
     lines = []
     for polygon in polygons:
         check_polygon(polygon, height, width)
-        points = clip_polygon(polygon, height, width)
-        if len(points) < 6:
+        points = np.reshape(np.asarray(polygon, dtype=float), (-1, 2))
+        for normal, limit in (((-1, 0), 0), ((1, 0), width), ((0, -1), 0), ((0, 1), height)):
+            points = clip_to_half_plane(points, normal, limit)
+        if len(points) < 3:
             raise ValueError(f"polygon covers nothing of the image of {height}x{width} (height x width)")
-        fractions = np.clip(np.asarray(points) / np.resize([width, height], len(points)), 0, 1)
+        fractions = np.clip(points / (width, height), 0, 1).ravel()
         lines.append(" ".join([str(index), *(f"{value:.8f}".rstrip("0").rstrip(".") for value in fractions)]))
     return lines
 
@@ -376,12 +347,9 @@ def palette(count: int = 256) -> np.ndarray:
 
 def voc_palette(count: int = 256) -> np.ndarray:
     """PASCAL VOC's colors of the classes (VOCcolormap.m of its devkit): uint8 (count, 3)."""
-    index = np.arange(256)
-    colors = np.zeros((256, 3), dtype=np.uint8)
-    for bit in range(8):  # bits 0, 3, 6 of the index are the high bits of red; 1, 4, 7 of green; 2, 5 of blue
-        for channel in range(3):
-            colors[:, channel] |= (((index >> (3 * bit + channel)) & 1) << (7 - bit)).astype(np.uint8)
-    return colors[:count]
+    bits = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, count=9, bitorder="little")
+    # Bits 0, 3, 6 of the index are the high bits of red, 1, 4, 7 those of green, 2, 5, 8 those of blue.
+    return np.packbits(bits.reshape(256, 3, 3), axis=1)[:count, 0]
 
 
 def read_index_png(path: str | Path) -> np.ndarray:

@@ -49,7 +49,19 @@ class ConfusionMatrix:
         """
         prediction = torch.as_tensor(prediction)
         mask = torch.as_tensor(mask).to(prediction.device)
-        self.matrix += _confusion_matrix(prediction, mask, self.num_classes).cpu()
+        if prediction.is_floating_point() or mask.is_floating_point():
+            raise ValueError("metrics take class indices, not logits: use seglib.models.logits_to_mask(logits)")
+        if prediction.shape != mask.shape:
+            raise ValueError(f"prediction {tuple(prediction.shape)} and mask {tuple(mask.shape)} differ in shape")
+        counted = mask != IGNORE
+        truth = mask[counted].long()
+        predicted = prediction[counted].long()
+        for name, values in (("mask", truth), ("prediction", predicted)):
+            wrong = values[(values < 0) | (values >= self.num_classes)]
+            if len(wrong):
+                raise ValueError(f"{name} holds class {wrong[0]}; allowed are 0 to {self.num_classes - 1}")
+        pixels = torch.bincount(truth * self.num_classes + predicted, minlength=self.num_classes**2)
+        self.matrix += pixels.view_as(self.matrix).cpu()
         return self
 
     def iou(self) -> Tensor:
@@ -81,19 +93,3 @@ class ConfusionMatrix:
     def __repr__(self) -> str:
         values = ", ".join(f"{value:.3f}" for value in self.iou().tolist())
         return f"ConfusionMatrix({self.num_classes} classes, {int(self.matrix.sum()):,} pixels, IoU {values})"
-
-
-def _confusion_matrix(prediction: Tensor, mask: Tensor, num_classes: int) -> Tensor:
-    """The confusion matrix of one batch, int64 (C, C)."""
-    if prediction.is_floating_point() or mask.is_floating_point():
-        raise ValueError("metrics take class indices, not logits: use seglib.models.logits_to_mask(logits)")
-    if prediction.shape != mask.shape:
-        raise ValueError(f"prediction {tuple(prediction.shape)} and mask {tuple(mask.shape)} differ in shape")
-    counted = mask != IGNORE
-    truth = mask[counted].long()
-    predicted = prediction[counted].long()
-    for name, values in (("mask", truth), ("prediction", predicted)):
-        if values.numel() and (values.min() < 0 or values.max() >= num_classes):
-            wrong = values.min() if values.min() < 0 else values.max()
-            raise ValueError(f"{name} holds class {wrong.item()}; allowed are 0 to {num_classes - 1}")
-    return torch.bincount(truth * num_classes + predicted, minlength=num_classes**2).view(num_classes, num_classes)

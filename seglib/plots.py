@@ -10,23 +10,22 @@ matplotlib is imported when the first figure is drawn: `overlay`, `color_mask` a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import cycle
+from itertools import chain, cycle
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
-from seglib.files import atomic_path
+from seglib.files import atomic_path, check_choice
 from seglib.masks import IGNORE, palette
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from matplotlib.patches import Patch, Rectangle
     from torch import Tensor, nn
-    from torch.utils.hooks import RemovableHandle
 
+    from seglib.grid import Cell
     from seglib.instances import Instances
 
     ImageLike = np.ndarray | Tensor
@@ -55,6 +54,8 @@ __all__ = [
 ]
 
 _History = Sequence[Mapping[str, float]]
+_Histories = _History | Mapping[str, _History]  # one, or several by name
+_Values = Sequence[float] | np.ndarray
 
 _LINE_STYLES = ("-", "--", "-.", ":", (0, (1, 4)), (0, (8, 2, 1, 2, 1, 2)))
 _BLUE = "#33507a"
@@ -76,6 +77,14 @@ def _subplots(**settings: Any) -> tuple[Figure, Any]:
 
     figure, axes = plt.subplots(layout="constrained", **settings)
     plt.close(figure)
+    return figure, axes
+
+
+def _chart(size: tuple[float, float], **labels: Any) -> tuple[Figure, Axes]:
+    """A figure with one plot, which has a grid and labels as `Axes.set` takes them."""
+    figure, axes = _subplots(figsize=size)
+    axes.set(**labels)
+    axes.grid(alpha=0.3, which="both")
     return figure, axes
 
 
@@ -109,13 +118,12 @@ def overlay(image: ImageLike, mask: ImageLike, alpha: float = 0.45) -> np.ndarra
     mask = _as_array(mask).astype(np.uint8)
     if image.shape[:2] != mask.shape:
         raise ValueError(f"the image has the size {image.shape[:2]} but the mask {mask.shape} (height, width)")
-    edge = np.zeros(mask.shape, dtype=bool)
-    edge[:, 1:] |= mask[:, 1:] != mask[:, :-1]
-    edge[1:] |= mask[1:] != mask[:-1]
+    padded = np.pad(mask, ((1, 0), (1, 0)), mode="edge")
+    left = padded[1:, :-1]
+    above = padded[:-1, 1:]
+    edge = (mask != left) | (mask != above)
     opacity = np.where(edge, 1.0, alpha)[..., None] * ((mask > 0) | edge)[..., None]
-    padded = np.pad(mask, ((1, 0), (1, 0)))
-    neighbor = np.maximum(padded[1:, :-1], padded[:-1, 1:])  # the class whose outline runs through a background pixel
-    color = palette()[np.where(edge & (mask == 0), neighbor, mask)]
+    color = palette()[np.where(mask == 0, np.maximum(left, above), mask)]  # an outline runs through background, too
     return (image * (1 - opacity) + color * opacity).round().astype(np.uint8)
 
 
@@ -141,7 +149,7 @@ def error_map(truth: ImageLike, prediction: ImageLike) -> np.ndarray:
 
 
 def picture_grid(
-    rows: Sequence[Sequence[ImageLike | None]],
+    rows: Sequence[Sequence[ImageLike]],
     titles: Sequence[str],
     labels: Sequence[str] = (),
     classes: Sequence[str] | Mapping[int, str] = (),
@@ -152,58 +160,42 @@ def picture_grid(
     """Rows of images and masks, with a legend of the classes below.
 
     Args:
-        rows: images (H, W, 3), masks (H, W) to be drawn in the colors of their classes, None for an empty place.
+        rows: images (H, W, 3), and masks (H, W) to be drawn in the colors of their classes.
         titles: the title of each column.
         labels: the label of each row.
         classes: the classes of the legend: names, background first, or some of them by class index.
         void: whether the legend explains the value 255.
         width: the width of an image in inches. Keep it small: GitHub does not show large notebooks.
     """
-    shapes = [_as_array(next(cell for cell in row if cell is not None)).shape for row in rows]
-    heights = [width * min(max(shape[0] / shape[1], 0.5), 1.4) for shape in shapes]
+    from matplotlib.patches import Patch
+
+    pictures = [[_as_array(image) for image in row] for row in rows]
+    heights = [width * min(max(row[0].shape[0] / row[0].shape[1], 0.5), 1.4) for row in pictures]
     figure_width = width * len(titles) + (0.5 if labels else 0)
     figure_height = sum(heights) + 0.25 * len(rows) + 0.3 + (0.35 if title else 0) + (0.4 if classes else 0)
     layout = {"squeeze": False, "figsize": (figure_width, figure_height), "height_ratios": heights}
     figure, grid = _subplots(nrows=len(rows), ncols=len(titles), **layout)
-    for i, row in enumerate(rows):
-        for j, cell in enumerate(row):
-            _show_image(grid[i, j], cell)
-        if labels:
-            grid[i, 0].set_ylabel(labels[i], fontsize=8)
+    for axes, picture in zip(grid.flat, chain.from_iterable(pictures), strict=True):
+        axes.imshow(color_mask(picture) if picture.ndim == 2 else picture, interpolation="nearest")
+        axes.set(xticks=[], yticks=[])
+        axes.spines[:].set_visible(False)
     for axes, column_title in zip(grid[0], titles, strict=True):
         axes.set_title(column_title, fontsize=10)
-    if title:
-        figure.suptitle(title, fontsize=12)
+    for axes, label in zip(grid[:, 0], labels, strict=False):
+        axes.set_ylabel(label, fontsize=8)
+    figure.suptitle(title, fontsize=12)
     if classes:
-        entries = _class_patches(classes, void)
+        names = dict(classes) if isinstance(classes, Mapping) else dict(enumerate(classes))
+        if void:
+            names[IGNORE] = "does not count (255)"
+        entries = [Patch(facecolor=palette()[i] / 255, edgecolor="gray", label=name) for i, name in names.items()]
         figure.legend(handles=entries, loc="outside lower center", ncols=min(len(entries), 6), fontsize=9)
     return figure
 
 
-def _show_image(axes: Axes, image: ImageLike | None) -> None:
-    """Draw an image, a mask in the colors of its classes, or nothing, without ticks or a frame."""
-    axes.set(xticks=[], yticks=[])
-    axes.spines[:].set_visible(False)
-    if image is not None:
-        array = _as_array(image)
-        axes.imshow(color_mask(array) if array.ndim == 2 else array, interpolation="nearest")
-
-
-def _class_patches(classes: Sequence[str] | Mapping[int, str], void: bool) -> list[Patch]:
-    """The entries of a legend of classes."""
-    from matplotlib.patches import Patch
-
-    names = dict(classes) if isinstance(classes, Mapping) else dict(enumerate(classes))
-    if void:
-        names[IGNORE] = "does not count (255)"
-    return [Patch(facecolor=palette()[index] / 255, edgecolor="gray", label=name) for index, name in names.items()]
-
-
 def present_classes(masks: Sequence[ImageLike], classes: Sequence[str]) -> dict[int, str]:
     """The names of background and of the classes that occur in some masks, by class index."""
-    present = {0}
-    for mask in masks:
-        present.update(np.unique(_as_array(mask)).tolist())
+    present = {0}.union(*(np.unique(_as_array(mask)).tolist() for mask in masks))
     return {index: name for index, name in enumerate(classes) if index in present}
 
 
@@ -226,16 +218,14 @@ def triples(
 # ------------------------------------------------------------------------------------------------ training curves
 
 
-def loss_curves(histories: _History | Mapping[str, _History], title: str = "Loss") -> Figure:
+def loss_curves(histories: _Histories, title: str = "Loss") -> Figure:
     """Training loss (dashed) and validation loss (solid) by epoch, of one history or of several by name."""
     styles = {"train_loss": ("training", "--"), "val_loss": ("validation", "-")}
     return _history_curves(histories, styles, title, "loss")
 
 
 def metric_curves(
-    histories: _History | Mapping[str, _History],
-    columns: Sequence[str] = ("val_iou", "val_dice"),
-    title: str = "Validation metrics",
+    histories: _Histories, columns: Sequence[str] = ("val_iou", "val_dice"), title: str = "Validation metrics"
 ) -> Figure:
     """Metrics from 0 to 1 by epoch, of one history or of several by name.
 
@@ -249,64 +239,32 @@ def metric_curves(
 
 
 def _history_curves(
-    histories: _History | Mapping[str, _History],
-    styles: Mapping[str, tuple[str, Any]],
-    title: str,
-    ylabel: str,
-    marked: str = "",
+    histories: _Histories, styles: Mapping[str, tuple[str, Any]], title: str, ylabel: str, marked: str = ""
 ) -> Figure:
-    """Columns of histories by epoch, a color for each history, with a label and a line style for each column.
-
-    The highest value of the column `marked` has a dot and a number.
-    """
-    figure, axes = _epoch_axes(title, ylabel, (7, 4))
+    """Columns of histories by epoch, each with its label and line style. A dot marks the best of column `marked`."""
+    figure, axes = _chart((7, 4), title=title, xlabel="epoch", ylabel=ylabel)
     named = histories if isinstance(histories, Mapping) else {"": histories}
     for number, (name, history) in enumerate(named.items()):
         color = f"C{number}"
         for column, (label, style) in styles.items():
             _plot_column(axes, history, column, linestyle=style, color=color, label=f"{name} {label}".strip())
-        scores = [(row[marked], row["epoch"]) for row in history if marked and not np.isnan(row[marked])]
-        if scores:
-            score, epoch = max(scores, key=lambda pair: pair[0])
-            axes.plot(epoch, score, "o", color=color)
-            offset = 6 if number % 2 == 0 else -14  # points above: numbers of two runs that end alike must not overlap
-            axes.annotate(f"{score:.3f}", (epoch, score), (0, offset), textcoords="offset points", ha="center")
+        scores = [row[marked] for row in history if marked]
+        if not np.isnan(scores).all():
+            best = int(np.nanargmax(scores))
+            axes.plot(history[best]["epoch"], scores[best], "o", color=color, label=f"best: {scores[best]:.3f}")
     axes.legend()
     return figure
-
-
-def _epoch_axes(title: str, ylabel: str, size: tuple[float, float]) -> tuple[Figure, Axes]:
-    """A figure whose x axis shows epochs."""
-    figure, axes = _subplots(figsize=size)
-    axes.set(title=title, xlabel="epoch", ylabel=ylabel)
-    axes.locator_params(axis="x", integer=True)
-    axes.grid(alpha=0.3, which="both")
-    return figure, axes
 
 
 def _plot_column(axes: Axes, history: _History, column: str, **style: Any) -> None:
     """Draw a column of a history by epoch. A single epoch is a point, since a line through it would be invisible."""
     marker = "o" if len(history) == 1 else ""
     axes.plot([row["epoch"] for row in history], [row[column] for row in history], marker=marker, **style)
-
-
-class _Cell(Protocol):
-    """What `grid_comparison` needs of a `seglib.grid.Cell`."""
-
-    settings: Any
-    status: str
-
-    @property
-    def history(self) -> _History: ...
-
-    @property
-    def overfits_after(self) -> int | None: ...
-
-    def best_row(self, metric: str) -> Mapping[str, float] | None: ...
+    axes.locator_params(axis="x", integer=True)
 
 
 def grid_comparison(
-    cells: Sequence[_Cell], column: str, best: _Cell | None = None, metric: str = "val_iou", title: str = ""
+    cells: Sequence[Cell], column: str, best: Cell | None = None, metric: str = "val_iou", title: str = ""
 ) -> Figure:
     """A column of the history of every cell of a grid, by epoch.
 
@@ -325,92 +283,76 @@ def grid_comparison(
     """
     columns = next((list(cell.history[0]) for cell in cells if cell.history), [column, metric])
     for name in (column, metric):
-        if name not in columns:
-            raise ValueError(f"no column {name!r} in the history; its columns are {', '.join(columns)}")
-    figure, axes = _epoch_axes(title or f"{column} of every cell", column, (9, 5))
+        check_choice("a column of the histories", name, columns)
+    figure, axes = _chart((9, 5), title=title or f"{column} of every cell", xlabel="epoch", ylabel=column)
     settings = list(cells[0].settings)
     varying = [name for name in settings if len({cell.settings[name] for cell in cells}) > 1] or settings
     keys = [tuple(cell.settings[name] for name in varying) for cell in cells]
     colors = list(dict.fromkeys(key[:1] for key in keys))
-    styles = list(dict.fromkeys(key[1:] for key in keys))
+    styles = dict(zip(dict.fromkeys(key[1:] for key in keys), cycle(_LINE_STYLES)))
     for cell, key in zip(cells, keys, strict=True):
-        color = f"C{colors.index(key[:1]) % 10}"
-        style = _LINE_STYLES[styles.index(key[1:]) % len(_LINE_STYLES)]
+        color = f"C{colors.index(key[:1])}"
         label = ", ".join(map(str, key)) + ("" if cell.status == "finished" else f" ({cell.status})")
-        width = 3.0 if cell is best else 1.5
-        _plot_column(axes, cell.history, column, color=color, linestyle=style, linewidth=width, label=label)
+        style = {"color": color, "linestyle": styles[key[1:]], "linewidth": 3.0 if cell is best else 1.5}
+        _plot_column(axes, cell.history, column, label=label, **style)
         if cell.overfits_after is not None:
             axes.plot(cell.overfits_after, cell.history[cell.overfits_after - 1][column], "X", color=color, ms=9)
-        best_row = cell.best_row(metric) if cell is best else None
-        if best_row is not None:
-            axes.plot(best_row["epoch"], best_row[column], "*", color=color, mec="black", ms=17, zorder=4)
-    if best is not None:
-        axes.plot([], [], "*", color="gray", ms=12, label=f"best cell, at its best\nepoch by {metric}")
+    best_row = best.best_row(metric) if best is not None else None
+    if best_row is not None:
+        label = f"best cell, at its best\nepoch by {metric}"
+        axes.plot(best_row["epoch"], best_row[column], "*", color="gold", mec="black", ms=17, label=label)
     if any(cell.overfits_after is not None for cell in cells):
         axes.plot([], [], "X", color="gray", ms=9, label="over-fits from here on")
-    if "loss" in column:
-        _use_log_scale(axes, [row[column] for cell in cells for row in cell.history])
+    values = [row[column] for cell in cells for row in cell.history]
+    if "loss" in column and values and min(values) > 0:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter("{x:g}")  # plain numbers instead of powers of ten
+        axes.yaxis.set_minor_formatter("{x:g}" if max(values) < 10 * min(values) else "")
     figure.legend(loc="outside right upper", title=", ".join(varying), fontsize=9)
     return figure
-
-
-def _use_log_scale(axes: Axes, values: Sequence[float]) -> None:
-    """Make the y axis logarithmic, with plain numbers at its ticks, if all values are positive."""
-    if values and min(values) > 0:
-        axes.set_yscale("log")
-        axes.yaxis.set_major_formatter("{x:g}")
-        axes.yaxis.set_minor_formatter("{x:g}" if max(values) < 10 * min(values) else "")
 
 
 # ------------------------------------------------------------------------------------------------ data and results
 
 
 def curves(
-    x: Sequence[float] | np.ndarray,
-    values: Mapping[str, Sequence[float] | np.ndarray],
-    title: str,
-    xlabel: str,
-    ylabel: str,
-    chosen: float | None = None,
+    x: _Values, values: Mapping[str, _Values], title: str, xlabel: str, ylabel: str, chosen: float | None = None
 ) -> Figure:
     """Curves by label over one x axis, with both axes from 0 to 1. A vertical line marks the chosen x."""
-    figure, axes = _subplots(figsize=(6.5, 4))
+    figure, axes = _chart((6.5, 4), title=title, xlabel=xlabel, ylabel=ylabel, xlim=(0, 1.005), ylim=(0, 1.02))
     for (label, y), style in zip(values.items(), cycle(_LINE_STYLES)):
         axes.plot(x, y, linestyle=style, label=label)
     if chosen is not None:
         axes.axvline(chosen, color="gray", linewidth=1, label=f"chosen: {chosen:.2f}")
-    axes.set(title=title, xlabel=xlabel, ylabel=ylabel, xlim=(0, 1.005), ylim=(0, 1.02))
-    axes.grid(alpha=0.3)
     axes.legend(fontsize=9)
     return figure
 
 
 def iou_ecdf(ious: Mapping[str, Sequence[float]], title: str) -> Figure:
     """The share of masks up to each IoU (the empirical distribution), a curve for each named list of IoUs."""
-    figure, axes = _subplots(figsize=(7, 3.6))
+    labels = {"xlabel": "IoU of a mask before and after", "ylabel": "share of masks up to there"}
+    figure, axes = _chart((7, 3.6), title=title, xlim=(0, 1.01), **labels)
     for (name, values), style in zip(ious.items(), cycle(_LINE_STYLES)):
         label = f"{name}: mean {np.mean(values):.3f}, {np.mean(np.less(values, 0.99)):.1%} below 0.99"
         axes.ecdf(values, linestyle=style, linewidth=2, label=label)
-    axes.set(title=title, xlabel="IoU of a mask before and after", ylabel="share of masks up to there", xlim=(0, 1.01))
     axes.yaxis.set_major_formatter("{x:.0%}")
-    axes.grid(alpha=0.3)
     axes.legend(fontsize=9, loc="upper left")
     return figure
 
 
 def class_balance(pixels: Mapping[str, int], images: Mapping[str, int], total_images: int) -> Figure:
     """Two bar charts: the share of all pixels that each class has, and the share of images on which it occurs."""
-    figure, (left, right) = _subplots(ncols=2, figsize=(9, 0.45 * len(pixels) + 1.4), sharey=True)
-    pixel_shares = {name: count / max(sum(pixels.values()), 1) for name, count in pixels.items()}
-    image_shares = {name: images[name] / max(total_images, 1) for name in pixels}
-    for axes, shares in ((left, pixel_shares), (right, image_shares)):
-        bars = axes.barh(list(shares), list(shares.values()), color=palette(len(pixels)) / 255, edgecolor="gray")
-        axes.bar_label(bars, [f"{share:.1%}" for share in shares.values()], padding=3, fontsize=9)
-        axes.set(xlim=(0, 1.2), xticks=np.arange(0, 1.1, 0.2))
+    figure, both_axes = _subplots(ncols=2, figsize=(9, 0.45 * len(pixels) + 1.4), sharey=True)
+    charts = {
+        "share of all pixels that count": np.array(list(pixels.values())) / max(sum(pixels.values()), 1),
+        "share of images with the class": np.array([images[name] for name in pixels]) / max(total_images, 1),
+    }
+    for axes, (title, shares) in zip(both_axes, charts.items(), strict=True):
+        bars = axes.barh(list(pixels), shares, color=palette(len(pixels)) / 255, edgecolor="gray")
+        axes.bar_label(bars, fmt="{:.1%}", padding=3, fontsize=9)
+        axes.set(title=title, xlim=(0, 1.2), xticks=np.arange(0, 1.1, 0.2))
         axes.xaxis.set_major_formatter("{x:.0%}")
-    left.set(title="share of all pixels", xlabel="pixels that count")
-    right.set(title="occurs on", xlabel="images")
-    left.invert_yaxis()
+    both_axes[0].invert_yaxis()
     return figure
 
 
@@ -422,17 +364,17 @@ def class_scores(scores: Mapping[str, Sequence[float]], classes: Sequence[str], 
         classes: the names of the classes.
         noise: classes that are too rare for their IoU to mean much.
     """
-    figure, axes = _subplots(figsize=(9, 3.6))
+    figure, axes = _chart((9, 3.6), title="IoU of each class on the test images", ylabel="IoU", ylim=(0, 1.05))
     places = np.arange(len(classes))
     width = 0.8 / len(scores)
     for number, (name, values) in enumerate(scores.items()):
         offset = (number - (len(scores) - 1) / 2) * width
         bars = axes.bar(places + offset, np.nan_to_num(values), width, label=name)
         axes.bar_label(bars, ["n/a" if np.isnan(value) else f"{value:.2f}" for value in values], fontsize=7)
-    axes.set(title="IoU of each class on the test images", ylabel="IoU", ylim=(0, 1.05))
-    rotation = {"rotation": 30, "ha": "right"} if len(classes) > 8 else {}  # otherwise long names would overlap
-    axes.set_xticks(places, [f"{name}\n(noise)" if name in noise else name for name in classes], **rotation)
-    axes.grid(axis="y", alpha=0.3)
+    labels = [f"{name}\n(noise)" if name in noise else name for name in classes]
+    rotated = len(classes) > 8  # otherwise long names would overlap
+    axes.set_xticks(places, labels, rotation=30 if rotated else 0, ha="right" if rotated else "center")
+    axes.grid(visible=False, axis="x")
     axes.legend(fontsize=9)
     return figure
 
@@ -469,42 +411,37 @@ def size_histogram(areas: Mapping[str, Sequence[float]], ranges: Mapping[str, tu
         areas: the area of each object in pixels, by split.
         ranges: the smallest and the largest area of each size in pixels, by name. Their limits are drawn.
     """
-    figure, axes = _subplots(figsize=(8, 3.4))
+    labels = {"xlabel": "side of a square of the same area, in pixels", "ylabel": "share of the objects"}
+    figure, axes = _chart((8, 3.4), xscale="log", **labels)
     sides = {name: np.sqrt(np.maximum(values, 1)) for name, values in areas.items()}
-    largest = max([1.1, *(float(values.max()) for values in sides.values() if len(values))])
-    bins = np.geomspace(1, 1.05 * largest, 25)
+    bins = np.geomspace(1, 1.05 * max(np.concatenate([[1.1], *sides.values()])), 25).tolist()
     for (name, values), style in zip(sides.items(), cycle(_LINE_STYLES)):
         weights = np.full(len(values), 1 / max(len(values), 1))
         label = f"{name}: {len(values)} objects"
         axes.hist(values, bins, weights=weights, histtype="step", linestyle=style, linewidth=1.8, label=label)
-    for name, (low, high) in ranges.items():
-        left = max(np.sqrt(low), bins[0])
-        right = min(np.sqrt(high), bins[-1])
-        if low > 0:
-            axes.axvline(np.sqrt(low), color="gray", linewidth=1)
+    for name, limits in ranges.items():
+        left, right = np.clip(np.sqrt(limits), 1, bins[-1])
         if left < right:
-            place = {"transform": axes.get_xaxis_transform(), "ha": "center"}
-            axes.text(np.sqrt(left * right), 1.01, name, color="gray", **place)
-    axes.set(xscale="log", xlabel="side of a square of the same area, in pixels", ylabel="share of the objects")
+            axes.axvline(left, color="gray", linewidth=1, visible=left > 1)
+            middle = np.sqrt(left * right)
+            axes.text(middle, 1.01, name, color="gray", ha="center", transform=axes.get_xaxis_transform())
     axes.xaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_major_formatter("{x:.0%}")
     axes.set_title("How large objects are", pad=18)
-    axes.grid(alpha=0.3)
     axes.legend(fontsize=9)
     return figure
 
 
 def count_scatter(true: Sequence[int], predicted: Sequence[int], name: str = "objects") -> Figure:
     """The number of objects found on each image, by the true number. A point is larger where images coincide."""
-    figure, axes = _subplots(figsize=(4.6, 4.4))
+    labels = {"xlabel": f"true number of {name}", "ylabel": f"number of {name} found"}
+    figure, axes = _chart((4.6, 4.4), title=f"Counting {name}", aspect="equal", **labels)
     points, repeats = np.unique(np.stack([true, predicted], axis=1), axis=0, return_counts=True)
-    limit = 1.05 * max(points.max(), 1)
-    axes.plot([0, limit], [0, limit], "--", color="gray", label="equal numbers")
+    limits = (-0.03 * max(points.max(), 1), 1.05 * max(points.max(), 1))
+    axes.plot(limits, limits, "--", color="gray", label="equal numbers")
     axes.scatter(points[:, 0], points[:, 1], s=25 * repeats, alpha=0.7, label=f"{len(true)} images")
-    axes.set(title=f"Counting {name}", xlabel=f"true number of {name}", ylabel=f"number of {name} found")
-    axes.set(aspect="equal", xlim=(-0.03 * limit, limit), ylim=(-0.03 * limit, limit))
+    axes.set(xlim=limits, ylim=limits)
     axes.locator_params(integer=True)
-    axes.grid(alpha=0.3)
     axes.legend(fontsize=9, loc="upper left")
     return figure
 
@@ -519,25 +456,26 @@ def stage_shapes(model: nn.Module, height: int, width: int) -> list[tuple[str, t
     """
     import torch
     from torch import nn
+    from torch.nn.modules.module import register_module_forward_hook
 
-    def record(name: str, stage: nn.Module) -> RemovableHandle:
-        return stage.register_forward_hook(lambda _stage, _inputs, output: shapes.append((name, tuple(output.shape))))
-
-    shapes: list[tuple[str, tuple[int, ...]]] = []
-    hooks = []
+    names: dict[nn.Module, str] = {}
     for name, child in model.named_children():
         if isinstance(child, nn.ModuleList):
-            hooks += [record(f"{name} {number}", stage) for number, stage in enumerate(child, 1)]
+            names |= {stage: f"{name} {number}" for number, stage in enumerate(child, 1)}
         else:
-            hooks.append(record(name, child))
-    training = model.training
-    device = next(model.parameters()).device
+            names[child] = name
+    shapes = []
+
+    def record(module: nn.Module, _inputs: object, output: Tensor) -> None:
+        if module in names:
+            shapes.append((names[module], tuple(output.shape)))
+
     channels = getattr(model, "settings", {}).get("in_channels", 3)
-    with torch.no_grad():
-        model.eval()(torch.zeros(1, channels, height, width, device=device))
+    image = torch.zeros(1, channels, height, width, device=next(model.parameters()).device)
+    training = model.training
+    with register_module_forward_hook(record), torch.no_grad():
+        model.eval()(image)
     model.train(training)
-    for hook in hooks:
-        hook.remove()
     return shapes
 
 
@@ -547,58 +485,40 @@ def architecture(model: nn.Module, height: int = 224, width: int = 224) -> Figur
     The height of a box stands for the side of its feature map, the width for its channels, both on a logarithmic scale.
     """
     stages = stage_shapes(model, height, width)
-    levels = [float(np.log2(stages[0][1][2] / shape[2])) for _, shape in stages]
+    channels, sides, _ = np.array([shape[1:] for _, shape in stages]).T
+    widths = 0.12 * np.log2(channels + 1)
+    heights = 0.35 + 0.25 * np.log2(sides / sides.min() + 1)
+    lefts = np.cumsum(widths + 0.75) - widths
+    bottoms = -1.45 * np.log2(sides[0] / sides)
     figure, axes = _subplots(figsize=(13, 6))
-    boxes = _draw_stages(axes, stages, levels)
+    axes.use_sticky_edges = False  # leaves room below the lowest box
+    axes.bar(lefts, heights, widths, bottoms, align="edge", color="#cfe0f5", edgecolor=_BLUE)
+    for (name, shape), x, y in zip(stages, lefts + widths / 2, bottoms, strict=True):
+        text = f"{name}\n{' x '.join(map(str, shape[1:]))}"
+        axes.text(x, y - 0.08, text, ha="center", va="top", fontsize=8)
+
+    def draw_arrow(source: int, target: int, share: float, **style: str) -> None:
+        """From the right side of a box to the left side of another, at this share of their heights."""
+        tail = (lefts[source] + widths[source], bottoms[source] + share * heights[source])
+        head = (lefts[target], bottoms[target] + share * heights[target])
+        axes.annotate("", head, tail, arrowprops={"arrowstyle": "->", **style})
+
     axes.plot([], [], color=_BLUE, label="feature maps")
-    for box, following in zip(boxes, boxes[1:], strict=False):
-        _draw_arrow(axes, box, following, box.get_height() / 2, following.get_height() / 2, _BLUE, "-")
-    connections = ["skip connection"] if getattr(model, "skip", False) else []
-    if getattr(model, "settings", {}).get("upsampling") == "indices":
+    for number in range(len(stages) - 1):
+        draw_arrow(number, number + 1, 0.5, color=_BLUE)
+    settings = getattr(model, "settings", {})
+    connections = ["skip connection"] if settings.get("skip") else []
+    if settings.get("upsampling") == "indices":
         connections.append("indices of the maxima")
     if connections:
         axes.plot([], [], "--", color=_RED, label=", ".join(connections))
-        deepest = int(np.argmax(levels))
-        for box, level in zip(boxes[: deepest + 1], levels, strict=False):
-            if level in levels[deepest + 1 :]:  # the deepest stage of a U-Net has no partner in the decoder
-                partner = boxes[levels.index(level, deepest + 1)]
-                _draw_arrow(axes, box, partner, box.get_height() - 0.1, partner.get_height() - 0.1, _RED, "--")
+        decoder = int(sides.argmin()) + 1  # its first stage
+        for number, side in enumerate(sides[:decoder]):
+            if side in sides[decoder:]:  # the deepest stage of a U-Net has no partner in the decoder
+                partner = decoder + int(np.argmax(sides[decoder:] == side))
+                draw_arrow(number, partner, 0.9, color=_RED, linestyle="--")
     axes.legend(loc="lower right")
-    top = max(box.get_y() + box.get_height() for box in boxes)
-    axes.set(xlim=(-0.6, boxes[-1].get_x() + boxes[-1].get_width() + 0.75), ylim=(-1.45 * max(levels) - 0.9, top + 0.3))
-    what = f"channels x height x width after each stage, for a 1x3x{height}x{width} input"
-    axes.set_title(f"{type(model).__name__}: {what}")
+    title = f"{type(model).__name__}: channels x height x width after each stage, for an image of {height} x {width}"
+    axes.set_title(title)
     axes.axis("off")
     return figure
-
-
-def _draw_stages(axes: Axes, stages: Sequence[tuple[str, tuple[int, ...]]], levels: Sequence[float]) -> list[Rectangle]:
-    """Draw a box for each stage, from left to right, with its name and output shape below."""
-    from matplotlib.patches import Rectangle
-
-    smallest = min(shape[2] for _, shape in stages)
-    boxes = []
-    left = 0.0
-    for (name, (_, channels, height, width)), level in zip(stages, levels, strict=True):
-        box_width = 0.12 * float(np.log2(channels + 1))
-        box_height = 0.35 + 0.25 * float(np.log2(height / smallest + 1))
-        bottom = -1.45 * level
-        box = Rectangle((left, bottom), box_width, box_height, facecolor="#cfe0f5", edgecolor=_BLUE)
-        axes.add_patch(box)
-        text = f"{name}\n{channels} x {height} x {width}"
-        axes.text(left + box_width / 2, bottom - 0.08, text, ha="center", va="top", fontsize=8)
-        boxes.append(box)
-        left += box_width + 0.75
-    return boxes
-
-
-def _draw_arrow(
-    axes: Axes, source: Rectangle, target: Rectangle, start: float, end: float, color: str, linestyle: str
-) -> None:
-    """Draw an arrow from the right side of one box to the left side of another, at these heights above their bases."""
-    from matplotlib.patches import FancyArrowPatch
-
-    tail = (source.get_x() + source.get_width(), source.get_y() + start)
-    head = (target.get_x(), target.get_y() + end)
-    arrow = FancyArrowPatch(tail, head, arrowstyle="->", mutation_scale=12, color=color, linestyle=linestyle)
-    axes.add_patch(arrow)

@@ -7,6 +7,8 @@ results/overlays/<name>.jpg. The file results/classes.txt lists the color of eac
 """
 
 import argparse
+import itertools
+import math
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,10 +23,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from seglib import plots
-from seglib.files import as_rgb, read_image, write_lines
+from seglib.files import as_rgb, check_choice, read_image, write_lines
 from seglib.instances import Instances
 from seglib.masks import palette, write_index_png
 from seglib.models import INSTANCE_MODELS, load_model, logits_to_mask
+from seglib.models.common import autocast
 from seglib.progress import progress_bar
 from seglib.transforms import resize
 
@@ -32,12 +35,13 @@ __all__ = ["PredictConfig", "SavedPredictions", "predict", "predict_instances", 
 
 # The axes of (B, C, H, W) to flip for each view that the logits are averaged over.
 _FLIPS: dict[str, list[tuple[int, ...]]] = {"": [()], "h": [(), (3,)], "v": [(), (2,)], "hv": [(), (3,), (2,), (2, 3)]}
-_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
+_PRECISIONS = ("bf16", "fp16")
 _MAX_SIDE = 2048  # pixels: larger images are always predicted in tiles, and a batch has at most the square of it
 _TILE = 1024  # pixels, the default side of a tile
-_OVERLAP = 128  # pixels, the default overlap of tiles
+_OVERLAP = 128  # pixels that neighboring tiles share, or half a tile if that is less
 
-ImageLike = np.ndarray | Tensor | str | Path
+_ModelLike = nn.Module | str | Path
+_ImageLike = np.ndarray | Tensor | str | Path
 
 
 @dataclass(frozen=True)
@@ -48,8 +52,8 @@ class PredictConfig:
         size: (height, width) to which an image is resized first. None: the size that the model was trained at, if its
             checkpoint has one and no `tile` is given; otherwise the image's own size.
         tile: side in pixels of the tiles into which an image is cut after resizing, rounded up to a multiple of the
-            model's stride. None: the whole image at once, unless a side is longer than 2048.
-        overlap: pixels that neighboring tiles share, at most half a tile. None: 128, or half a tile if that is less.
+            model's stride; neighbors share 128 pixels, or half a tile if that is less. None: the whole image at once,
+            unless a side is longer than 2048.
         flips: "h", "v" or "hv": average the logits over mirror images as well: left-right, upside down, or both.
         batch_size: the largest number of images or tiles of one size that go through the model together.
         precision: "fp16" or "bf16": compute in mixed precision, which is faster on a GPU and changes a few pixels.
@@ -58,16 +62,14 @@ class PredictConfig:
     Raises:
         ValueError: a setting out of its range.
 
-    Tiles suit models that were trained at the scale of the photographs, not on photographs resized as a whole. At the
-    edge of a tile a model sees too little around a pixel: a quarter of the overlap is not used there, and over the
-    middle half one tile fades into the other. The result equals that of the whole image, up to rounding, if logits
-    depend on pixels at most a quarter of the overlap away. With a larger receptive field some pixels change, and a
-    model that pools the whole image, such as DeepLabV3, gives another result for each tile.
+    Tiles suit models that were trained at the scale of the photographs, not on photographs resized as a whole. The
+    result equals that of the whole image, up to rounding, if logits depend on pixels at most a quarter of the shared
+    ones away. With a larger receptive field some pixels change, and a model that pools the whole image, such as
+    DeepLabV3, gives another result for each tile.
     """
 
     size: tuple[int, int] | None = None
     tile: int | None = None
-    overlap: int | None = None
     flips: str = ""
     batch_size: int = 8
     precision: str | None = None
@@ -78,22 +80,15 @@ class PredictConfig:
         numbers = [*(self.size or ()), 1 if self.tile is None else self.tile, self.batch_size]
         if min(numbers) < 1:
             raise ValueError(f"size, tile and batch_size must be at least 1: {self}")
-        if self.flips not in _FLIPS:
-            raise ValueError(f'flips must be "", "h", "v" or "hv", not {self.flips!r}')
-        limit = (self.tile or _TILE) // 2
-        if self.overlap is not None and not 0 <= self.overlap <= limit:
-            raise ValueError(f"overlap must be from 0 to half a tile ({limit}), not {self.overlap}")
-        if self.precision is not None and self.precision not in _DTYPES:
-            raise ValueError(f'precision must be None, "fp16" or "bf16", not {self.precision!r}')
+        check_choice("flips", self.flips, _FLIPS)
+        check_choice("precision", self.precision, (None, *_PRECISIONS))
 
 
 # ------------------------------------------------------------------------------------------------ one image
 
 
-def predict(
-    model: nn.Module | str | Path, image: ImageLike, size: tuple[int, int] | None = None, **settings: Any
-) -> np.ndarray:
-    """Return the class mask of an image at its own size: uint8 (H, W).
+def predict(model: _ModelLike, image: _ImageLike, size: tuple[int, int] | None = None, **settings: Any) -> np.ndarray:
+    """Return the class mask of an image at its own size, to which the logits are resized: uint8 (H, W).
 
     Args:
         model: a model, which is put into eval mode, or the path of a `best_model.pth`.
@@ -102,23 +97,22 @@ def predict(
         size: (height, width) to which the image is resized first, see `PredictConfig`.
         settings: other fields of `PredictConfig`, such as tile=512 or flips="h".
 
-    The logits are resized to the image's size before the decision.
+    Raises:
+        ValueError: a setting out of its range.
+        TypeError: the model returns objects, not logits.
     """
     return logits_to_mask(predict_logits(model, image, size, **settings))[0].numpy()
 
 
 def predict_logits(
-    model: nn.Module | str | Path, image: ImageLike, size: tuple[int, int] | None = None, **settings: Any
+    model: _ModelLike, image: _ImageLike, size: tuple[int, int] | None = None, **settings: Any
 ) -> Tensor:
-    """Return the logits of an image at its own size: float32 (1, C, H, W), on the CPU.
-
-    Args: see `predict`.
-    """
+    """Return the logits of an image at its own size: float32 (1, C, H, W), on the CPU. Args are those of `predict`."""
     return next(_predict_all(_prepare_model(model), [_to_array(image)], PredictConfig(size, **settings)))
 
 
 def predict_instances(
-    model: nn.Module | str | Path, image: ImageLike, score: float = 0.25, precision: str | None = None
+    model: _ModelLike, image: _ImageLike, score: float = 0.25, precision: str | None = None
 ) -> Instances:
     """Return the objects of an image at its own size.
 
@@ -134,22 +128,20 @@ def predict_instances(
     """
     if not 0 <= score <= 1:
         raise ValueError(f"score must be from 0 to 1, not {score}")
-    config = PredictConfig(precision=precision)
+    PredictConfig(precision=precision)  # checks it
     model = _prepare_model(model)
     if not _finds_objects(model):
         raise TypeError(f"{type(model).__name__} returns logits, not objects: use predict(model, image)")
     images = torch.from_numpy(_to_array(image).transpose(2, 0, 1).copy())[None]
-    device = _device(model)
-    with torch.no_grad(), _autocast(device, config):
-        return model(images.to(device), score=score)[0]
+    with torch.no_grad(), autocast(_device(model), precision or "no"):
+        return model(images.to(_device(model)), score=score)[0]
 
 
 def _finds_objects(model: nn.Module) -> bool:
-    settings = getattr(model, "settings", None) or {}
-    return settings.get("name") in INSTANCE_MODELS
+    return (getattr(model, "settings", None) or {}).get("name") in INSTANCE_MODELS
 
 
-def _prepare_model(model: nn.Module | str | Path) -> nn.Module:
+def _prepare_model(model: _ModelLike) -> nn.Module:
     """The model in eval mode; one that is loaded from a file is moved to the GPU if there is one."""
     if isinstance(model, str | Path):
         model = load_model(model).to("cuda" if torch.cuda.is_available() else "cpu")
@@ -160,17 +152,11 @@ def _device(model: nn.Module) -> torch.device:
     return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
 
 
-def _autocast(device: torch.device, config: PredictConfig) -> torch.autocast:
-    dtype = _DTYPES[config.precision] if config.precision else None
-    return torch.autocast(device.type, dtype, enabled=dtype is not None)
-
-
-def _to_array(image: ImageLike) -> np.ndarray:
+def _to_array(image: _ImageLike) -> np.ndarray:
     if isinstance(image, str | Path):
         return read_image(image)
     if isinstance(image, Tensor):
-        array = image.cpu().numpy()
-        return as_rgb(array.transpose(1, 2, 0) if array.ndim == 3 and array.shape[0] == 3 else array)
+        image = (image.permute(1, 2, 0) if image.ndim == 3 and len(image) == 3 else image).cpu().numpy()
     return as_rgb(image)
 
 
@@ -181,11 +167,11 @@ def _predict_all(model: nn.Module, images: Sequence[np.ndarray], config: Predict
     size = config.size or (None if config.tile else getattr(model, "image_size", None))
     resized = [resize(*size)(image=image)["image"] if size else image for image in images]
     max_side = config.tile or _MAX_SIDE
-    untiled = [index for index, image in enumerate(resized) if max(image.shape[:2]) <= max_side]
-    untiled_logits = dict(zip(untiled, _predict_batches(model, [resized[i] for i in untiled], config), strict=True))
-    for index, image in enumerate(images):
-        logits = untiled_logits[index] if index in untiled_logits else _predict_tiles(model, resized[index], config)
-        logits = logits[None]
+    small = [image for image in resized if max(image.shape[:2]) <= max_side]
+    small_logits = iter(_predict_batches(model, small, config))
+    for image, input_image in zip(images, resized, strict=True):
+        is_small = max(input_image.shape[:2]) <= max_side
+        logits = (next(small_logits) if is_small else _predict_tiles(model, input_image, config))[None]
         if logits.shape[2:] != image.shape[:2]:
             logits = F.interpolate(logits, size=image.shape[:2], mode="bilinear", align_corners=False)
         yield logits
@@ -204,7 +190,7 @@ def _predict_batches(model: nn.Module, images: Sequence[np.ndarray], config: Pre
         for start in range(0, len(indices), batch_size):
             chosen = indices[start : start + batch_size]
             batch = torch.from_numpy(np.stack([images[index] for index in chosen])).permute(0, 3, 1, 2).to(device)
-            with _autocast(device, config):
+            with autocast(device, config.precision or "no"):
                 views = [model(batch.flip(axes)).float().flip(axes) for axes in _FLIPS[config.flips]]
             logits |= dict(zip(chosen, torch.stack(views).mean(dim=0).cpu(), strict=True))
     return [logits[index] for index in range(len(images))]
@@ -216,12 +202,10 @@ def _predict_batches(model: nn.Module, images: Sequence[np.ndarray], config: Pre
 def _predict_tiles(model: nn.Module, image: np.ndarray, config: PredictConfig) -> Tensor:
     """Logits (C, H, W) of a large image: the weighted mean of those of overlapping tiles."""
     stride = getattr(model, "stride", 32)
-    tile = max(2, -(-(config.tile or _TILE) // stride)) * stride
-    overlap = min(_OVERLAP, tile // 2) if config.overlap is None else config.overlap
+    tile = max(2, math.ceil((config.tile or _TILE) / stride)) * stride
+    overlap = min(_OVERLAP, tile // 2)
     height, width = image.shape[:2]
-    rows = _tile_spans(height, tile, overlap, stride)
-    columns = _tile_spans(width, tile, overlap, stride)
-    boxes = [(row, column) for row in rows for column in columns]
+    boxes = list(itertools.product(*(_tile_spans(side, tile, overlap, stride) for side in (height, width))))
     total = torch.empty(0)
     weights = torch.zeros(height, width)
     # A batch at a time: the logits of all tiles could fill the memory.
@@ -238,11 +222,9 @@ def _predict_tiles(model: nn.Module, image: np.ndarray, config: PredictConfig) -
 
 
 def _tile_spans(length: int, tile: int, overlap: int, stride: int) -> list[slice]:
-    """The tiles along a side of `length` pixels; neighbors share at least `overlap` pixels.
-
-    Each begins at a multiple of the stride, so that the model pools the same pixels together as in the whole image.
-    """
-    last = -(-max(length - tile, 0) // stride) * stride
+    """The tiles along a side of `length` pixels; neighbors share at least `overlap` pixels."""
+    # Each begins at a multiple of the stride, so that the model pools the same pixels as in the whole image.
+    last = math.ceil(max(length - tile, 0) / stride) * stride
     step = max((tile - overlap) // stride, 1) * stride
     return [slice(begin, min(begin + tile, length)) for begin in [*range(0, last, step), last]]
 
@@ -250,17 +232,16 @@ def _tile_spans(length: int, tile: int, overlap: int, stride: int) -> list[slice
 def _tile_weight(span: slice, length: int, overlap: int) -> Tensor:
     """The weight of each pixel of a tile along a side of `length` pixels.
 
-    It is 1, except over an overlap with a neighbor: there it is 0 for a quarter, rises (as a squared sine, so that the
-    two tiles add up to 1) over half, and is 1 for the last quarter.
+    It is 1, except over an overlap with a neighbor: there it is 0 for a quarter, where a model sees too little around a
+    pixel, rises (as a squared sine, so that the two tiles add up to 1) over half, and is 1 for the last quarter.
     """
     weight = torch.ones(span.stop - span.start)
-    if overlap:
-        ramp = ((torch.arange(overlap) + 0.5) / overlap * 2 - 0.5).clamp(0, 1)
-        ramp = (ramp * torch.pi / 2).sin() ** 2
-        if span.start > 0:
-            weight[:overlap] = ramp
-        if span.stop < length:
-            weight[-overlap:] *= ramp.flip(0)
+    ramp = ((torch.arange(overlap) + 0.5) / overlap * 2 - 0.5).clamp(0, 1)
+    ramp = (ramp * torch.pi / 2).sin() ** 2
+    if span.start > 0:
+        weight[:overlap] = ramp
+    if span.stop < length:
+        weight[-overlap:] *= ramp.flip(0)
     return weight
 
 
@@ -278,7 +259,7 @@ class SavedPredictions:
 
 
 def save_predictions(
-    model: nn.Module | str | Path,
+    model: _ModelLike,
     photographs: str | Path | Iterable[str | Path],
     out_dir: str | Path,
     classes: Sequence[str] | None = None,
@@ -290,12 +271,11 @@ def save_predictions(
     Args:
         model: a model, or the path of a `best_model.pth`. For a model that finds objects, masks hold the class of each
             object, overlays have a color for each object, and of the settings only `precision` applies.
-        photographs: files and folders, or one of either. A folder stands for its files, without those of its
-            sub-folders. Files that are not images are skipped and named in the result.
+        photographs: files and folders (without their sub-folders), or one of either. Files that are not images are
+            skipped and named in the result.
         out_dir: the folder to write to.
         classes: names of the classes, background first. None: those of the checkpoint.
-        size: (height, width) to which photographs are resized first, see `PredictConfig`.
-        settings: other fields of `PredictConfig`, such as tile=512 or flips="h".
+        size, settings: as in `predict`.
 
     Raises:
         FileNotFoundError: a file or folder that does not exist.
@@ -309,18 +289,26 @@ def save_predictions(
         raise ValueError('the model has no class names: pass classes=["background", ...]')
     out_dir = Path(out_dir)
     saved = SavedPredictions()
-    names = _output_names(_list_files(photographs), out_dir, saved)
-    paths = list(names)
-    for start in progress_bar(range(0, len(paths), config.batch_size), "predicting"):
+    outputs = _output_paths(_list_files(photographs), out_dir, saved)
+    for start in progress_bar(range(0, len(outputs), config.batch_size), "predicting"):
         images = {}
-        for path in paths[start : start + config.batch_size]:
+        for path in list(outputs)[start : start + config.batch_size]:
             try:
                 images[path] = read_image(path)
             except (OSError, ValueError) as error:
                 saved.skipped[str(path)] = str(error)
         results = _masks_and_overlays(model, list(images.values()), config, classes)
         for path, (mask, overlay) in zip(images, results, strict=True):
-            _save(saved, out_dir, names[path], mask, overlay, classes)
+            if not saved.masks:
+                colors = [f"{index} {palette()[index].tobytes().hex()} {name}" for index, name in enumerate(classes)]
+                write_lines(out_dir / "classes.txt", ["class, color as RRGGBB, name", *colors])
+            mask_path, color_path, overlay_path = outputs[path]
+            write_index_png(mask_path, mask, classes)
+            plots.save(plots.color_mask(mask), color_path)
+            plots.save(overlay, overlay_path)
+            saved.masks.append(mask_path)
+            saved.colors.append(color_path)
+            saved.overlays.append(overlay_path)
     return saved
 
 
@@ -357,8 +345,8 @@ def _list_files(photographs: str | Path | Iterable[str | Path]) -> list[Path]:
     return list(files.values())
 
 
-def _output_names(files: Sequence[Path], out_dir: Path, saved: SavedPredictions) -> dict[Path, str]:
-    """The name of the outputs of each photograph: its own, with its suffix if two would otherwise be the same."""
+def _output_paths(files: Sequence[Path], out_dir: Path, saved: SavedPredictions) -> dict[Path, tuple[Path, Path, Path]]:
+    """Mask, colors and overlay of each photograph, named as it, with its suffix if two names would be the same."""
     photographs = []
     for path in files:
         try:
@@ -367,37 +355,20 @@ def _output_names(files: Sequence[Path], out_dir: Path, saved: SavedPredictions)
         except Exception as error:  # a decoder can raise anything on a damaged file
             saved.skipped[str(path)] = f"{path} is not an image that can be read ({type(error).__name__})"
     stems = Counter(path.stem.lower() for path in photographs)
-    names = {path: path.stem if stems[path.stem.lower()] == 1 else path.name for path in photographs}
-    counts = Counter(name.lower() for name in names.values())
-    repeated = ", ".join(str(path) for path, name in names.items() if counts[name.lower()] > 1)
+    masks, colors, overlays = (out_dir / kind for kind in ("masks", "colors", "overlays"))
+    outputs = {}
+    for path in photographs:
+        name = path.stem if stems[path.stem.lower()] == 1 else path.name
+        outputs[path] = (masks / f"{name}.png", colors / f"{name}.png", overlays / f"{name}.jpg")
+    counts = Counter(mask.name.lower() for mask, _, _ in outputs.values())
+    repeated = ", ".join(str(path) for path, (mask, _, _) in outputs.items() if counts[mask.name.lower()] > 1)
     if repeated:
         raise ValueError(f"photographs with the same name would have the same mask: {repeated}. Use two output folders")
     inputs = {path.resolve() for path in photographs}
-    for name in names.values():
-        for path in _output_paths(out_dir, name):
-            if path.resolve() in inputs:
-                raise ValueError(f"a prediction would overwrite the photograph {path}: choose another output folder")
-    return names
-
-
-def _output_paths(out_dir: Path, name: str) -> tuple[Path, Path, Path]:
-    return out_dir / "masks" / f"{name}.png", out_dir / "colors" / f"{name}.png", out_dir / "overlays" / f"{name}.jpg"
-
-
-def _save(
-    saved: SavedPredictions, out_dir: Path, name: str, mask: np.ndarray, overlay: np.ndarray, classes: Sequence[str]
-) -> None:
-    """Write mask, colors and overlay of a photograph, and classes.txt before the first."""
-    mask_path, color_path, overlay_path = _output_paths(out_dir, name)
-    if not saved.masks:
-        lines = [f"{index} {palette()[index].tobytes().hex()} {name}" for index, name in enumerate(classes)]
-        write_lines(out_dir / "classes.txt", ["class, color as RRGGBB, name", *lines])
-    write_index_png(mask_path, mask, classes)
-    plots.save(plots.color_mask(mask), color_path)
-    plots.save(overlay, overlay_path)
-    saved.masks.append(mask_path)
-    saved.colors.append(color_path)
-    saved.overlays.append(overlay_path)
+    for output in itertools.chain.from_iterable(outputs.values()):
+        if output.resolve() in inputs:
+            raise ValueError(f"a prediction would overwrite the photograph {output}: choose another output folder")
+    return outputs
 
 
 # ------------------------------------------------------------------------------------------------ command line
@@ -406,22 +377,17 @@ def _save(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return 0, 1 if no photograph could be read, or 2 after an error."""
     parser = argparse.ArgumentParser("python -m seglib.predict", description="Predict photographs with a checkpoint.")
-    parser.add_argument("checkpoint", help="the best_model.pth of a run")
-    parser.add_argument("photos", nargs="+", help="image files, and folders of them (without their sub-folders)")
-    parser.add_argument("--out", required=True, help="the folder in which to write masks/, colors/ and overlays/")
+    parser.add_argument("model", metavar="checkpoint", help="the best_model.pth of a run")
+    parser.add_argument("photographs", metavar="photos", nargs="+", help="image files and folders of them")
+    parser.add_argument("--out", dest="out_dir", required=True, help="the folder for masks/, colors/ and overlays/")
     parser.add_argument("--size", nargs=2, type=int, metavar=("H", "W"), help="resize photographs to this size first")
     parser.add_argument("--tile", type=int, help="predict tiles of this many pixels a side, without resizing")
-    parser.add_argument("--overlap", type=int, help="pixels that neighboring tiles share (128)")
     parser.add_argument("--flips", default="", choices=sorted(_FLIPS), help="average over mirror images as well")
     parser.add_argument("--batch-size", type=int, default=8, help="photographs or tiles at a time")
-    parser.add_argument("--precision", choices=sorted(_DTYPES), help="mixed precision, which is faster on a GPU")
-    options = vars(parser.parse_args(arguments))
-    checkpoint = options.pop("checkpoint")
-    photos = options.pop("photos")
-    out_dir = options.pop("out")
-    options["size"] = tuple(options["size"]) if options["size"] else None
+    parser.add_argument("--precision", choices=_PRECISIONS, help="mixed precision, which is faster on a GPU")
+    options = parser.parse_args(arguments)
     try:
-        saved = save_predictions(checkpoint, photos, out_dir, **options)
+        saved = save_predictions(**vars(options))
     except torch.OutOfMemoryError as error:
         print(f"The GPU has too little memory: use --batch-size 1, or --tile 512. ({error})", file=sys.stderr)
         return 2
@@ -430,7 +396,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     for path, reason in saved.skipped.items():
         print("skipped:", reason if path in reason else f"{path}: {reason}", file=sys.stderr)
-    where = f": see {out_dir}" if saved.masks else ""
+    where = f": see {options.out_dir}" if saved.masks else ""
     print(f"{len(saved.masks)} photographs predicted, {len(saved.skipped)} files skipped{where}")
     return 0 if saved.masks else 1
 

@@ -23,10 +23,9 @@ def progress_bar(
     unit: str = "it",
     quiet: bool = False,
 ) -> tqdm[Item]:
-    """Wrap `items` in a text progress bar that disappears when they are done.
+    """Wrap `items` in a progress bar that disappears when they are done. It is text: widgets break notebooks on GitHub.
 
-    The bar is plain text, because widgets break notebooks on GitHub. It is shown in a terminal and in a notebook, but
-    neither in a log file nor by any but the first of several processes.
+    The first of several processes shows it, in a terminal or in a notebook, but not in a log file.
 
     Args:
         items: what to iterate over; None: call `update` on the bar instead.
@@ -36,7 +35,8 @@ def progress_bar(
         unit: name of an item; "B" stands for bytes, shown as kB, MB, ...
         quiet: show nothing.
     """
-    visible = (sys.stdout.isatty() or "ipykernel" in sys.modules) and os.environ.get("RANK", "0") == "0"
+    in_notebook = type(sys.stdout).__module__.startswith("ipykernel")
+    visible = (sys.stdout.isatty() or in_notebook) and os.environ.get("RANK", "0") == "0"
     return tqdm(  # type: ignore[return-value]  # the stubs know items or None, not either
         items,
         desc=title,

@@ -435,7 +435,7 @@ def branch(run_dir: str | Path, new_dir: str | Path) -> None:
 
 
 @dataclass(frozen=True)
-class Slot:
+class _Slot:
     """One copy of a checkpoint in a mirror."""
 
     path: Path
@@ -446,12 +446,12 @@ class Slot:
     def is_whole(self) -> bool:
         """Whether the file has its checksum; if not, the slot is marked as free."""
         try:
-            if _sha256(self.path) == self.sha256:
-                return True
-            self.path.with_suffix(".json").write_text("", encoding="utf-8")
-        except OSError:  # missing, or a drive that cannot be read just now
-            pass
-        return False
+            whole = self.path.is_file() and _sha256(self.path) == self.sha256
+            if not whole:
+                self.path.with_suffix(".json").write_text("", encoding="utf-8")
+        except OSError:  # the drive cannot be read just now
+            return False
+        return whole
 
 
 class Mirror:
@@ -467,12 +467,12 @@ class Mirror:
         self.folder = Path(folder)
         self._written = -math.inf
 
-    def slots(self) -> list[Slot]:
+    def slots(self) -> list[_Slot]:
         """The copies whose description is whole, latest first."""
         slots = []
         for path in (self.folder / "slot_0.pth", self.folder / "slot_1.pth"):
             try:
-                slots.append(Slot(path, **json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))))
+                slots.append(_Slot(path, **json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))))
             except (OSError, ValueError, TypeError):  # missing, or cut off while it was written
                 continue
         return sorted(slots, key=lambda slot: slot.epochs, reverse=True)

@@ -44,7 +44,6 @@ from seglib.loading import (
     ValidationSamples,
     explain_dead_workers,
     make_loader,
-    read_sample,
     seed_everything,
     split_batch,
     stack,
@@ -71,7 +70,7 @@ from seglib.runs import (
 )
 from seglib.transforms import describe_augmentation, keeps_size
 
-__all__ = ["Evaluation", "TrainConfig", "fit", "measure", "train_epoch"]
+__all__ = ["Evaluation", "LossMeter", "TrainConfig", "fit", "measure", "train_epoch"]
 
 CHECK_EVERY = 50  # steps between checks of the loss for NaN: each check waits for the GPU
 MAX_SKIPPED = 50  # steps in a row that fp16 may skip before training stops
@@ -90,75 +89,87 @@ def fit(
 ) -> Run:
     """Train a model, or resume its training from the last checkpoint in `run_dir`.
 
-    However a run was interrupted, the same call repeats the epochs after the last checkpoint and, on a CPU, ends with
-    the same weights, bit for bit, as without the interruption. Several processes (`torchrun`, accelerate's
-    `notebook_launcher`) average their gradients as DistributedDataParallel does.
-
-    With `accumulate`, a step equals that of one large batch, up to rounding, for BCE and cross-entropy. For Dice, which
-    is a ratio of sums, and for batch norm, which uses the statistics of each batch, it is an approximation.
+    However a run was interrupted, the same call repeats the epochs after the last checkpoint; on a CPU it ends with the
+    same weights, bit for bit, as without the interruption. Several processes (`torchrun`, accelerate's
+    `notebook_launcher`) average their gradients. With `accumulate`, a step equals that of one large batch up to
+    rounding, except for Dice and batch norm, which see each batch by itself.
 
     Args:
-        model: images (B, 3, H, W) uint8 -> logits (B, C, H, W), as every model of seglib.models. It ends with the
-            weights of the last epoch.
+        model: images (B, 3, H, W) uint8 -> logits (B, C, H, W). It ends with the weights of the last epoch.
         train_data: samples (image uint8 (3, H, W), mask uint8 (H, W)) or (image, mask, file name), all of one size.
         val_data: likewise, of any sizes.
         loss: (logits, mask (B, H, W) uint8) -> scalar.
-        run_dir: the run folder (see `seglib.runs`). A finished run is returned without training.
+        run_dir: the run folder, see `seglib.runs`. A finished run is returned without training.
         augment: a pipeline of `seglib.transforms.augmentation` for the training images.
 
     Returns:
-        The run. Its best epoch is the one with the highest validation IoU: of class 1 when there are two classes, else
-        the mean over all classes with background.
+        The run. Its best epoch has the highest validation IoU: of class 1 if there are two classes, else their mean.
 
     Raises:
-        ValueError: `run_dir` holds a run with other settings or a damaged checkpoint; training images differ in size; a
-            mask value is out of range; the batch size is 1 and the model has batch norm.
+        ValueError: other settings than those of the run in `run_dir`, a damaged checkpoint, or data that do not fit.
         FloatingPointError: the loss became NaN or infinite; names epoch, step and files.
         torch.OutOfMemoryError: says which settings need less memory.
         RuntimeError: another process trains in `run_dir`, or a worker process died.
         OSError: the run folder cannot be written to.
     """
+    run_dir = Path(run_dir)
     loss = add_class_weights(loss, config.class_weights)
     names, image_size = _check(model, train_data, val_data, loss, config, augment)
     mirror = None if config.mirror is None else Mirror(config.mirror)
-    accelerator = _make_accelerator(config, Path(run_dir), mirror)
+    accelerator = _make_accelerator(config, run_dir, mirror)
     settings = _describe(accelerator, model, train_data, val_data, loss, config, augment, image_size)
-    labeled: Any = model  # gets the same attributes as a model that `load_model` returns
-    labeled.class_names = names
-    labeled.image_size = _inference_size(train_data, augment, image_size)
-    with _open_run(accelerator, Path(run_dir), settings, mirror) as (run, state):
+    inference_size = _inference_size(train_data, augment, image_size)
+    with _open_run(accelerator, run_dir, settings, mirror) as (run, state):
         model.to(accelerator.device)
         model.to(memory_format=torch.channels_last)  # faster, on a CPU too
         optimizer = make_optimizer(model, config)
-        checkpoints = Checkpoints(run, settings, config, mirror, accelerator, model, optimizer)
+        checkpoints = _Checkpoints(run, settings, config, mirror, accelerator, model, optimizer, names, inference_size)
         checkpoints.restore(state)
-        if run.finished:
-            checkpoints.complete()
-            return run
-        batches = _train_batches(len(train_data), config, accelerator)
-        samples = Samples(train_data, len(names), augment, config.seed)
-        loader = make_loader(samples, accelerator.device, config.workers, batch_sampler=batches, collate_fn=stack)
-        shard = slice(accelerator.process_index, None, accelerator.num_processes)
-        val_loader = _val_loader(val_data, len(names), config.batch_size, config.workers, accelerator.device, shard)
-        with _training(accelerator, model, run, config, image_size), _tracking(accelerator, run, settings):
-            wrapped, wrapped_optimizer = accelerator.prepare(model, optimizer)
-            losses = LossMeter(wrapped_optimizer)
-            while not run.finished:
-                epoch = len(run.history) + 1
-                started = time.perf_counter()
-                batches.epoch = epoch
-                seed_everything(config.seed, epoch, accelerator.process_index)  # a repeated epoch is the same epoch
-                steps = progress_bar(loader, f"epoch {epoch}/{config.epochs}")
-                train_loss = train_epoch(accelerator, wrapped, steps, loss, wrapped_optimizer, config, losses)
-                evaluation = _evaluate(model, val_loader, loss, len(names), accelerator)
-                row = {"epoch": epoch, "train_loss": train_loss, **_scores(evaluation, names)}
-                row |= {"lr": optimizer.param_groups[0]["lr"], "seconds": time.perf_counter() - started}
-                checkpoints.end_epoch(row, val_data)
-                _log(accelerator, row)
-                accelerator.print(format_epoch(run, config.epochs, {"val IoU": "val_iou"}), flush=True)
+        if not run.finished:
+            samples = Samples(train_data, len(names), augment, config.seed)
+            val_samples = ValidationSamples(val_data, len(names))
+            with _explain_errors(run, config, image_size, accelerator), _tracking(accelerator, run, settings):
+                try:
+                    _run_epochs(accelerator, model, optimizer, checkpoints, samples, val_samples, loss)
+                finally:  # undo what `accelerator.prepare` changes, so that the next `fit` prepares the model again
+                    accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+                    model.__dict__.pop("_is_accelerate_prepared", None)
         checkpoints.complete()
         accelerator.wait_for_everyone()  # until then the other processes may not find the run's files
     return run
+
+
+def _run_epochs(
+    accelerator: Accelerator,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    checkpoints: "_Checkpoints",
+    samples: Samples,
+    val_samples: ValidationSamples,
+    loss: Loss,
+) -> None:
+    """Train and validate epoch by epoch until the run is finished."""
+    run = checkpoints.run
+    config = checkpoints.config
+    processes = (accelerator.num_processes, accelerator.process_index)
+    batches = Batches(len(samples), config.batch_size, config.seed, config.accumulate, *processes)
+    loader = make_loader(samples, accelerator.device, config.workers, batch_sampler=batches, collate_fn=stack)
+    val_loader = _val_loader(val_samples, accelerator.device, config.batch_size, config.workers, *processes)
+    prepared, prepared_optimizer = accelerator.prepare(model, optimizer)
+    losses = LossMeter(prepared_optimizer)
+    while not run.finished:
+        epoch = len(run.history) + 1
+        started = time.perf_counter()
+        batches.epoch = epoch
+        seed_everything(config.seed, epoch, accelerator.process_index)  # a repeated epoch is the same epoch
+        steps = progress_bar(loader, f"epoch {epoch}/{config.epochs}")
+        train_loss = train_epoch(accelerator, prepared, steps, loss, prepared_optimizer, config, losses)
+        evaluation = _evaluate(model, val_loader, loss, val_samples.num_classes, accelerator)
+        row = {"epoch": epoch, "train_loss": train_loss, **_scores(evaluation, checkpoints.names)}
+        row |= {"lr": optimizer.param_groups[0]["lr"], "seconds": time.perf_counter() - started}
+        checkpoints.end_epoch(row, val_samples)
+        _log(accelerator, row)
+        accelerator.print(format_epoch(run, config.epochs, {"val IoU": "val_iou"}), flush=True)
 
 
 def train_epoch(
@@ -187,7 +198,7 @@ def train_epoch(
 
 
 @dataclass(frozen=True)
-class Part:
+class _Part:
     """One batch of a step of the optimizer, on the device."""
 
     images: Tensor  # (B, 3, H, W) uint8
@@ -198,7 +209,7 @@ class Part:
     is_last: bool
 
 
-def _split_step(step: Batch, loss: Loss, config: TrainConfig, accelerator: Accelerator) -> Iterator[Part]:
+def _split_step(step: Batch, loss: Loss, config: TrainConfig, accelerator: Accelerator) -> Iterator[_Part]:
     """Split the images of a step into batches of `config.batch_size` and move them to the device, one at a time."""
     batches = split_batch(*step, config.batch_size)
     pixels = [pixel_count(loss, masks) for _, masks, _ in batches]
@@ -206,7 +217,7 @@ def _split_step(step: Batch, loss: Loss, config: TrainConfig, accelerator: Accel
     for index, (images, masks, files) in enumerate(batches):
         images = images.to(accelerator.device, non_blocking=True).contiguous(memory_format=torch.channels_last)
         masks = masks.to(accelerator.device, non_blocking=True)
-        yield Part(images, masks, files, pixels[index], pixels[index] / total, index + 1 == len(batches))
+        yield _Part(images, masks, files, pixels[index], pixels[index] / total, index + 1 == len(batches))
 
 
 class LossMeter:
@@ -219,7 +230,7 @@ class LossMeter:
         self._checked: list[tuple[float, float]] = []  # (loss, pixels) of each batch
         self._unchecked: list[tuple[Tensor, float, str]] = []  # the same on the device, and a description of the batch
 
-    def add(self, value: Tensor, part: Part) -> None:
+    def add(self, value: Tensor, part: _Part) -> None:
         """Add the loss of one batch."""
         rate = self.optimizer.param_groups[0]["lr"]
         batch = f"step {self.steps + 1} (files: {', '.join(part.files)}; learning rate {rate:g})"
@@ -273,13 +284,12 @@ def _make_accelerator(config: TrainConfig, run_dir: Path, mirror: Mirror | None)
             raise ModuleNotFoundError(f"the tracker {name} is not installed: pip install {name}")
     # accelerate joins several processes on CPUs only when it is told that there is no GPU to use.
     joined_on_cpu = int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.cuda.is_available()
-    return Accelerator(
-        mixed_precision=precision,
-        cpu=joined_on_cpu,
-        log_with=list(config.trackers) or None,
-        project_dir=run_dir,
-        project_config=ProjectConfiguration(project_dir=str(run_dir), logging_dir=str(run_dir / "tensorboard")),
-    )
+    folders = ProjectConfiguration(project_dir=str(run_dir), logging_dir=str(run_dir / "tensorboard"))
+    trackers = list(config.trackers) or None
+    accelerator = Accelerator(mixed_precision=precision, cpu=joined_on_cpu, log_with=trackers, project_config=folders)
+    for name in set(config.trackers) - {str(tracker) for tracker in accelerator.log_with}:
+        print(f"{name} was installed after accelerate was imported: restart the kernel to track with it.")
+    return accelerator
 
 
 def _check(
@@ -379,32 +389,23 @@ def _open_run(
         yield run, state
 
 
-def _train_batches(count: int, config: TrainConfig, accelerator: Accelerator) -> Batches:
-    """The images of each step of this process, out of `count` images."""
-    processes = (accelerator.num_processes, accelerator.process_index)
-    return Batches(count, config.batch_size, config.seed, config.accumulate, *processes)
-
-
 @contextmanager
-def _training(
-    accelerator: Accelerator, model: nn.Module, run: Run, config: TrainConfig, image_size: tuple[int, int]
+def _explain_errors(
+    run: Run, config: TrainConfig, image_size: tuple[int, int], accelerator: Accelerator
 ) -> Iterator[None]:
-    """Add advice to the errors of the loop, and undo afterwards what `accelerator.prepare` changes in the model."""
+    """Add to the errors of the loop the epoch, and advice about memory and worker processes."""
     try:
         with explain_out_of_memory(config, image_size, accelerator.device), explain_dead_workers():
             yield
     except FloatingPointError as error:
         raise FloatingPointError(f"epoch {len(run.history) + 1}: {error}") from None
-    finally:
-        accelerator.unwrap_model(model, keep_fp32_wrapper=False)
-        model.__dict__.pop("_is_accelerate_prepared", None)  # otherwise the next `fit` would not prepare it
 
 
 # ------------------------------------------------------------------------------------------------ ending an epoch
 
 
 @dataclass
-class Checkpoints:
+class _Checkpoints:
     """Saves and restores everything that training changes, and keeps the weights of the best epoch.
 
     A checkpoint is written at the end of an epoch when `config.checkpoint_seconds` have passed since the last one, and
@@ -418,6 +419,8 @@ class Checkpoints:
     accelerator: Accelerator
     model: nn.Module
     optimizer: InitVar[torch.optim.Optimizer]
+    names: list[str]
+    image_size: tuple[int, int] | None
     best: dict[str, Any] = field(default_factory=dict)  # the contents of best_model.pth
     saved: float = field(default_factory=time.monotonic)
 
@@ -432,6 +435,9 @@ class Checkpoints:
         }
         self.parts = {name: part for name, part in parts.items() if part is not None}
         self.run.finished = is_finished(self.run.history, self.config)
+        model: Any = self.model
+        model.class_names = self.names  # as on a model that `load_model` returns
+        model.image_size = self.image_size
 
     def restore(self, state: dict[str, Any] | None) -> None:
         """Put everything back to a checkpoint, if there is one, and say where training begins."""
@@ -447,7 +453,7 @@ class Checkpoints:
         elif epochs:
             say(f"Resuming after epoch {epochs} of {self.config.epochs} in {where}.")
 
-    def end_epoch(self, row: Row, val_data: SegmentationData) -> None:
+    def end_epoch(self, row: Row, val_samples: ValidationSamples) -> None:
         """Record an epoch, save predictions for some validation images, and a checkpoint if one is due.
 
         Raises:
@@ -459,7 +465,7 @@ class Checkpoints:
         if not all(tensor.isfinite().all() for tensor in self.model.state_dict().values()):
             raise FloatingPointError(f"a weight became NaN or infinite: {ADVICE_AFTER_NAN}")
         if self.accelerator.is_main_process:
-            _save_previews(run.dir, int(row["epoch"]), self.model, val_data, self.config.previews)
+            self._save_previews(int(row["epoch"]), val_samples)
         run.history.append(row)
         step_schedule(self.schedule, row["val_loss"])
         run.finished = is_finished(run.history, self.config)
@@ -485,12 +491,22 @@ class Checkpoints:
         weights = {name: tensor.detach().cpu().clone() for name, tensor in self.model.state_dict().items()}
         return {
             "model": weights,
-            "classes": self.model.class_names,
-            "image_size": self.model.image_size,
+            "classes": self.names,
+            "image_size": self.image_size,
             "settings": self.settings["model"],
             "epoch": row["epoch"],
             "val_iou": row["val_iou"],
         }
+
+    @torch.no_grad()
+    def _save_previews(self, epoch: int, val_samples: ValidationSamples) -> None:
+        """Save the masks predicted for the first validation images as predictions/epoch_001/<name>.png."""
+        self.model.eval()
+        for index in range(min(self.config.previews, len(val_samples))):
+            image, _, name = val_samples[index]
+            mask = logits_to_mask(self.model(image[None].to(self.accelerator.device)))[0].cpu().numpy()
+            path = self.run.dir / "predictions" / f"epoch_{epoch:03d}" / f"{Path(name).stem}.png"
+            write_index_png(path, mask, self.names)
 
     def _save(self) -> None:
         state = {name: part.state_dict() for name, part in self.parts.items()}
@@ -499,18 +515,6 @@ class Checkpoints:
             best = {**best, "model": state["model"]}  # torch.save writes tensors that are shared once
         save_checkpoint(self.run, {**state, "settings": self.settings, "best": best}, self.mirror)
         self.saved = time.monotonic()
-
-
-@torch.no_grad()
-def _save_previews(run_dir: Path, epoch: int, model: Any, data: SegmentationData, count: int) -> None:
-    """Save the masks predicted for the first `count` validation images as predictions/epoch_001/<name>.png."""
-    device = next(model.parameters()).device
-    folder = run_dir / "predictions" / f"epoch_{epoch:03d}"
-    model.eval()
-    for index in range(min(count, len(data))):
-        image, _, name = read_sample(data, index)
-        mask = logits_to_mask(model(image[None].to(device)))[0].cpu().numpy()
-        write_index_png(folder / f"{Path(name).stem}.png", mask, model.class_names)
 
 
 @contextmanager
@@ -530,8 +534,11 @@ def _tracking(accelerator: Accelerator, run: Run, settings: dict[str, Any]) -> I
     try:
         yield
     finally:
-        for tracker in accelerator.trackers:
-            tracker.finish()
+        try:
+            for tracker in accelerator.trackers:
+                tracker.finish()
+        except Exception as error:
+            _drop_trackers(accelerator, error)
 
 
 def _log(accelerator: Accelerator, row: Row) -> None:
@@ -589,24 +596,23 @@ def measure(
     """
     classes = num_classes or max(2, len(get_class_names(data) or ()))
     device = next(model.parameters()).device
-    loader = _val_loader(data, classes, batch_size, workers, device)
+    loader = _val_loader(ValidationSamples(data, classes), device, batch_size, workers)
     with explain_dead_workers(), autocast(device, precision):
         return _evaluate(model, loader, loss, classes)
 
 
 def _val_loader(
-    data: SegmentationData,
-    num_classes: int,
+    samples: ValidationSamples,
+    device: torch.device,
     batch_size: int,
     workers: int | None,
-    device: torch.device,
-    shard: slice = slice(None),
+    process_count: int = 1,
+    process_index: int = 0,
 ) -> DataLoader:
-    """A loader of the batches of a data set, or of a shard of them."""
-    batches = np.split(np.arange(len(data)), range(batch_size, len(data), batch_size))
-    samples = ValidationSamples(data, num_classes)
-    indices = [batch.tolist() for batch in batches[shard]]
-    return make_loader(samples, device, workers, batch_sampler=indices, collate_fn=stack_by_size)
+    """A loader of validation batches, of which each process gets its share."""
+    batches = np.split(np.arange(len(samples)), range(batch_size, len(samples), batch_size))
+    share = [batch.tolist() for batch in batches[process_index::process_count]]
+    return make_loader(samples, device, workers, batch_sampler=share, collate_fn=stack_by_size)
 
 
 @torch.no_grad()

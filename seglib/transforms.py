@@ -4,6 +4,7 @@
 depends on (seed, epoch, sample index) alone.
 """
 
+import json
 import os
 import random
 from collections.abc import Iterator
@@ -142,12 +143,4 @@ def keeps_size(pipeline: A.Compose, height: int, width: int) -> bool:
 
 def describe_augmentation(pipeline: A.Compose | None) -> dict[str, Any] | None:
     """The settings of a pipeline, as values that JSON can hold; None for None."""
-    return None if pipeline is None else _to_json(pipeline.to_dict()["transform"])
-
-
-def _to_json(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _to_json(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_to_json(item) for item in value]
-    return value
+    return None if pipeline is None else json.loads(json.dumps(pipeline.to_dict()["transform"]))

@@ -38,20 +38,15 @@ KINDS = {
     "compressed RLE": [mask_to_rle(FIRST), coco_mask.encode(np.asfortranarray(SECOND.astype(np.uint8)))],
     "uncompressed RLE": [{"size": SIZE, "counts": [7, 4, 2, 4, 2, 4, 31]}, mask_to_rle(SECOND)],
     "polygons": [[SQUARE], [BESIDE]],
-    "polygons in arrays and tuples": ((np.array(SQUARE),), (tuple(BESIDE),)),
+    "polygons as array and tuple": ((np.array(SQUARE),), (tuple(BESIDE),)),
+    "a polygon beside an array": [[SQUARE], SECOND],
     "RLE and polygons": [mask_to_rle(FIRST), [BESIDE]],
-    "polygons and an array": [[SQUARE], SECOND],
 }
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("size", [None, torch.Size(SIZE)])
-def test_masks_of_any_kind_become_the_same_instances(kind, size):
-    if size is None and kind.startswith("polygons in") or size is None and kind == "polygons":
-        with pytest.raises(ValueError, match="give size"):
-            Instances.of(KINDS[kind])
-        return
-    objects = Instances.of(KINDS[kind], size=size)
+def test_masks_of_any_kind_become_the_same_instances(kind):
+    objects = Instances.of(KINDS[kind], size=torch.Size(SIZE) if kind.startswith("polygons") else None)
     assert objects.size == SIZE and len(objects) == 2
     assert objects.masks.dtype == bool and (objects.masks == BOTH).all()
     assert objects.rles == [mask_to_rle(FIRST), mask_to_rle(SECOND)]
@@ -94,15 +89,6 @@ def test_labels_scores_and_crowd_of_any_kind(kind):
     assert objects.crowd.tolist() == [False, True] and objects.crowd.dtype == bool
 
 
-def test_instances_are_frozen_and_hold_copies():
-    labels = np.array([1, 2])
-    objects = Instances.of(BOTH, labels)
-    labels[0] = 7
-    assert objects.labels.tolist() == [1, 2]
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        objects.labels = labels
-
-
 THREE = Instances.of([FIRST, SECOND, FIRST | SECOND], [3, 1, 2], [0.5, 0.9, 0.2], [0, 0, 1])
 
 
@@ -110,7 +96,6 @@ THREE = Instances.of([FIRST, SECOND, FIRST | SECOND], [3, 1, 2], [0.5, 0.9, 0.2]
     ("index", "order"),
     [
         ([2, 0], [2, 0]),
-        (np.array([1, 1]), [1, 1]),
         ([True, False, True], [0, 2]),
         (torch.tensor([2]), [2]),
         (slice(1, None), [1, 2]),
@@ -136,18 +121,13 @@ def test_above_includes_the_score_itself_and_needs_scores():
 # ------------------------------------------------------------------------------------------------ as one mask
 
 
-def test_the_smaller_of_two_objects_is_visible():
-    large, small = box(0, 6, 0, 6), box(2, 4, 2, 8)
-    for masks, inner, outer in (([large, small], 2, 1), ([small, large], 1, 2)):
-        objects = Instances.of(masks, labels=[4, 5])
-        for mask, first in ((objects.numbered(), 1), (objects.semantic(), 4)):
-            assert (mask[small] == inner - 1 + first).all() and (mask[large & ~small] == outer - 1 + first).all()
-            assert (mask[~(large | small)] == 0).all()
-
-
-def test_numbers_may_exceed_a_byte():
-    bitmaps = np.eye(400, dtype=bool).reshape(400, 20, 20)
-    assert (Instances.of(bitmaps).numbered() == np.arange(1, 401).reshape(20, 20)).all()
+@pytest.mark.parametrize("order", [[0, 1], [1, 0]])
+def test_the_smaller_of_two_objects_has_its_number_where_they_overlap(order):
+    pair = [box(0, 6, 0, 6), box(2, 4, 2, 8)]
+    expected = np.zeros(SIZE)
+    expected[pair[0]] = order.index(0) + 1
+    expected[pair[1]] = order.index(1) + 1
+    assert (Instances.of([pair[i] for i in order]).numbered() == expected).all()
 
 
 @given(stacks, st.data())
@@ -177,20 +157,17 @@ def test_254_is_a_class_and_255_is_not():
     ("arguments", "message"),
     [
         ({"masks": BOTH, "labels": [1]}, "1 labels for 2 masks"),
-        ({"masks": BOTH, "crowd": []}, "0 crowd for 2 masks"),
         ({"masks": BOTH, "labels": [1, 0]}, "label 0: classes count from 1"),
         ({"masks": BOTH, "labels": [1, 1.5]}, "labels are whole numbers.*1.5"),
-        ({"masks": BOTH, "labels": [1, float("nan")]}, "labels are whole numbers"),
         ({"masks": BOTH, "scores": [0.5, float("inf")]}, "score is not a finite number"),
         ({"masks": BOTH * 0.7}, "threshold"),
         ({"masks": BOTH, "size": (9, 6)}, r"shape \(6, 9\) in an image of \(9, 6\)"),
         ({"masks": [mask_to_rle(FIRST), mask_to_rle(SECOND.T)]}, r"\(9, 6\) in an image of \(6, 9\)"),
         ({"masks": []}, "give size"),
-        ({"masks": FIRST}, r"shape \(6, 9\).*\(N, H, W\)"),
-        ({"masks": torch.from_numpy(BOTH)[:, None].float()}, r"shape \(2, 1, 6, 9\).*\(N, H, W\)"),
-        ({"masks": [[[1, 1, 4, 4]]], "size": SIZE}, "2 points"),
+        ({"masks": [[SQUARE]]}, "give size"),
+        ({"masks": FIRST}, r"\(N, H, W\).*shape \(6, 9\)"),
+        ({"masks": torch.from_numpy(BOTH)[:, None].float()}, r"\(N, H, W\).*shape \(2, 1, 6, 9\)"),
         ({"masks": [SQUARE], "size": SIZE}, r"shape \(8,\)"),  # an object is a list of polygons
-        ({"masks": [{"size": list(SIZE), "counts": "5"}]}, "covers 5 pixels"),
     ],
 )
 def test_what_cannot_be_objects_is_refused(arguments, message):
@@ -209,11 +186,11 @@ def test_a_mapping_in_the_form_of_other_libraries_is_converted():
     assert as_instances({"masks": [], "size": SIZE}).size == SIZE
     assert as_instances({"masks": []}, size=SIZE).size == SIZE
     assert as_instances(objects) is objects
-    with pytest.raises(ValueError, match="objects have no 'score'; known are"):
+    with pytest.raises(ValueError, match="must be one of masks.*not .score."):
         as_instances({"masks": BOTH, "score": [1, 1]})
 
 
-@pytest.mark.parametrize("wrong", [BOTH, [FIRST], {"boxes": []}, None])
+@pytest.mark.parametrize("wrong", [BOTH, {"boxes": []}])
 def test_something_else_is_not_converted(wrong):
     with pytest.raises(TypeError, match='"masks"'):
         as_instances(wrong)

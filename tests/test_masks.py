@@ -1,5 +1,7 @@
 """Pixel formats, against pycocotools and against cases drawn by hand."""
 
+from contextlib import suppress
+
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
@@ -19,17 +21,6 @@ bitmaps = arrays(bool, st.tuples(st.integers(1, 14), st.integers(1, 14)))
 def draw(*lines: str) -> np.ndarray:
     """A bitmap from rows of '.' and '#'."""
     return np.array([[character == "#" for character in line] for line in lines])
-
-
-def fill_holes(mask: np.ndarray) -> np.ndarray:
-    """The mask with its holes filled: background that does not touch the outside, not even at a corner."""
-    regions, _ = ndimage.label(~np.pad(mask, 1), structure=np.ones((3, 3)))
-    return (regions != regions[0, 0])[1:-1, 1:-1]
-
-
-def area(polygon: list[float]) -> float:
-    x, y = np.reshape(polygon, (-1, 2)).T
-    return abs((x * np.roll(y, -1) - np.roll(x, -1) * y).sum()) / 2
 
 
 # ------------------------------------------------------------------------------------------------ polygons
@@ -57,7 +48,7 @@ def test_a_mask_is_traced_along_pixel_edges():
 @settings(max_examples=200, deadline=None)
 def test_mask_to_polygons_and_back_is_exact_except_for_filled_holes(mask):
     back = masks.polygons_to_mask(masks.mask_to_polygons(mask), *mask.shape)
-    assert (back == fill_holes(mask)).all()
+    assert (back == ndimage.binary_fill_holes(mask, np.ones((3, 3)))).all()  # a gap at a pixel's corner is no hole
 
 
 @pytest.mark.parametrize(
@@ -65,8 +56,8 @@ def test_mask_to_polygons_and_back_is_exact_except_for_filled_holes(mask):
     [
         ([1, 1, 3, 3], "2 points"),
         ([1, 1, 3, 3, 2], "odd number"),
-        ([1, 1, 3, float("nan"), 2, 2], "NaN or infinity"),
-        ([1, 1, 3, 2e6, 2, 2], "no image is that large"),
+        ([1, 1, 3, float("nan"), 2, 2], "nan pixels"),
+        ([1, 1, 3, 2e6, 2, 2], r"2e\+06 pixels: not a number up to"),
         ([20, 20, 30, 20, 30, 30], "wholly outside"),
         ([1, 1, "x", 3, 2, 2], "not a number"),
         ([[1, 1], [3, 3], [2, 2]], "flat list"),
@@ -75,38 +66,6 @@ def test_mask_to_polygons_and_back_is_exact_except_for_filled_holes(mask):
 def test_a_polygon_that_cannot_be_drawn_is_refused(polygon, message):
     with pytest.raises(ValueError, match=message):
         masks.polygons_to_mask([polygon], 8, 10)
-
-
-@pytest.mark.parametrize(
-    ("polygon", "clipped"),
-    [
-        ([1, 1, 5, 1, 5, 5, 1, 5], [1, 1, 5, 1, 5, 5, 1, 5]),  # inside
-        ([-5, -5, 20, -5, 20, 20, -5, 20], [0, 0, 10, 0, 10, 8, 0, 8]),  # larger than the image
-        ([-2, 2, 4, 2, 4, 6, -2, 6], [0, 2, 4, 2, 4, 6, 0, 6]),  # over the left border
-        ([2, 5, 6, 5, 6, 11, 2, 11], [2, 5, 6, 5, 6, 8, 2, 8]),  # over the lower border
-        ([5, -4, 14, 4, 5, 12, -4, 4], [0, 4 / 9, 0.5, 0, 9.5, 0, 10, 4 / 9, 10, 68 / 9, 9.5, 8, 0.5, 8, 0, 68 / 9]),
-        ([-12, 4, 4, -12, -12, -12], []),  # its box reaches into the image, the polygon does not
-    ],
-)
-def test_clipping_computed_by_hand(polygon, clipped):
-    found = np.reshape(masks.clip_polygon(polygon, 8, 10), (-1, 2))
-    expected = np.reshape(clipped, (-1, 2))
-    assert {tuple(point) for point in found.round(9).tolist()} == {tuple(p) for p in expected.round(9).tolist()}
-    assert area(found.ravel().tolist()) == pytest.approx(area(clipped))
-
-
-@given(st.lists(st.integers(-30, 45), min_size=4, max_size=10), st.integers(5, 20), st.integers(5, 20))
-@settings(max_examples=100, deadline=None)
-def test_a_clipped_polygon_has_the_pixels_of_the_polygon_inside_the_image(turns, height, width):
-    xs, ys = turns[: len(turns) // 2], turns[len(turns) // 2 : len(turns) // 2 * 2]
-    polygon = [value for i, x in enumerate(xs) for value in (x, ys[i - 1], x, ys[i])]  # only right angles
-    margin = 60
-    large = masks.polygons_to_mask([[value + margin for value in polygon]], height + 2 * margin, width + 2 * margin)
-    points = masks.clip_polygon(polygon, height, width)
-    drawn = np.zeros((height, width), bool)
-    if len(points) >= 6 and area(points) > 1e-9:
-        drawn = masks.polygons_to_mask([points], height, width)
-    assert (drawn == large[margin:-margin, margin:-margin]).all()
 
 
 # ------------------------------------------------------------------------------------------------ outlines
@@ -167,20 +126,15 @@ def test_rle_is_exact_and_equals_that_of_pycocotools(mask):
     [
         ([3, 3], "add up to 6"),
         ([-1, 21], "0 or more"),
-        ("5", "covers 5 pixels"),
+        ("5", "add up to 5"),
         ("P", "cut off"),  # says that more characters follow, and there are none
         ("\x01", "does not belong"),
-        (None, "must be"),
+        (None, "must be {"),
     ],
 )
 def test_an_rle_that_does_not_cover_its_size_is_refused(counts, message):
     with pytest.raises(ValueError, match=message):
         masks.rle_to_mask({"size": [4, 5], "counts": counts})
-
-
-def test_an_rle_without_a_size_is_refused():
-    with pytest.raises(ValueError, match="must be"):
-        masks.rle_to_mask({"counts": [20]})
 
 
 # ------------------------------------------------------------------------------------------------ YOLO lines
@@ -194,23 +148,55 @@ def test_a_yolo_line_is_read_and_written():
     assert masks.polygons_to_yolo(2, polygons, height=8, width=10) == [line]
 
 
-def test_each_polygon_becomes_a_yolo_line_and_is_clipped_to_the_image():
+def test_each_polygon_becomes_a_yolo_line_of_its_own():
     parts = [[-2, 0, 5, 0, 5, 4], [6, 4, 10, 4, 10, 8]]
     assert masks.polygons_to_yolo(0, parts, 8, 10) == [
         "0 0 0.14285714 0 0 0.5 0 0.5 0.5",  # the edge from (5, 4) to (-2, 0) crosses the border at 8/7 of 8 pixels
         "0 0.6 0.5 1 0.5 1 1",
     ]
+
+
+@pytest.mark.parametrize(
+    ("polygon", "clipped"),
+    [
+        ([-5, -5, 20, -5, 20, 20, -5, 20], [0, 0, 10, 0, 10, 8, 0, 8]),  # larger than the image
+        ([-2, 2, 4, 2, 4, 6, -2, 6], [0, 2, 4, 2, 4, 6, 0, 6]),  # over the left border
+        ([2, 5, 6, 5, 6, 11, 2, 11], [2, 5, 6, 5, 6, 8, 2, 8]),  # over the lower border
+        ([5, -4, 14, 4, 5, 12, -4, 4], [0, 4 / 9, 0.5, 0, 9.5, 0, 10, 4 / 9, 10, 68 / 9, 9.5, 8, 0.5, 8, 0, 68 / 9]),
+    ],
+)
+def test_a_yolo_line_is_clipped_to_the_image(polygon, clipped):
+    (line,) = masks.polygons_to_yolo(0, [polygon], 8, 10)
+    points = np.reshape(masks.yolo_to_polygons(line, 8, 10)[1], (-1, 2))
+    expected = np.reshape(clipped, (-1, 2)).round(4)
+    assert {tuple(point) for point in points.tolist()} == {tuple(point) for point in expected.tolist()}
+
+
+def test_a_polygon_whose_box_alone_reaches_into_the_image_gives_no_yolo_line():
     with pytest.raises(ValueError, match="covers nothing"):
         masks.polygons_to_yolo(0, [[-12, 4, 4, -12, -2, -2]], 8, 10)
+
+
+@given(st.lists(st.integers(-30, 45), min_size=4, max_size=10), st.integers(5, 20), st.integers(5, 20))
+@settings(max_examples=100, deadline=None)
+def test_a_yolo_line_has_the_pixels_of_the_polygon_inside_the_image(turns, height, width):
+    xs, ys = turns[: len(turns) // 2], turns[len(turns) // 2 : len(turns) // 2 * 2]
+    polygon = [value for i, x in enumerate(xs) for value in (x, ys[i - 1], x, ys[i])]  # only right angles
+    margin = 60
+    large = masks.polygons_to_mask([[value + margin for value in polygon]], height + 2 * margin, width + 2 * margin)
+    drawn = np.zeros((height, width), bool)
+    with suppress(ValueError):  # nothing of the polygon lies in the image
+        (line,) = masks.polygons_to_yolo(0, [polygon], height, width)
+        drawn = masks.polygons_to_mask(masks.yolo_to_polygons(line, height, width)[1], height, width)
+    assert (drawn == large[margin:-margin, margin:-margin]).all()
 
 
 @pytest.mark.parametrize(
     ("line", "message"),
     [
         ("", "class number"),
-        ("cup 0.1 0.1 0.2 0.2 0.3 0.3", "class number"),
         ("\u00b2 0.1 0.1 0.2 0.2 0.3 0.3", "class number"),
-        ("0 0.1 0.1 nan 0.2 0.3 0.3", "NaN"),
+        ("0 0.1 0.1 nan 0.2 0.3 0.3", "nan"),
         ("0 0.5 0.5 0.2 0.2", "box"),
         ("0 0.5 0.5", "1 points"),
         ("0 0.1 0.1 0.2 0.2 1.3 0.3", "fractions"),
@@ -282,14 +268,3 @@ def test_class_masks_equal_a_plain_loop_over_annToMask(sample):
         class_of = {id_: index for index, id_ in enumerate(ids, 1)}
         for index, entry in enumerate(data.images):
             assert (data.mask(index) == paint_with_coco(coco, entry["id"], class_of, overlap)).all()
-
-
-@pytest.mark.parametrize("source", ["sample", "real_coco"])
-def test_every_annotation_survives_rle_and_polygons(source, request):
-    coco = COCO(request.getfixturevalue(source) / "annotations" / "instances_val.json")
-    assert len(coco.anns) > 20
-    for annotation in list(coco.anns.values())[:200]:
-        bitmap = coco.annToMask(annotation).astype(bool)
-        assert (masks.rle_to_mask(masks.mask_to_rle(bitmap)) == bitmap).all()
-        traced = masks.polygons_to_mask(masks.mask_to_polygons(bitmap), *bitmap.shape)
-        assert (traced == fill_holes(bitmap)).all()

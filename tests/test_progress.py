@@ -16,16 +16,22 @@ class Output(io.StringIO):
         self.isatty = lambda: is_terminal
 
 
-@pytest.mark.parametrize("case", ["terminal", "log file", "second process", "quiet"])
-def test_a_bar_is_shown_only_by_the_first_process_in_a_terminal(monkeypatch, case):
-    monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
+class NotebookOutput(Output):
+    """The stdout of a notebook's kernel."""
+
+    __module__ = "ipykernel.iostream"
+
+
+@pytest.mark.parametrize("case", ["terminal", "notebook", "log file", "second process", "quiet"])
+def test_a_bar_is_shown_only_by_the_first_process_in_a_terminal_or_a_notebook(monkeypatch, case):
     monkeypatch.setenv("RANK", "1" if case == "second process" else "0")
-    monkeypatch.setattr(sys, "stdout", Output(case != "log file"))
+    output = NotebookOutput(False) if case == "notebook" else Output(case != "log file")
+    monkeypatch.setattr(sys, "stdout", output)
     assert list(progress_bar([1, 2, 3], "counting", quiet=case == "quiet")) == [1, 2, 3]
     with progress_bar(None, "reading", total=2000, done=500, unit="B", quiet=case == "quiet") as bar:
         bar.update(1500)
     text = sys.stdout.getvalue()
-    if case == "terminal":
+    if case in ("terminal", "notebook"):
         assert "counting:   0%" in text and "0/3" in text and "reading:  25%" in text and "500/2.00k" in text
     else:
         assert text == ""

@@ -49,6 +49,14 @@ def test_other_initial_weights_are_refused(tmp_path):
         train(tmp_path, model, epochs=1)
 
 
+def test_a_run_begun_in_fp16_is_not_resumed_on_a_cpu(tmp_path):
+    train(tmp_path, epochs=1)
+    config = (tmp_path / "config.json").read_text()
+    (tmp_path / "config.json").write_text(config.replace('"precision": "no"', '"precision": "fp16"'))
+    with pytest.raises(ValueError, match="began in fp16"):
+        train(tmp_path, epochs=2)
+
+
 def test_settings_that_do_not_change_the_result_may_differ(tmp_path):
     train(tmp_path, epochs=1)
     assert train(tmp_path, epochs=1, workers=2, checkpoint_seconds=5, trackers=("tensorboard",)).finished

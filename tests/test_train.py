@@ -275,12 +275,24 @@ def test_an_interrupt_passes_and_the_same_call_ends_as_if_nothing_had_happened(t
     check_same_end(tmp_path / "run", train(tmp_path / "whole", loss=BCELoss()).dir)
 
 
+def test_epochs_that_have_no_checkpoint_leave_the_history_when_a_run_resumes(tmp_path):
+    train(tmp_path, loss=LossAt({}), epochs=1)
+    for loss, rows in ((LossAt({4: interrupt}), 2), (LossAt({1: interrupt}), 1)):
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path, loss=loss, epochs=3, checkpoint_seconds=3600)
+        assert len(runs.read_history(tmp_path / "history.csv")) == rows
+
+
 @pytest.mark.parametrize(("seconds", "count"), [(0, 4), (3600, 1)])
 def test_a_checkpoint_is_written_when_it_is_due_and_after_the_last_epoch(tmp_path, monkeypatch, seconds, count):
-    rename, written = os.replace, []
-    monkeypatch.setattr(
-        os, "replace", lambda source, target: (written.append(Path(target).name), rename(source, target))
-    )
+    rename = os.replace
+    written = []
+
+    def record(source, target):
+        written.append(Path(target).name)
+        rename(source, target)
+
+    monkeypatch.setattr(os, "replace", record)
     train(tmp_path, data=Discs(2), epochs=4, checkpoint_seconds=seconds)
     assert written.count("checkpoint.pth") == count
 
@@ -339,19 +351,22 @@ def test_steps_that_overflow_are_skipped_and_the_run_resumes_the_same(tmp_path, 
 def test_a_run_that_skips_every_step_is_stopped(tmp_path, monkeypatch):
     monkeypatch.setattr("seglib.train.MAX_SKIPPED", 4)
     overflow = dict.fromkeys(range(1, 99), make_gradient_infinite)
-    with pytest.raises(FloatingPointError, match="skipped"):
+    with pytest.raises(FloatingPointError, match="epoch 2: the gradient was infinite in 4 steps in a row"):
         train(tmp_path, loss=LossAt(overflow))
 
 
 @pytest.mark.usefixtures("_mixed_precision")
 def test_the_model_computes_in_full_precision_after_training(tmp_path):
-    model, types = net(), []
+    model = net()
+    types = []
     model.head.register_forward_hook(lambda *call: types.append(call[2].dtype))
-    for run, action in (("first", make_nan), ("second", make_nan)):  # wrapped again after a failure, too
+    for name in ("first", "second"):  # it is prepared again after a failure
         with pytest.raises(FloatingPointError):
-            train(tmp_path / run, model, loss=LossAt({1: action}))
+            train(tmp_path / name, model, loss=LossAt({1: make_nan}))
         assert torch.bfloat16 in types
-        assert model(torch.zeros(1, 3, 8, 8)).dtype == torch.float32
+        types.clear()
+        model(torch.zeros(1, 3, 8, 8))
+        assert types == [torch.float32]
         types.clear()
 
 

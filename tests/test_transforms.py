@@ -5,12 +5,10 @@ import json
 import albumentations as A
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
 
-from seglib.losses import CEDiceLoss, CrossEntropyLoss
-from seglib.metrics import ConfusionMatrix
 from seglib.transforms import augment, augmentation, describe_augmentation, keeps_size, resize
 
 ALL = {"horizontal_flip": 0.5, "vertical_flip": 0.5, "rotate": 15, "brightness": 0.2, "contrast": 0.2, "noise": 0.1}
@@ -113,14 +111,6 @@ def test_a_crop_has_its_size_and_its_margin_does_not_count(seed, height, width):
     assert (~margin).sum() == min(height, 32) * min(width, 48)
 
 
-def test_a_small_image_lies_anywhere_in_its_margin():
-    places = set()
-    for index in range(40):
-        labels = augment(augmentation(crop=(12, 12)), *plain_sample(8, 8), (0, 1, index))[1]
-        places.add(tuple(np.argwhere(labels == 1)[0]))
-    assert len(places) > 12 and {row for row, _ in places} == {column for _, column in places} == set(range(5))
-
-
 def test_scale_keeps_the_aspect_ratio_and_covers_its_range():
     shapes = [augment(augmentation(scale=(0.5, 2)), *plain_sample(40, 60), (0, 1, i))[1].shape for i in range(100)]
     factors = np.array([height / 40 for height, _ in shapes])
@@ -138,32 +128,9 @@ def test_image_and_mask_change_together():
         changed, labels = augment(pipeline, image, mask, (0, 1, index))
         inside = labels == 7
         pixels += inside.sum()
-        edge = np.zeros_like(inside)  # along which the image is interpolated
-        edge[1:] |= labels[1:] != labels[:-1]
-        edge[:-1] |= labels[1:] != labels[:-1]
-        edge[:, 1:] |= labels[:, 1:] != labels[:, :-1]
-        edge[:, :-1] |= labels[:, 1:] != labels[:, :-1]
+        edge = ndimage.binary_dilation(inside) ^ ndimage.binary_erosion(inside)  # there the image is interpolated
         assert (((changed[..., 0] > 125) == inside) | edge).all()
     assert pixels > 1000
-
-
-def test_padding_enters_neither_loss_nor_metric():
-    image, mask = make_sample(20, 28)
-    mask[:, 5] = 255
-    padded = augment(augmentation(crop=(48, 40)), image, mask, (3, 1, 0))[1]
-    top, left = (int(np.flatnonzero((padded != 255).any(axis))[0]) for axis in (1, 0))
-    inside = (slice(top, top + 20), slice(left, left + 28))
-    logits, target = (
-        torch.randn(1, 10, 48, 40, generator=torch.Generator().manual_seed(0)),
-        torch.from_numpy(padded)[None],
-    )
-    for loss in (CrossEntropyLoss(), CEDiceLoss()):
-        assert loss(logits, target).item() == pytest.approx(
-            loss(logits[..., *inside], target[:, *inside]).item(), rel=1e-5
-        )
-    matrix = ConfusionMatrix(10).update(logits.argmax(1), target).matrix
-    expected = ConfusionMatrix(10).update(logits[..., *inside].argmax(1), target[:, *inside]).matrix
-    assert torch.equal(matrix, expected) and matrix.sum() == 20 * 27
 
 
 # ------------------------------------------------------------------------------------------------ pipelines

@@ -1,10 +1,4 @@
-"""The data sets from the command line.
-
-python -m seglib.datasets list         the data sets, their sizes and whether they are ready
-python -m seglib.datasets get NAME     download a data set, check it and lay it out
-python -m seglib.datasets where NAME   print the folder of a data set
-python -m seglib.datasets readme       write the cards into data/README.md (for maintainers)
-"""
+"""The data sets from the command line: `python -m seglib.datasets --help`."""
 
 import argparse
 import contextlib
@@ -17,17 +11,17 @@ from seglib.datasets.download.fetch import format_bytes
 
 __all__ = ["main", "write_readme"]
 
-README = Path(__file__).parents[2] / "data" / "README.md"
-MARKS = ("<!-- cards: begin -->\n", "<!-- cards: end -->")
+_README = Path(__file__).parents[2] / "data" / "README.md"
+_BEGIN = "<!-- cards: begin -->\n"
+_END = "<!-- cards: end -->"
 
 
-def write_readme(path: Path = README) -> None:
+def write_readme(path: Path = _README) -> None:
     """Write a section for each card between the marks of data/README.md."""
-    text = path.read_text(encoding="utf-8")
-    before, rest = text.split(MARKS[0])
-    _, after = rest.split(MARKS[1])
+    before, _, rest = path.read_text(encoding="utf-8").partition(_BEGIN)
+    _, _, after = rest.partition(_END)
     sections = "\n".join(_section(chosen) for chosen in CARDS.values())
-    path.write_text(f"{before}{MARKS[0]}\n{sections}\n{MARKS[1]}{after}", encoding="utf-8")
+    path.write_text(f"{before}{_BEGIN}\n{sections}\n{_END}{after}", encoding="utf-8")
 
 
 def _section(chosen: Card) -> str:
@@ -74,29 +68,18 @@ def _print_list() -> None:
     print(f"\nThe data sets are stored in {data_home()}. Classes, licenses and splits: data/README.md")
 
 
-def _print_folders(name: str) -> int:
-    """Print the folders of a data set, one a line, and return the exit status."""
-    folders = find(name)
-    for folder in folders:
-        print(folder)
-    if not folders:
-        print(f"{card(name).title} is not in {data_home()}: python -m seglib.datasets get {name}", file=sys.stderr)
-    return int(not folders)
-
-
-def _number_or_all(text: str) -> int | str:
-    if text != "all" and not text.isdecimal():
-        raise argparse.ArgumentTypeError(f'an integer or "all", not {text!r}')
+def number(text: str) -> int | str:
+    """A number of photographs on the command line, which may be "all"."""
     return text if text == "all" else int(text)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m seglib.datasets", description="The data sets of the course.")
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("list", help="the data sets, their sizes and whether they are ready")
-    get = commands.add_parser("get", help="download a data set, check it and lay it out")
+    commands.add_parser("list", help="print the data sets, their sizes and whether they are ready")
+    get = commands.add_parser("get", help="download a data set, check it, lay it out and print its folder")
     where = commands.add_parser("where", help="print the folder of a data set")
-    commands.add_parser("readme", help="write the cards into data/README.md")
+    commands.add_parser("readme", help="write the cards into data/README.md (for maintainers)")
     for command in (get, where):
         command.add_argument("name", choices=CARDS, metavar="NAME", help=", ".join(CARDS))
     get.add_argument("--categories", nargs="+", help="coco only: category names; default: all 80")
@@ -104,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
         ("--photos", 'of each category, or "all"; default: 100, for coco_four 1000'),
         ("--test-photos", "of each category, to test with; default: a quarter of --photos"),
     ):
-        get.add_argument(option, type=_number_or_all, metavar="N", help=f"coco and coco_four: photographs {text}")
+        get.add_argument(option, type=number, metavar="N", help=f"coco and coco_four: photographs {text}")
     get.add_argument("--seed", type=int, default=0, help="coco and coco_four: selects other photographs")
     return parser
 
@@ -116,14 +99,20 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if command == "list":
             _print_list()
-        elif command == "where":
-            return _print_folders(options["name"])
         elif command == "readme":
             write_readme()
-        else:
+        elif command == "get":
             with contextlib.redirect_stdout(sys.stderr):  # so that $(...) catches the folder alone
                 folder = prepare(**options)
             print(folder)
+        else:
+            name = options["name"]
+            folders = find(name)
+            if not folders:
+                raise FileNotFoundError(
+                    f"{card(name).title} is not in {data_home()}: python -m seglib.datasets get {name}"
+                )
+            print(*folders, sep="\n")
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1

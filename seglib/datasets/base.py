@@ -2,10 +2,10 @@
 
 import hashlib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, Protocol, TypeVar, cast
 
 import numpy as np
 import torch
@@ -16,7 +16,6 @@ from seglib.instances import Instances
 from seglib.masks import check_values
 
 __all__ = [
-    "InstanceData",
     "Problem",
     "SegmentationData",
     "Transform",
@@ -26,12 +25,13 @@ __all__ = [
     "get_filenames",
     "get_transform",
     "hold_out",
-    "is_readable",
+    "readable",
     "report_problems",
     "unwrap_subset",
 ]
 
 _MAX_LISTED = 10  # an error message lists this many problems and counts the rest
+_Item = TypeVar("_Item")
 
 
 class Transform(Protocol):
@@ -49,13 +49,6 @@ class SegmentationData(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int, /) -> Any: ...
-
-
-@runtime_checkable
-class InstanceData(Protocol):
-    """A dataset that knows the objects of each image."""
-
-    def instances(self, index: int) -> Instances: ...
 
 
 @dataclass(frozen=True)
@@ -77,38 +70,37 @@ class Problem:
 
 
 def report_problems(problems: list[Problem], on_error: str, source: str) -> None:
-    """Raise an error that lists the problems, or warn of them if `on_error` is "skip".
-
-    Args:
-        source: the file or folder that the message names.
-
-    Raises:
-        ValueError: there are problems and `on_error` is "raise".
-    """
+    """Raise a ValueError that lists the problems of `source`, or warn of them if `on_error` is "skip"."""
     if not problems:
         return
     listed = "\n".join(f"  {problem}" for problem in problems[:_MAX_LISTED])
     if len(problems) > _MAX_LISTED:
         listed += f"\n  ... and {len(problems) - _MAX_LISTED} more"
     if on_error == "raise":
-        count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
         raise ValueError(
-            f'{source} has {count}. Repair the data, or pass on_error="skip" to leave out what is broken '
-            f"(.problems then lists it):\n{listed}"
+            f"{source} has {len(problems)} problem{'s' if len(problems) > 1 else ''}. Repair the data, or pass "
+            f'on_error="skip" to leave out what is broken (.problems then lists it):\n{listed}'
         )
     repaired = sum(problem.action == "repaired" for problem in problems)
     skipped = len(problems) - repaired
     warnings.warn(f"{source}: skipped {skipped}, repaired {repaired} (listed in .problems):\n{listed}", stacklevel=3)
 
 
-def is_readable(read: Callable[..., object], *args: object, where: str, problems: list[Problem]) -> bool:
-    """Whether `read(*args)` succeeds; an OSError or ValueError becomes a problem."""
-    try:
-        read(*args)
-    except (OSError, ValueError) as error:
-        problems.append(Problem(where, str(error)))
-        return False
-    return True
+def readable(
+    items: Iterable[_Item],
+    read: Callable[[_Item], object],
+    problems: list[Problem],
+    where: Callable[[_Item], str] = str,
+) -> list[_Item]:
+    """The items that `read` accepts; an OSError or ValueError becomes a problem at `where(item)`."""
+    kept = []
+    for item in items:
+        try:
+            read(item)
+            kept.append(item)
+        except (OSError, ValueError) as error:
+            problems.append(Problem(where(item), str(error)))
+    return kept
 
 
 def as_sample(
@@ -126,13 +118,8 @@ def as_sample(
         Image uint8 (3, H, W) and mask uint8 (H, W).
 
     Raises:
-        ValueError: the mask has another size than the image, or a value that is not a class.
+        ValueError: the mask has a value that is not a class.
     """
-    if image.shape[:2] != mask.shape[:2]:
-        raise ValueError(
-            f"{where}: the mask is {mask.shape[0]}x{mask.shape[1]} (height x width) but its image is "
-            f"{image.shape[0]}x{image.shape[1]}. Export the mask again at the size of the image."
-        )
     if transform is not None:
         transformed = transform(image=image, mask=mask)
         image = transformed["image"]
@@ -174,12 +161,12 @@ def all_instances(data: SegmentationData) -> list[Instances]:
         TypeError: the data set has no `instances` method.
     """
     source, indices = unwrap_subset(data)
-    if not isinstance(source, InstanceData):
+    instances = getattr(source, "instances", None)
+    if instances is None:
         raise TypeError(
-            f"{type(source).__name__} has no method instances(index): read the data with COCOSegmentationDataset or "
-            "YOLOSegmentationDataset"
+            f"{type(source).__name__} has no method instances(index); the readers of COCO and YOLO have one"
         )
-    return [source.instances(index) for index in indices]
+    return [instances(index) for index in indices]
 
 
 def hold_out(data: SegmentationData, fraction: float = 0.25, at_most: int = 1000) -> tuple[Subset, Subset]:

@@ -6,7 +6,7 @@ region of a wanted category is 255 ("do not count") except where one of these ob
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import UnionType
@@ -16,7 +16,7 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from seglib.datasets.base import Problem, Transform, as_sample, is_readable, report_problems
+from seglib.datasets.base import Problem, Transform, as_sample, readable, report_problems
 from seglib.files import check_choice, read_image, write_json
 from seglib.instances import Instances
 from seglib.masks import (
@@ -54,7 +54,6 @@ class COCOSegmentationDataset(Dataset[tuple[Tensor, Tensor, str]]):
         transform: a deterministic change of image and mask, such as `transforms.resize`.
         on_error: "raise", or "skip" to leave out what is broken. "skip" opens every image once to find the damaged
             ones. The shapes of unwanted categories are never checked.
-        keep_empty: False leaves out images without any object of a wanted category.
 
     Attributes:
         classes: the class names, ["background", ...].
@@ -78,8 +77,6 @@ class COCOSegmentationDataset(Dataset[tuple[Tensor, Tensor, str]]):
         overlap: str = "maximum",
         transform: Transform | None = None,
         on_error: str = "raise",
-        *,
-        keep_empty: bool = True,
     ) -> None:
         check_choice("on_error", on_error, ("raise", "skip"))
         check_choice("mode", mode, ("multiclass", "binary"))
@@ -93,23 +90,18 @@ class COCOSegmentationDataset(Dataset[tuple[Tensor, Tensor, str]]):
         if not self.images_dir.is_dir():
             raise FileNotFoundError(f"no folder {self.images_dir}: give the folder that the file names are relative to")
         wanted = _select_categories(content["categories"], categories, self.annotation_file)
-        multiclass = mode == "multiclass"
         self.categories = [category["name"] for category in wanted]
-        self.classes = ["background", *(self.categories if multiclass or len(wanted) == 1 else ["object"])]
+        one_class = mode == "binary" and len(wanted) > 1
+        self.classes = ["background", *(["object"] if one_class else self.categories)]
         check_classes(self.classes)
-        self.class_of = {category["id"]: index if multiclass else 1 for index, category in enumerate(wanted, 1)}
+        self.class_of = {category["id"]: 1 if one_class else index for index, category in enumerate(wanted, 1)}
         self.images = self._check_images(content["images"])
         self._annotations = self._check_annotations(content)
         if on_error == "skip":
-            self.images = [entry for entry in self.images if self._is_readable(entry)]
+            self.images = readable(self.images, self._read_image, self.problems, _describe)
         report_problems(self.problems, on_error, str(self.annotation_file))
-        if not keep_empty:
-            self.images = [entry for entry in self.images if self._annotations.get(entry["id"])]
         if not self.images:
-            raise ValueError(
-                f"no image left: {self.annotation_file} lists {len(content['images'])}, {len(self.problems)} problems "
-                f"were found, and {'all images' if keep_empty else 'only images with'} {self.categories} are wanted"
-            )
+            raise ValueError(f"no image left of {len(content['images'])} in {self.annotation_file}")
         self.filenames = [entry["file_name"] for entry in self.images]
 
     def __len__(self) -> int:
@@ -119,18 +111,12 @@ class COCOSegmentationDataset(Dataset[tuple[Tensor, Tensor, str]]):
         """Image uint8 (3, H, W), mask uint8 (H, W), file name."""
         entry = self.images[index]
         path = self.images_dir / entry["file_name"]
-        pixels = read_image(path, (entry["height"], entry["width"]))
-        image, mask = as_sample(pixels, self.mask(index), len(self.classes), path, self.transform)
+        image, mask = as_sample(self._read_image(entry), self.mask(index), len(self.classes), path, self.transform)
         return image, mask, entry["file_name"]
 
     def annotations(self, index: int) -> list[_Entry]:
         """The annotations of the wanted categories on sample `index`, crowds included, as in the file."""
         return self._annotations.get(self.images[index]["id"], [])
-
-    def bitmaps(self, index: int) -> list[np.ndarray]:
-        """The mask of each of `annotations(index)`: bool (H, W), at the size in the annotation file."""
-        entry = self.images[index]
-        return [annotation_bitmap(item, entry["height"], entry["width"]) for item in self.annotations(index)]
 
     def instances(self, index: int) -> Instances:
         """The objects and crowds of sample `index`, at the size in the annotation file."""
@@ -143,54 +129,54 @@ class COCOSegmentationDataset(Dataset[tuple[Tensor, Tensor, str]]):
             size=(entry["height"], entry["width"]),
         )
 
-    def mask(self, index: int, bitmaps: list[np.ndarray] | None = None) -> np.ndarray:
-        """The class mask of sample `index`: uint8 (H, W), at the size in the annotation file.
-
-        Args:
-            bitmaps: the result of `bitmaps(index)`, if it was computed before.
-        """
+    def mask(self, index: int) -> np.ndarray:
+        """The class mask of sample `index`: uint8 (H, W), at the size in the annotation file."""
         entry = self.images[index]
+        height = entry["height"]
+        width = entry["width"]
         objects = []
         crowds = []
-        drawn = self.bitmaps(index) if bitmaps is None else bitmaps
-        for annotation, bitmap in zip(self.annotations(index), drawn, strict=True):
+        for annotation in self.annotations(index):
+            bitmap = annotation_bitmap(annotation, height, width)
             if annotation.get("iscrowd", 0):
                 crowds.append(bitmap)
             else:
                 objects.append((self.class_of[annotation["category_id"]], bitmap))
-        return paint_mask(objects, crowds, entry["height"], entry["width"], overlap=self.overlap)
+        return paint_mask(objects, crowds, height, width, overlap=self.overlap)
+
+    def _read_image(self, entry: _Entry) -> np.ndarray:
+        return read_image(self.images_dir / entry["file_name"], (entry["height"], entry["width"]))
 
     def _check_images(self, entries: list[Any]) -> list[_Entry]:
         """The entries that are complete and unique and whose file exists; the others become problems."""
-        files_by_id = defaultdict(set)
+        files = defaultdict(set)  # the file names of each id
         for entry in entries:
             if not _field_errors(entry, _IMAGE_FIELDS):
-                files_by_id[entry["id"]].add(entry["file_name"])
-        kept: dict[_Id, _Entry] = {}
-        stems: set[str] = set()
+                files[entry["id"]].add(entry["file_name"])
+        kept: list[_Entry] = []
+        ids: dict[str, _Id] = {}  # of the images kept, by file name without suffix
         for entry in entries:
             if errors := _field_errors(entry, _IMAGE_FIELDS):
                 error = f"its entry has {errors}"
             else:
-                error = self._image_error(entry, files_by_id[entry["id"]], kept, stems)
+                error = self._image_error(entry, files[entry["id"]], ids)
             if error:
-                where = f"image {_get(entry, 'id')} ({_get(entry, 'file_name')})"
-                self.problems.append(Problem(where, error))
-                continue
-            kept[entry["id"]] = {**entry, "height": int(entry["height"]), "width": int(entry["width"])}
-            stems.add(_stem(entry))
-        return list(kept.values())
+                self.problems.append(Problem(_describe(entry), error))
+            else:
+                kept.append({**entry, "height": int(entry["height"]), "width": int(entry["width"])})
+                ids[_stem(entry)] = entry["id"]
+        return kept
 
-    def _image_error(self, entry: _Entry, files: set[str], ids: Collection[_Id], stems: set[str]) -> str:
-        """What is wrong with an image entry, given the files of its id and the ids and stems seen before; else ""."""
+    def _image_error(self, entry: _Entry, files: set[str], ids: Mapping[str, _Id]) -> str:
+        """What is wrong with an image entry, given the files of its id and the images before it; else ""."""
         path = Path(entry["file_name"])
         if path.is_absolute() or ".." in path.parts:
             return f"file_name must stay inside {self.images_dir}"
         if len(files) > 1:
             return f"{', '.join(sorted(files))} share that id, so their annotations cannot be told apart"
-        if entry["id"] in ids:
+        if ids.get(_stem(entry)) == entry["id"]:
             return "is listed twice"
-        if _stem(entry) in stems:
+        if _stem(entry) in ids:
             return "another image has that name (a mask is named after its image, without the suffix)"
         if not (self.images_dir / path).is_file():
             return f"no such file in {self.images_dir}"
@@ -198,35 +184,40 @@ class COCOSegmentationDataset(Dataset[tuple[Tensor, Tensor, str]]):
 
     def _check_annotations(self, content: dict[str, list[Any]]) -> dict[_Id, list[_Entry]]:
         """The drawable annotations of the wanted categories by image id; broken ones become problems."""
-        categories = {category["id"] for category in content["categories"]}
-        listed = {entry["id"] for entry in content["images"] if not _field_errors(entry, {"id": int | str})}
+        known = {
+            "category_id": {category["id"] for category in content["categories"]},
+            "image_id": {entry["id"] for entry in content["images"] if not _field_errors(entry, {"id": int | str})},
+        }
         sizes = {entry["id"]: (entry["height"], entry["width"]) for entry in self.images}
         kept: dict[_Id, list[_Entry]] = defaultdict(list)
         ids: set[_Id] = set()
         for annotation in content["annotations"]:
-            if errors := _field_errors(annotation, _ANNOTATION_FIELDS):
-                self.problems.append(Problem(f"annotation {_get(annotation, 'id')}", f"has {errors}"))
+            if error := _annotation_error(annotation, ids, known):
+                self.problems.append(Problem(f"annotation {_get(annotation, 'id')}", error))
                 continue
-            if error := _annotation_error(annotation, ids, categories, listed):
-                self.problems.append(Problem(f"annotation {annotation['id']}", error))
-            elif annotation["category_id"] in self.class_of and annotation["image_id"] in sizes:
-                drawable = self._drawable(annotation, *sizes[annotation["image_id"]])
-                kept[annotation["image_id"]] += drawable
             ids.add(annotation["id"])
+            image_id = annotation["image_id"]
+            if annotation["category_id"] in self.class_of and image_id in sizes:
+                kept[image_id] += self._drawable(annotation, *sizes[image_id])
         return dict(kept)
 
     def _drawable(self, annotation: _Entry, height: int, width: int) -> list[_Entry]:
         """The annotation without the parts that cannot be drawn, which become problems; [] if nothing is left."""
-        segmentation, errors = _drawable_part(annotation.get("segmentation"), height, width)
+        segmentation: Any = annotation.get("segmentation")
+        has_polygons = isinstance(segmentation, list) and len(segmentation) > 0
+        check: Callable[[Any, int, int], None] = check_polygon if has_polygons else _check_rle
+        drawable = []
+        errors = []
+        for part in segmentation if has_polygons else [segmentation]:
+            try:
+                check(part, height, width)
+                drawable.append(part)
+            except ValueError as error:
+                errors.append(str(error))
         where = f"annotation {annotation['id']} (image {annotation['image_id']})"
-        action = "repaired" if segmentation else "skipped"
+        action = "repaired" if drawable else "skipped"
         self.problems += [Problem(where, error, action) for error in errors]
-        return [{**annotation, "segmentation": segmentation}] if segmentation else []
-
-    def _is_readable(self, entry: _Entry) -> bool:
-        path = self.images_dir / entry["file_name"]
-        where = f"image {entry['id']} ({entry['file_name']})"
-        return is_readable(read_image, path, (entry["height"], entry["width"]), where=where, problems=self.problems)
+        return [{**annotation, "segmentation": drawable if has_polygons else segmentation}] if drawable else []
 
 
 def annotation_bitmap(annotation: _Entry, height: int, width: int) -> np.ndarray:
@@ -299,9 +290,8 @@ def write_masks(data: COCOSegmentationDataset, folder: str | Path) -> MaskReport
         (folder / name).unlink(missing_ok=True)  # it may belong to an image that is no longer in the data set
     empty = 0
     for index, target in enumerate(targets):
-        bitmaps = data.bitmaps(index)
-        empty += sum(not bitmap.any() for bitmap in bitmaps)
-        write_index_png(target, data.mask(index, bitmaps), data.classes)
+        empty += int((data.instances(index).areas == 0).sum())
+        write_index_png(target, data.mask(index), data.classes)
     actions = Counter(problem.action for problem in data.problems)
     report = MaskReport(len(targets), actions["skipped"], actions["repaired"], empty)
     files = [target.relative_to(folder).as_posix() for target in targets]
@@ -327,11 +317,10 @@ def _read_annotation_file(path: Path) -> dict[str, list[Any]]:
     """The JSON of an annotation file, with its three lists."""
     if not path.is_file():
         raise FileNotFoundError(f"no annotation file {path}: COCO's are named annotations/instances_*.json")
-    data = path.read_bytes()
-    if not data.strip():
-        raise ValueError(f"{path} is empty: copy or download it again")
     try:
-        content = json.loads(data.decode("utf-8-sig"))  # Windows editors begin a file with a byte order mark
+        content = json.loads(
+            path.read_text(encoding="utf-8-sig")
+        )  # Windows editors begin a file with a byte order mark
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not JSON ({error}): it may be incomplete; copy or download it again") from None
     missing = [key for key in ("images", "annotations", "categories") if not isinstance(_get(content, key), list)]
@@ -345,6 +334,10 @@ def _read_annotation_file(path: Path) -> dict[str, list[Any]]:
 
 def _get(content: Any, key: str) -> Any:
     return content.get(key) if isinstance(content, dict) else None
+
+
+def _describe(entry: Any) -> str:
+    return f"image {_get(entry, 'id')} ({_get(entry, 'file_name')})"
 
 
 def _stem(entry: _Entry) -> str:
@@ -364,46 +357,28 @@ def _field_errors(entry: Any, fields: Mapping[str, type | UnionType]) -> str:
     return ", ".join(f"{key} {entry[key]!r}" for key in wrong)
 
 
-def _annotation_error(annotation: _Entry, ids: set[_Id], categories: set[_Id], images: set[_Id]) -> str:
-    """What is wrong with the ids of an annotation, given the annotation ids seen before and the others; else ""."""
+def _annotation_error(annotation: Any, ids: set[_Id], known: Mapping[str, set[_Id]]) -> str:
+    """What is wrong with an annotation, given the annotation ids before it and the ids it may name; else ""."""
+    if errors := _field_errors(annotation, _ANNOTATION_FIELDS):
+        return f"has {errors}"
     if annotation["id"] in ids:
         return "another annotation has that id"
-    if annotation["category_id"] not in categories:
-        return f"its category {annotation['category_id']} is not in the file"
-    if annotation["image_id"] not in images:
-        return f"its image {annotation['image_id']} is not in the file"
+    for key, values in known.items():
+        if annotation[key] not in values:
+            return f"its {key} {annotation[key]} is not in the file"
     return ""
 
 
-def _drawable_part(segmentation: Any, height: int, width: int) -> tuple[Segmentation | None, list[str]]:
-    """The RLE or the polygons of a segmentation that can be drawn, and what is wrong with the rest."""
-    if not segmentation:
-        return None, ["has no segmentation (a box alone gives no mask)"]
-    if isinstance(segmentation, dict):
-        size = segmentation.get("size")
-        if not isinstance(size, list) or size != [height, width]:
-            return None, [f"RLE of size {size} but its image is {[height, width]} (height, width)"]
-        try:
-            rle_to_mask(segmentation)
-        except ValueError as error:
-            return None, [str(error)]
-        return segmentation, []
-    if not isinstance(segmentation, list):
-        return None, [f"its segmentation is neither polygons nor RLE: {segmentation!r}"]
-    polygons = []
-    errors = []
-    for polygon in segmentation:
-        try:
-            check_polygon(polygon, height, width)
-            polygons.append(polygon)
-        except ValueError as error:
-            errors.append(str(error))
-    return polygons or None, errors
+def _check_rle(rle: Any, height: int, width: int) -> None:
+    """Raise ValueError if an RLE cannot be drawn in a (height, width) image."""
+    if not rle or not isinstance(rle, dict):
+        raise ValueError(f"its segmentation must be polygons or an RLE (a box alone gives no mask), not {rle!r}")
+    if rle.get("size") != [height, width]:
+        raise ValueError(f"RLE of size {rle.get('size')} but its image is {[height, width]} (height, width)")
+    rle_to_mask(rle)
 
 
-def _select_categories(
-    known: list[dict[str, Any]], wanted: Sequence[str | int] | None, path: Path
-) -> list[dict[str, Any]]:
+def _select_categories(known: list[_Entry], wanted: Sequence[str | int] | None, path: Path) -> list[_Entry]:
     """The wanted categories in the order given; all, in id order, if `wanted` is None."""
     for category in known:
         if errors := _field_errors(category, _CATEGORY_FIELDS):

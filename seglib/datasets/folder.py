@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from seglib.datasets.base import Problem, Transform, as_sample, is_readable, report_problems
+from seglib.datasets.base import Problem, Transform, as_sample, readable, report_problems
 from seglib.files import check_choice, image_files, read_image
 from seglib.masks import IGNORE, check_classes, read_index_png
 
@@ -59,7 +59,7 @@ class MaskFolderDataset(Dataset[tuple[Tensor, Tensor, str]]):
         self._class_of_value = _class_table(len(classes), void, values)
         self._pairs = self._find_pairs()
         if on_error == "skip":
-            self._pairs = [pair for pair in self._pairs if self._is_readable(*pair)]
+            self._pairs = readable(self._pairs, self._read, self.problems, lambda pair: str(pair[0]))
         report_problems(self.problems, on_error, str(self.images_dir))
         if not self._pairs:
             raise ValueError(f"no image with a mask in {self.images_dir} and {self.masks_dir}")
@@ -73,7 +73,7 @@ class MaskFolderDataset(Dataset[tuple[Tensor, Tensor, str]]):
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor, str]:
         """Image uint8 (3, H, W), mask uint8 (H, W), file name."""
         image_path, mask_path = self._pairs[index]
-        pixels, labels = self._read(image_path, mask_path)
+        pixels, labels = self._read(self._pairs[index])
         image, mask = as_sample(pixels, labels, len(self.classes), mask_path, self.transform)
         return image, mask, image_path.name
 
@@ -91,12 +91,9 @@ class MaskFolderDataset(Dataset[tuple[Tensor, Tensor, str]]):
         """The paths of images and masks of the same name; the others become problems."""
         images = self._files_by_stem(self.images_dir, "image")
         masks = self._files_by_stem(self.masks_dir, "mask")
-        for stem, path in images.items():
-            if stem not in masks:
-                self.problems.append(Problem(str(path), f"has no mask {stem}.png in {self.masks_dir}"))
-        for stem, path in masks.items():
-            if stem not in images:
-                self.problems.append(Problem(str(path), f"has no image of that name in {self.images_dir}"))
+        for files, others, kind in ((images, masks, "mask"), (masks, images, "image")):
+            missing = [path for stem, path in files.items() if stem not in others]
+            self.problems += [Problem(str(path), f"has no {kind} of the same name") for path in missing]
         return [(path, masks[stem]) for stem, path in images.items() if stem in masks]
 
     def _files_by_stem(self, folder: Path, kind: str) -> dict[str, Path]:
@@ -108,7 +105,9 @@ class MaskFolderDataset(Dataset[tuple[Tensor, Tensor, str]]):
                 files[path.stem] = path
         return files
 
-    def _read(self, image_path: Path, mask_path: Path) -> tuple[np.ndarray, np.ndarray]:
+    def _read(self, pair: tuple[Path, Path]) -> tuple[np.ndarray, np.ndarray]:
+        """The pixels of an image and the classes of its mask."""
+        image_path, mask_path = pair
         values = read_index_png(mask_path)
         mask = self._class_of_value[values]
         unknown = values[mask < 0]
@@ -120,9 +119,6 @@ class MaskFolderDataset(Dataset[tuple[Tensor, Tensor, str]]):
             )
         return read_image(image_path, values.shape), mask.astype(np.uint8)
 
-    def _is_readable(self, image_path: Path, mask_path: Path) -> bool:
-        return is_readable(self._read, image_path, mask_path, where=str(image_path), problems=self.problems)
-
 
 def _class_table(classes: int, void: Sequence[int], values: Sequence[int] | None) -> np.ndarray:
     """int (256,): the class of each mask value; 255 if it does not count, -1 if it is not allowed."""
@@ -131,8 +127,8 @@ def _class_table(classes: int, void: Sequence[int], values: Sequence[int] | None
         raise ValueError(f"values {list(values)} and void {list(void)} must lie within 0 to {IGNORE}")
     if len(values) != classes or len({*values, *void}) != classes + len(set(void)):
         raise ValueError(
-            f"values {list(values)} and void {list(void)} must hold one value for each of {classes} classes, without "
-            "repetition"
+            f"values must hold one value for each of {classes} classes, without repetition and none of void "
+            f"{list(void)}, not {list(values)}"
         )
     table = np.full(256, -1)
     table[IGNORE] = IGNORE

@@ -7,7 +7,7 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from seglib.datasets.base import Problem, Transform, as_sample, is_readable, report_problems
+from seglib.datasets.base import Problem, Transform, as_sample, readable, report_problems
 from seglib.files import check_choice, read_image
 from seglib.masks import check_classes, check_values, read_index_png
 
@@ -54,22 +54,21 @@ class VOCSegmentationDataset(Dataset[tuple[Tensor, Tensor, str]]):
         check_choice("on_error", on_error, ("raise", "skip"))
         check_classes(classes)
         self.root = Path(root)
-        self.image_set = image_set
         self.transform = transform
         self.classes = list(classes)
         self.problems: list[Problem] = []
+        list_file = _list_file(self.root, image_set)
         listed = _read_names(self.root, image_set)
         for folder in ("JPEGImages", "SegmentationClass"):
             if not (self.root / folder).is_dir():
                 raise FileNotFoundError(f"no folder {self.root / folder}: VOC's layout has it beside ImageSets/")
         self._names = [name for name in dict.fromkeys(listed) if self._has_files(name)]
         if on_error == "skip":
-            self._names = [name for name in self._names if self._is_readable(name)]
-        source = _list_file(self.root, image_set)
-        report_problems(self.problems, on_error, str(source))
+            self._names = readable(self._names, self._read, self.problems)
+        report_problems(self.problems, on_error, str(list_file))
         if not self._names:
-            raise ValueError(f"no image left of {len(listed)} in {source}")
-        self.filenames = [self._image_path(name).name for name in self._names]
+            raise ValueError(f"no image left of {len(listed)} in {list_file}")
+        self.filenames = [f"{name}.jpg" for name in self._names]
 
     def __len__(self) -> int:
         return len(self._names)
@@ -90,19 +89,14 @@ class VOCSegmentationDataset(Dataset[tuple[Tensor, Tensor, str]]):
     def _has_files(self, name: str) -> bool:
         """Whether image and mask exist; a missing one becomes a problem."""
         missing = [path for path in (self._image_path(name), self._mask_path(name)) if not path.is_file()]
-        self.problems += [Problem(name, f"is listed in {self.image_set}.txt but has no {path}") for path in missing]
+        self.problems += [Problem(name, f"is listed but has no {path}") for path in missing]
         return not missing
 
     def _read(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """The pixels of an image and the classes of its mask."""
         mask = read_index_png(self._mask_path(name))
-        return read_image(self._image_path(name), mask.shape), mask
-
-    def _check(self, name: str) -> None:
-        _, mask = self._read(name)
         check_values(mask, len(self.classes), self._mask_path(name))
-
-    def _is_readable(self, name: str) -> bool:
-        return is_readable(self._check, name, where=name, problems=self.problems)
+        return read_image(self._image_path(name), mask.shape), mask
 
 
 def _list_file(root: Path, image_set: str) -> Path:

@@ -1,4 +1,4 @@
-"""YOLO-seg folders: read as objects and class masks, written from COCO annotations, and written back to COCO.
+"""YOLO-seg folders: read as objects and class masks, and converted from and to COCO annotations.
 
     data.yaml                  class names and the images folder of each part
     train/images/a.jpg         train/labels/a.txt holds one line for each object:
@@ -9,7 +9,7 @@ A line holds one polygon, so it can express neither holes nor several parts: see
 """
 
 import json
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from seglib.datasets.base import Problem, Transform, as_sample, is_readable, report_problems
+from seglib.datasets.base import Problem, Transform, as_sample, readable, report_problems
 from seglib.datasets.coco import COCOSegmentationDataset, Segmentation, annotation_bitmap
 from seglib.files import IMAGE_SUFFIXES, atomic_path, check_choice, image_size, link_or_copy, read_image, write_lines
 from seglib.instances import Instances
@@ -79,25 +79,27 @@ class YOLOSegmentationDataset(Dataset[tuple[Tensor, Tensor, str]]):
         self, root: str | Path, part: str = "train", transform: Transform | None = None, *, on_error: str = "raise"
     ) -> None:
         check_choice("on_error", on_error, ("raise", "skip"))
-        self.root = Path(root)
-        self.part = part
         self.transform = transform
         self.problems: list[Problem] = []
-        names, folders = _read_data_yaml(self.root)
+        self._broken_lines: set[tuple[str, int]] = set()  # file name of the image, line number
+        names, folders = _read_data_yaml(Path(root))
         self.classes = ["background", *names]
         check_classes(self.classes)
-        self.images_dir = _folder_of_part(folders, part, self.root)
-        _check_labels_dir(self.images_dir)
-        self._broken_lines: dict[str, set[int]] = defaultdict(set)  # line numbers by file name
-        self.filenames = _find_images(self.images_dir)
-        if not self.filenames:
-            raise ValueError(f"no image in {self.images_dir}")
-        for name in self.filenames:
-            self._check_lines(name)
-        self.problems += _unused_label_files(self.images_dir, self.filenames)
+        if part not in folders:
+            raise FileNotFoundError(
+                f"{Path(root) / 'data.yaml'} names no folder for {part!r} that exists; it has "
+                f"{', '.join(folders) or 'none'}. A part is written as, for example, train: train/images"
+            )
+        folder = folders[part]
+        self.images_dir = folder
+        self._labels_dir = _find_labels_dir(folder)
+        self.filenames = _find_images(folder)
+        for index in range(len(self)):
+            self._check_lines(index)
+        self._check_label_files()
         if on_error == "skip":
-            self.filenames = [name for name in self.filenames if self._is_readable(name)]
-        report_problems(self.problems, on_error, str(self.images_dir.parent))
+            self.filenames = readable(self.filenames, lambda name: read_image(folder / name), self.problems)
+        report_problems(self.problems, on_error, str(folder.parent))
 
     def __len__(self) -> int:
         return len(self.filenames)
@@ -115,12 +117,13 @@ class YOLOSegmentationDataset(Dataset[tuple[Tensor, Tensor, str]]):
 
     def label_path(self, index: int) -> Path:
         """The label file of an image, which may not exist."""
-        return _label_path(self.images_dir, self.filenames[index])
+        return self._labels_dir / Path(self.filenames[index]).with_suffix(".txt")
 
     def lines(self, index: int) -> list[str]:
         """The valid label lines of an image."""
-        broken = self._broken_lines.get(self.filenames[index], set())
-        return [line for number, line in _read_lines(self.label_path(index)) if number not in broken]
+        name = self.filenames[index]
+        lines = _read_lines(self.label_path(index))
+        return [line for number, line in lines if (name, number) not in self._broken_lines]
 
     def polygons(self, index: int) -> list[tuple[int, list[Polygon]]]:
         """YOLO's class and the polygon, in pixels, of each object of an image."""
@@ -130,22 +133,29 @@ class YOLOSegmentationDataset(Dataset[tuple[Tensor, Tensor, str]]):
     def instances(self, index: int) -> Instances:
         """The objects of an image at its own size: one for each line, in the order of the file."""
         objects = self.polygons(index)
+        shapes = [polygons for _, polygons in objects]
         labels = [number + 1 for number, _ in objects]
-        return Instances.of([polygons for _, polygons in objects], labels, size=image_size(self.image_path(index)))
+        return Instances.of(shapes, labels, size=image_size(self.image_path(index)))
 
-    def _check_lines(self, name: str) -> None:
-        path = _label_path(self.images_dir, name)
+    def _check_lines(self, index: int) -> None:
+        """Turn the broken label lines of an image into problems."""
+        path = self.label_path(index)
+        known = len(self.classes) - 1
         for number, line in _read_lines(path):
             try:
-                index, _ = yolo_to_polygons(line, 1, 1)
-                if index >= len(self.classes) - 1:
-                    raise ValueError(f"class {index} is unknown: data.yaml has {len(self.classes) - 1}, counted from 0")
+                class_number, _ = yolo_to_polygons(line, 1, 1)
+                if class_number >= known:
+                    raise ValueError(f"class {class_number} is unknown: data.yaml has {known}, counted from 0")
             except ValueError as error:
                 self.problems.append(Problem(f"{path}:{number}", str(error)))
-                self._broken_lines[name].add(number)
+                self._broken_lines.add((self.filenames[index], number))
 
-    def _is_readable(self, name: str) -> bool:
-        return is_readable(read_image, self.images_dir / name, where=name, problems=self.problems)
+    def _check_label_files(self) -> None:
+        """Turn the label files that belong to no image into problems."""
+        used = {self.label_path(index) for index in range(len(self))}
+        for path in sorted(self._labels_dir.rglob("*")):
+            if path.suffix.lower() == ".txt" and path.name != "classes.txt" and path not in used:
+                self.problems.append(Problem(str(path), "no image has that name, or .txt is not in lower case"))
 
 
 # ---------------------------------------------------------------------------------------------------------- data.yaml
@@ -153,8 +163,7 @@ class YOLOSegmentationDataset(Dataset[tuple[Tensor, Tensor, str]]):
 
 def yolo_parts(root: str | Path) -> dict[str, Path]:
     """The images folder of each part ("train", "val", "test") that a YOLO-seg folder has."""
-    _, folders = _read_data_yaml(Path(root))
-    return {part: folder for part, folder in folders.items() if folder}
+    return _read_data_yaml(Path(root))[1]
 
 
 def write_data_yaml(root: Path, names: Sequence[str], part: str) -> None:
@@ -164,44 +173,37 @@ def write_data_yaml(root: Path, names: Sequence[str], part: str) -> None:
         ValueError: the existing file has other classes.
     """
     path = root / "data.yaml"
-    parts = {}
+    content: dict[str, Any] = {"names": list(names), "nc": len(names)}
     if path.is_file():
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
         if content.get("names") != list(names):
-            raise ValueError(
-                f"{path} has the classes {content.get('names')}, not {list(names)}: write to another folder"
-            )
-        parts = {key: content[key] for key in YOLO_PARTS if key in content}
-    parts[part] = f"{YOLO_PARTS[part]}/images"
-    (root / parts[part]).mkdir(parents=True, exist_ok=True)
-    content = {"names": list(names), "nc": len(names), **parts}
+            raise ValueError(f"{path} has the classes {content.get('names')}, not {list(names)}: choose another folder")
+    content[part] = f"{YOLO_PARTS[part]}/images"
+    (root / content[part]).mkdir(parents=True, exist_ok=True)
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, default_flow_style=None, width=1e6)
     write_lines(path, text.splitlines())
 
 
-def _read_data_yaml(root: Path) -> tuple[list[str], dict[str, Path | None]]:
-    """The class names and the images folder of each part in data.yaml; None if the folder does not exist."""
+def _read_data_yaml(root: Path) -> tuple[list[str], dict[str, Path]]:
+    """The class names in data.yaml, and the images folder of each part that exists."""
     path = root / "data.yaml"
     if not path.is_file():
-        raise FileNotFoundError(
-            f"no {path}: give the folder that holds data.yaml, the file that lists the class names and image folders"
-        )
+        raise FileNotFoundError(f"no {path}: give the folder that holds data.yaml")
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
         names = _class_names(content["names"])
     except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(
-            f"{path} has no valid list of class names ({reason}): write, for example, names: [building]"
-        ) from error
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{path} has no valid list of class names, such as names: [building] ({reason})") from error
     if content.get("nc", len(names)) != len(names):
         raise ValueError(f"{path} says nc: {content['nc']} but names {len(names)} classes")
-    values = {"train": content.get("train"), "val": content.get("val", content.get("valid"))}
-    values["test"] = content.get("test")
     base = root / str(content.get("path") or "")
-    folders = {part: _find_images_dir(base, root, value, path) for part, value in values.items() if value}
-    if not folders:
-        raise ValueError(f"{path} names no folder of images: write, for example, train: train/images")
+    folders = {}
+    for part, other_name in YOLO_PARTS.items():
+        value = content.get(part, content.get(other_name))
+        folder = _find_images_dir(path, base, value) if value else None
+        if folder is not None:
+            folders[part] = folder
     return names, folders
 
 
@@ -219,27 +221,17 @@ def _class_names(names: Any) -> list[str]:
     return names
 
 
-def _find_images_dir(base: Path, root: Path, value: object, source: Path) -> Path | None:
+def _find_images_dir(source: Path, base: Path, value: object) -> Path | None:
     """The images folder of a part, relative to data.yaml's `path` or to its own folder; None if there is none.
 
     Roboflow writes ../train/images for a folder beside data.yaml, and Ultralytics accepts that.
     """
     if not isinstance(value, str) or value.endswith(".txt"):
         raise ValueError(f"{source}: {value!r} is not a folder; seglib reads parts that are one folder of images each")
-    without_dots = Path(*[name for name in Path(value).parts if name != ".."])
-    for folder in (base / value, root / value, root / without_dots):
+    for folder in (base / value, source.parent / value, source.parent / value.replace("../", "")):
         if folder.is_dir():
             return folder / "images" if (folder / "images").is_dir() else folder
     return None
-
-
-def _folder_of_part(folders: dict[str, Path | None], part: str, root: Path) -> Path:
-    if part not in folders:
-        raise FileNotFoundError(f"{root / 'data.yaml'} has no part {part!r}; it has {', '.join(folders)}")
-    folder = folders[part]
-    if folder is None:
-        raise FileNotFoundError(f"the folder that {root / 'data.yaml'} gives for {part!r} does not exist")
-    return folder
 
 
 # -------------------------------------------------------------------------------------------------- images and labels
@@ -253,6 +245,8 @@ def _find_images(images_dir: Path) -> list[str]:
         hidden = any(name.startswith(".") for name in relative.parts)
         if path.suffix.lower() in IMAGE_SUFFIXES and not path.is_dir() and not hidden:
             names.append(relative.as_posix())
+    if not names:
+        raise ValueError(f"no image in {images_dir}")
     counts = Counter(Path(name).with_suffix("") for name in names)
     shared = [name for name in sorted(names) if counts[Path(name).with_suffix("")] > 1]
     if shared:
@@ -262,40 +256,16 @@ def _find_images(images_dir: Path) -> list[str]:
     return sorted(names)
 
 
-def _labels_dir(images_dir: Path) -> Path:
+def _find_labels_dir(images_dir: Path) -> Path:
     """The folder of label files: the last "images" in the path of the images folder becomes "labels"."""
     parts = list(images_dir.parts)
     if "images" not in parts:
         raise ValueError(f"{images_dir}: images must be in a folder named images, with a folder labels beside it")
     parts[len(parts) - 1 - parts[::-1].index("images")] = "labels"
-    return Path(*parts)
-
-
-def _label_path(images_dir: Path, name: str) -> Path:
-    return _labels_dir(images_dir) / Path(name).with_suffix(".txt")
-
-
-def _check_labels_dir(images_dir: Path) -> None:
-    """Raise FileNotFoundError if a part has no labels folder, since every image would then count as empty."""
-    folder = _labels_dir(images_dir)
-    if not folder.is_dir():
-        siblings = sorted(path.name for path in folder.parent.iterdir()) if folder.parent.is_dir() else []
-        raise FileNotFoundError(
-            f"no folder {folder}, which must hold the labels of {images_dir}; {folder.parent} has {', '.join(siblings)}"
-        )
-
-
-def _unused_label_files(images_dir: Path, names: Sequence[str]) -> list[Problem]:
-    """The label files that belong to no image."""
-    folder = _labels_dir(images_dir)
-    used = {_label_path(images_dir, name) for name in names}
-    problems = []
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() != ".txt" or path.name == "classes.txt" or path in used:
-            continue
-        what = "no image has that name" if path.suffix == ".txt" else "the suffix must be .txt in lower case"
-        problems.append(Problem(str(path), what))
-    return problems
+    folder = Path(*parts)
+    if not folder.is_dir():  # every image would count as one without objects
+        raise FileNotFoundError(f"no folder {folder}, which must hold the labels of {images_dir}")
+    return folder
 
 
 def _read_lines(path: Path) -> list[tuple[int, str]]:
@@ -308,21 +278,6 @@ def _read_lines(path: Path) -> list[tuple[int, str]]:
 
 # ---------------------------------------------------------------------------------------------------- object to lines
 
-_CHOICES = {"split": "one line for each part", "join": "joined", "fill": "filled", "cut": "cut out by a slit"}
-_REPORT = {  # a line is printed if its count is not zero
-    "images": "images: {images}, {background} of them without an object",
-    "objects": "objects: {objects}, written as {lines} lines",
-    "renumbered": "category ids renumbered: {ids}",
-    "multipart": "objects in several parts: {multipart}, {several_choice}",
-    "with_holes": "objects with holes: {with_holes}, their holes {holes_choice}",
-    "retraced": "objects drawn and traced again along their pixels: {retraced}",
-    "clipped": "objects clipped at the image border: {clipped}",
-    "crowds": "crowds left out: {crowds}",
-    "lost": "objects lost because they are too small or thin: {lost}",
-    "turned": "images with an EXIF rotation saved upright: {turned}",
-    "problems": "broken entries skipped: {problems}",
-}
-
 
 @dataclass
 class ConversionReport:
@@ -330,8 +285,8 @@ class ConversionReport:
 
     Attributes:
         counts: "images", "background" (images without an object), "objects", "lines", "multipart" (objects in several
-            parts), "holes", "with_holes" (objects), "retraced" (objects that are RLE or whose parts overlap), "clipped"
-            (objects across the border), "crowds", "lost" (objects without a line), "turned" (images), "problems".
+            parts), "with_holes" (objects), "retraced" (objects that are RLE or whose parts overlap), "clipped" (objects
+            across the border), "crowds", "lost" (objects without a line), "turned" (images), "problems".
         classes: YOLO's class of each COCO category id.
         several: what was done with objects in several parts: "split" or "join".
         holes: what was done with holes: "fill" or "cut".
@@ -343,12 +298,25 @@ class ConversionReport:
     holes: str = "fill"
 
     def __str__(self) -> str:
-        changed = [f"{old} -> {new}" for old, new in self.classes.items()]
-        ids = ", ".join(changed[:6]) + (f" ... ({len(changed)} in all)" if len(changed) > 6 else "")
-        values: dict[str, object] = defaultdict(int, self.counts)
-        values["renumbered"] = any(old != new for old, new in self.classes.items())
-        values |= {"ids": ids, "several_choice": _CHOICES[self.several], "holes_choice": _CHOICES[self.holes]}
-        return "\n".join(text.format_map(values) for name, text in _REPORT.items() if values[name])
+        counts = self.counts
+        changed = [f"{old} -> {new}" for old, new in self.classes.items() if old != new]
+        more = f" ... ({len(changed)} in all)" if len(changed) > 6 else ""
+        several = {"split": "one line for each part", "join": "joined"}[self.several]
+        holes = {"fill": "filled", "cut": "cut out by a slit"}[self.holes]
+        lines = [
+            (counts["images"], f"images: {counts['images']}, {counts['background']} of them without an object"),
+            (counts["objects"], f"objects: {counts['objects']}, written as {counts['lines']} lines"),
+            (len(changed), f"category ids renumbered: {', '.join(changed[:6])}{more}"),
+            (counts["multipart"], f"objects in several parts: {counts['multipart']}, {several}"),
+            (counts["with_holes"], f"objects with holes: {counts['with_holes']}, their holes {holes}"),
+            (counts["retraced"], f"objects drawn and traced again along their pixels: {counts['retraced']}"),
+            (counts["clipped"], f"objects clipped at the image border: {counts['clipped']}"),
+            (counts["crowds"], f"crowds left out: {counts['crowds']}"),
+            (counts["lost"], f"objects lost because they are too small or thin: {counts['lost']}"),
+            (counts["turned"], f"images with an EXIF rotation saved upright: {counts['turned']}"),
+            (counts["problems"], f"broken entries skipped: {counts['problems']}"),
+        ]
+        return "\n".join(line for count, line in lines if count)
 
 
 def segmentation_to_yolo(
@@ -374,7 +342,6 @@ def segmentation_to_yolo(
     if holes == "fill":
         outlines = _outside_holes(outlines, size)
     counts["multipart"] += len(outlines) > 1
-    counts["holes"] += sum(len(inner) for _, inner in outlines)
     counts["with_holes"] += any(inner for _, inner in outlines)
     polygons = [join_polygons([outer, *inner]) if holes == "cut" else outer for outer, inner in outlines]
     if several == "join" and len(polygons) > 1:
@@ -383,7 +350,8 @@ def segmentation_to_yolo(
     for polygon in polygons:
         with suppress(ValueError):  # a part outside the image
             lines += polygons_to_yolo(index, [polygon], *size)
-    counts["clipped"] += any(_crosses_border(polygon, size) for polygon in polygons)
+    height, width = size
+    counts["clipped"] += any(min(p) < 0 or max(p[0::2]) > width or max(p[1::2]) > height for p in polygons)
     counts["objects"] += bool(lines)
     counts["lost"] += not lines
     counts["lines"] += len(lines)
@@ -393,9 +361,7 @@ def segmentation_to_yolo(
 def round_trip_iou(
     segmentation: Segmentation, size: tuple[int, int], several: str = "split", holes: str = "fill"
 ) -> float:
-    """IoU of an object's mask before it is written as YOLO lines and after it is read again.
-
-    If the object is split into several lines, this is the IoU of the best line.
+    """IoU of an object's mask before it is written as YOLO lines and after it is read again, by its best line.
 
     Args:
         segmentation, size, several, holes: see `segmentation_to_yolo`.
@@ -415,7 +381,7 @@ def _trace(segmentation: Segmentation, size: tuple[int, int], counts: Counter[st
         mask = rle_to_mask(segmentation)
     else:
         drawn = [polygons_to_mask([polygon], *size) for polygon in segmentation]
-        if len(drawn) == 1 or np.sum(drawn, axis=0).max() <= 1:
+        if np.sum(drawn, axis=0).max() <= 1:
             return [(list(polygon), []) for polygon in segmentation]
         mask = np.any(drawn, axis=0)  # the parts overlap
     counts["retraced"] += 1
@@ -428,11 +394,6 @@ def _outside_holes(outlines: list[_Outline], size: tuple[int, int]) -> list[_Out
     if not holes:
         return outlines
     return [part for part in outlines if not any((polygons_to_mask([part[0]], *size) <= hole).all() for hole in holes)]
-
-
-def _crosses_border(polygon: Polygon, size: tuple[int, int]) -> bool:
-    points = np.reshape(polygon, (-1, 2))
-    return bool((points < 0).any() or (points > (size[1], size[0])).any())
 
 
 # -------------------------------------------------------------------------------------------------- COCO and back
@@ -472,14 +433,13 @@ def coco_to_yolo(
     folder = Path(root) / YOLO_PARTS[part]
     write_data_yaml(Path(root), data.classes[1:], part)
     classes = {category: index - 1 for category, index in data.class_of.items()}
-    report = ConversionReport(Counter(problems=len(data.problems)), classes, several, holes)
+    report = ConversionReport(Counter(images=len(data), problems=len(data.problems)), classes, several, holes)
     for index, entry in enumerate(data.images):
         name = entry["file_name"]
         lines = _label_lines(data, index, report)
-        source = data.images_dir / name
-        report.counts["turned"] += _place_image(source, folder / "images" / name, (entry["height"], entry["width"]))
+        size = (entry["height"], entry["width"])
+        report.counts["turned"] += _place_image(data.images_dir / name, folder / "images" / name, size)
         write_lines(folder / "labels" / Path(name).with_suffix(".txt"), lines)
-        report.counts["images"] += 1
         report.counts["background"] += not lines
     return report
 
@@ -502,9 +462,9 @@ def _place_image(source: Path, target: Path, size: tuple[int, int]) -> bool:
 
     YOLO applies the EXIF rotation. An image whose annotations ignore it is saved as annotated, without that tag.
     """
-    upright = image_size(source) == tuple(size)
+    turned = image_size(source) != size
     if target.resolve() == source.resolve():
-        if not upright:
+        if turned:
             raise ValueError(
                 f"{source} has an EXIF rotation that its annotations ignore and would be overwritten: write to "
                 "another folder"
@@ -512,12 +472,12 @@ def _place_image(source: Path, target: Path, size: tuple[int, int]) -> bool:
         return False
     target.parent.mkdir(parents=True, exist_ok=True)
     target.unlink(missing_ok=True)
-    if upright:
+    if turned:
+        with atomic_path(target) as temporary:
+            Image.fromarray(read_image(source, size)).save(temporary, quality=95)
+    else:
         link_or_copy(source, target)
-        return False
-    with atomic_path(target) as temporary:
-        Image.fromarray(read_image(source, size)).save(temporary, quality=95)
-    return True
+    return turned
 
 
 def yolo_to_coco(
@@ -529,8 +489,7 @@ def yolo_to_coco(
         ids: the COCO category id of each YOLO class, the inverse of `ConversionReport.classes`. None: 1, 2, 3, ...
     """
     names = data.classes[1:]
-    if ids is None:
-        ids = {index: index + 1 for index in range(len(names))}
+    ids = ids or {index: index + 1 for index in range(len(names))}
     images = []
     annotations: list[dict[str, Any]] = []
     for number in range(len(data)):

@@ -1,19 +1,12 @@
 """The contract of all models, and the steps that they share: normalization, padding, and the decision from logits.
 
-Every semantic segmentation model implements
+Semantic segmentation: forward(images) -> logits. Images are (B, 3, H, W), uint8 or float from 0 to 255, RGB, of any
+height and width; logits are (B, C, H, W) at the size of the images, where C is 1 for a binary mask. A model normalizes
+its images, pads them to its stride and crops the logits, so that training and prediction cannot disagree about it.
 
-    forward(images) -> logits
+Objects (`seglib.models.INSTANCE_MODELS`), in eval mode: forward(images, score=...) -> the `Instances` of each image.
 
-    images: (B, 3, H, W), uint8 or float from 0 to 255, RGB, of any height and width.
-    logits: (B, C, H, W) at the size of the images; C is 1 for a binary mask.
-
-A model normalizes its images, pads them to its stride and crops the logits, so that training and prediction cannot
-disagree about it. Its attribute `settings` holds its name and its arguments, which is enough for `build_model` to build
-it again; `stride` is the number of pixels by which it divides the sides of an image.
-
-Models that find objects (`seglib.models.INSTANCE_MODELS`) take the same images in eval mode, and a threshold:
-
-    forward(images, score=...) -> a list with the `Instances` of each image, at the size of the image.
+`settings` holds a model's name and arguments, enough for `build_model`; `stride` divides the sides of its input.
 """
 
 import torch
@@ -22,8 +15,8 @@ from torch import Tensor
 
 __all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "YOLO_MODELS", "autocast", "logits_to_mask", "normalize", "pad_to_stride"]
 
-# Mean and standard deviation of red, green and blue over ImageNet's training images, on the scale from 0 to 1: the
-# normalization that torchvision's weights and nearly all others were trained with.
+# Of red, green and blue over ImageNet's training images, on the scale from 0 to 1: what nearly all published weights
+# were trained with.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -32,15 +25,12 @@ YOLO_MODELS = ("yolov8n-seg", "yolov8s-seg", "yolov8m-seg", "yolov8l-seg", "yolo
 
 
 def normalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """Normalize images to zero mean and unit variance.
+    """Normalize images to zero mean and unit variance: float (B, C, H, W).
 
     Args:
         images: (B, C, H, W), uint8 or float from 0 to 255.
         mean: (C,), mean of each channel on the scale from 0 to 1.
         std: (C,), standard deviation of each channel on the same scale.
-
-    Returns:
-        Float (B, C, H, W).
 
     Raises:
         ValueError: the images have another shape.
@@ -54,24 +44,18 @@ def normalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
 
 
 def pad_to_stride(images: Tensor, stride: int) -> Tensor:
-    """Pad (B, C, H, W) at the bottom and right, by repeating the border, to multiples of `stride`."""
-    height, width = images.shape[-2:]
-    bottom = -height % stride
-    right = -width % stride
-    if not bottom and not right:
-        return images
-    return F.pad(images, (0, right, 0, bottom), mode="replicate")
+    """Pad (B, C, H, W) at the bottom and right, by repeating the border, to multiples of `stride` pixels."""
+    bottom = -images.shape[2] % stride
+    right = -images.shape[3] % stride
+    return F.pad(images, (0, right, 0, bottom), mode="replicate") if bottom or right else images
 
 
 @torch.no_grad()
 def logits_to_mask(logits: Tensor) -> Tensor:
-    """Return the most likely class of each pixel.
+    """Return the most likely class of each pixel: uint8 (B, H, W).
 
     Args:
         logits: (B, C, H, W). With one channel, a pixel is 1 where its logit is above 0 (its probability above 0.5).
-
-    Returns:
-        uint8 (B, H, W).
     """
     if logits.shape[1] == 1:
         return (logits[:, 0] > 0).to(torch.uint8)
@@ -80,6 +64,5 @@ def logits_to_mask(logits: Tensor) -> Tensor:
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
     """The context in which a model computes in "fp16", "bf16" or, for "no", in float32."""
-    if precision == "no":
-        return torch.autocast(device.type, enabled=False)
-    return torch.autocast(device.type, {"fp16": torch.float16, "bf16": torch.bfloat16}[precision])
+    dtype = {"no": None, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]
+    return torch.autocast(device.type, dtype, enabled=dtype is not None)

@@ -28,7 +28,9 @@ class MaskRCNN(nn.Module):
     Args:
         classes: number of classes, background included.
         weights: "imagenet" for an encoder pretrained on ImageNet; "coco" for a network pretrained on COCO, with a
-            ResNet-50 and new last layers for the given classes; None: from scratch.
+            ResNet-50 and new last layers for the given classes; None: from scratch. Pretrained encoders have their
+            first two stages and their batch norm frozen, as in torchvision's recipe: small batches give unreliable
+            statistics.
         encoder: "resnet18", "resnet34", "resnet50", "resnet101" or "resnet152".
         image_size: the shorter side, in pixels, to which images are resized inside the model; the longer side becomes
             at most twice as long.
@@ -36,17 +38,10 @@ class MaskRCNN(nn.Module):
         proposals: number of boxes that the second stage looks at in an image, in training and in prediction; fewer are
             faster. None: torchvision's own, 512 and 1000.
 
-    Attributes:
-        settings: name and arguments, enough to build the model again.
-        class_names, image_size: what its checkpoint knows, see `load_model`.
-
     Raises:
         ValueError: an encoder or weights that do not exist, or fewer than two classes.
         OSError: the weights cannot be loaded; the message says where they belong.
     """
-
-    class_names: list[str] | None
-    image_size: tuple[int, int] | None
 
     def __init__(
         self,
@@ -65,17 +60,27 @@ class MaskRCNN(nn.Module):
             raise ValueError(f"classes must be at least 2, background and one more, not {classes}")
         self.settings = {"name": "maskrcnn", "classes": classes, "encoder": encoder}
         self.settings |= {"image_size": image_size, "most": most, "proposals": proposals}
-        self.class_names = None
-        self.image_size = None
         limits = {"min_size": image_size, "max_size": 2 * image_size, "box_detections_per_img": most}
         if proposals is not None:
             limits |= {"rpn_post_nms_top_n_test": proposals, "box_batch_size_per_image": proposals}
+        backbone = resnet_fpn_backbone(
+            backbone_name=encoder,
+            weights=None,
+            trainable_layers=3 if weights else 5,
+            norm_layer=FrozenBatchNorm2d if weights else nn.BatchNorm2d,
+        )
         outputs = len(_COCO_WEIGHTS.meta["categories"]) if weights == "coco" else classes
-        self.network = TorchvisionMaskRCNN(_make_backbone(encoder, weights), outputs, **limits)
-        if weights == "coco":
+        self.network = TorchvisionMaskRCNN(backbone, outputs, **limits)
+        if weights == "imagenet":
+            published = get_model_weights(encoder)["IMAGENET1K_V1"]
+            with torchvision_weights(published, f"the ImageNet weights of {encoder}") as state:
+                backbone.body.load_state_dict({key: value for key, value in state.items() if not key.startswith("fc.")})
+        elif weights == "coco":
             with torchvision_weights(_COCO_WEIGHTS, "the COCO weights of Mask R-CNN") as state:
                 self.network.load_state_dict(state)
-            _replace_heads(self.network, classes)
+            heads = self.network.roi_heads
+            heads.box_predictor = FastRCNNPredictor(heads.box_predictor.cls_score.in_features, classes)
+            heads.mask_predictor = MaskRCNNPredictor(heads.mask_predictor.conv5_mask.in_channels, 256, classes)
 
     def forward(
         self, images: Tensor, targets: Sequence[Instances] | None = None, score: float = 0.0
@@ -118,29 +123,3 @@ def _to_instances(detections: dict[str, Tensor], size: tuple[int, int], score: f
     kept = (detections["scores"] >= score) & masks.any(-1).any(-1)
     scores = detections["scores"][kept].float()  # mixed precision gives types that numpy does not have
     return Instances.of(masks[kept], detections["labels"][kept], scores, size=size)
-
-
-def _make_backbone(encoder: str, weights: str | None) -> nn.Module:
-    """Build a ResNet with a feature pyramid.
-
-    A pretrained one has its first two stages and its batch norm frozen, as in torchvision's own recipe: a small batch
-    gives unreliable statistics.
-    """
-    backbone = resnet_fpn_backbone(
-        backbone_name=encoder,
-        weights=None,
-        trainable_layers=3 if weights else 5,
-        norm_layer=FrozenBatchNorm2d if weights else nn.BatchNorm2d,
-    )
-    if weights == "imagenet":
-        published = get_model_weights(encoder)["IMAGENET1K_V1"]
-        with torchvision_weights(published, f"the ImageNet weights of {encoder}") as state:
-            backbone.body.load_state_dict({key: value for key, value in state.items() if not key.startswith("fc.")})
-    return backbone
-
-
-def _replace_heads(network: TorchvisionMaskRCNN, classes: int) -> None:
-    """Replace the last layers by new ones for this number of classes."""
-    heads = network.roi_heads
-    heads.box_predictor = FastRCNNPredictor(heads.box_predictor.cls_score.in_features, classes)
-    heads.mask_predictor = MaskRCNNPredictor(heads.mask_predictor.conv5_mask.in_channels, 256, classes)

@@ -1,5 +1,7 @@
 """SegNet (Badrinarayanan, Kendall and Cipolla, 2017, arXiv:1511.00561)."""
 
+import itertools
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -11,7 +13,7 @@ from seglib.models.weights import torchvision_weights
 __all__ = ["DecoderStage", "SegNet"]
 
 _WIDTHS = (64, 128, 256, 512, 512)  # channels of the five stages of VGG16
-_CONVOLUTIONS = (2, 2, 3, 3, 3)  # number of convolutions in each
+_CONVOLUTIONS = (2, 2, 3, 3, 3)  # number in each stage
 
 
 def _vgg16_stages(batch_norm: bool, weights: str | None) -> list[nn.Sequential]:
@@ -27,13 +29,8 @@ def _vgg16_stages(batch_norm: bool, weights: str | None) -> list[nn.Sequential]:
             prefix = "features."  # the other weights belong to the classifier
             state = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
             features.load_state_dict(state)
-    stages: list[list[nn.Module]] = [[]]
-    for layer in features:
-        if isinstance(layer, nn.MaxPool2d):
-            stages.append([])
-        else:
-            stages[-1].append(layer)
-    return [nn.Sequential(*layers) for layers in stages[:-1]]
+    ends = [index for index, layer in enumerate(features) if isinstance(layer, nn.MaxPool2d)]
+    return [nn.Sequential(*features[begin + 1 : end]) for begin, end in itertools.pairwise([-1, *ends])]
 
 
 def _init_kaiming(module: nn.Module) -> None:
@@ -63,7 +60,7 @@ class DecoderStage(nn.Module):
         self.enlarge = nn.MaxUnpool2d(2) if self.unpool else nn.ConvTranspose2d(width, width, 2, stride=2)
         widths = [2 * width if skip else width, *[width] * (convolutions - 1), out_channels]
         layers: list[nn.Module] = []
-        for inputs, outputs in zip(widths, widths[1:], strict=False):
+        for inputs, outputs in itertools.pairwise(widths):
             layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
         self.conv = nn.Sequential(*layers)
 
@@ -90,13 +87,8 @@ class SegNet(nn.Module):
 
     The paper's network is `SegNet(classes, skip=False)`: thirteen convolutions in the encoder, thirteen in the decoder,
     the last of which gives the logits, and only the indices of the maxima between the two. Differences from the paper:
-
-    - Skip connections, unless `skip=False`. They double the input channels of the first convolution of each decoder
-      stage.
-    - Images are padded to the stride by repeating their border, and the logits are cropped.
-    - Softmax and class weights belong to the loss. The paper balances the classes in some of its experiments, see
-      `seglib.losses.median_frequency_weights`.
-    - With `batch_norm=False` the encoder has no batch norm; the paper has it after every convolution.
+    skip connections; images are padded to the stride by repeating their border, and the logits are cropped; softmax and
+    class weights (`seglib.losses.median_frequency_weights`) belong to the loss.
     """
 
     mean: Tensor
@@ -120,11 +112,11 @@ class SegNet(nn.Module):
         self.stride = 2 ** len(_WIDTHS)
         self.encoder = nn.ModuleList(_vgg16_stages(batch_norm, weights))
         self.decoder = nn.ModuleList()
-        for number in reversed(range(1, len(_WIDTHS))):
-            width = _WIDTHS[number]
-            self.decoder.append(DecoderStage(width, _WIDTHS[number - 1], _CONVOLUTIONS[number], upsampling, skip))
-        self.decoder.append(DecoderStage(_WIDTHS[0], _WIDTHS[0], _CONVOLUTIONS[0] - 1, upsampling, skip))
-        self.head = nn.Conv2d(_WIDTHS[0], classes, kernel_size=3, padding=1)  # the decoder's thirteenth convolution
+        for number in reversed(range(len(_WIDTHS))):
+            convolutions = _CONVOLUTIONS[number] if number else 1  # the head is the other one of the last stage
+            out_channels = _WIDTHS[max(number - 1, 0)]
+            self.decoder.append(DecoderStage(_WIDTHS[number], out_channels, convolutions, upsampling, skip))
+        self.head = nn.Conv2d(_WIDTHS[0], classes, kernel_size=3, padding=1)
         _init_kaiming(self.decoder)  # not the head: no ReLU follows it, and its logits would start far from 0
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN))
         self.register_buffer("std", torch.tensor(IMAGENET_STD))

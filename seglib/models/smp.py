@@ -40,8 +40,8 @@ class SMPModel(nn.Module):
         encoder: an encoder of that library ("resnet50", "mit_b2", "efficientnet-b3", ...), or any model of timm, with
             the prefix "tu-" ("tu-convnext_tiny"). None: the one in `DEFAULT_ENCODERS`.
         weights: pretrained weights of the encoder, such as "imagenet". None: from scratch.
-        freeze_encoder: keep the encoder as it is while the rest is trained: its weights and the statistics of its batch
-            norm do not change, and its dropout is off. Useful only with `weights`.
+        freeze_encoder: train the rest only: the encoder's weights and the statistics of its batch norm do not change,
+            and its dropout is off. Useful only with `weights`.
         settings: arguments of the architecture, such as decoder_channels=(256, 128, 64, 32, 16) for a U-Net; with a
             "tu-" encoder also arguments of timm's model.
 
@@ -64,17 +64,18 @@ class SMPModel(nn.Module):
     ) -> None:
         super().__init__()
         encoder = encoder or DEFAULT_ENCODERS[name]
-        _check_encoder(encoder)
         _check_settings(name, encoder, settings)
         if name == "dpt":  # otherwise its transformer takes images of one size only
             settings = {"dynamic_img_size": True, **settings}
         self.settings = {"name": name, "classes": classes, "encoder": encoder, **settings}
         if freeze_encoder:
             self.settings["freeze_encoder"] = True
-        network, mean, std = _create_network(name, classes, encoder, weights, settings)
+        self.net, mean, std = _create_network(name, classes, encoder, weights, settings)
+        for module in self.net.modules():
+            if type(module) is nn.BatchNorm2d:
+                module.__class__ = _SingleValueBatchNorm  # the same state with another forward
         self.weights = weights
         self.freeze_encoder = freeze_encoder
-        self.net = _replace_batch_norm(network)
         self.net.encoder.requires_grad_(not freeze_encoder)
         self.stride = self.net.encoder.output_stride * _DECODER_STRIDES.get(name, 1)
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32))
@@ -116,10 +117,9 @@ def _create_network(
 
 
 class _SingleValueBatchNorm(nn.BatchNorm2d):
-    """Batch norm that can be trained on one value per channel; it then uses its running statistics.
+    """Batch norm that uses its running statistics for one value per channel, for which PyTorch raises an error.
 
-    One image that is pooled to one pixel is one value per channel. It has no variance, and PyTorch raises an error.
-    Without this class DeepLabV3, DeepLabV3+, PAN and UPerNet, which pool the whole image, fail on a batch of one.
+    DeepLabV3, DeepLabV3+, PAN and UPerNet pool the whole image: a batch of one has one value per channel, no variance.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -129,49 +129,23 @@ class _SingleValueBatchNorm(nn.BatchNorm2d):
         return super().forward(x)
 
 
-def _replace_batch_norm(module: Any) -> Any:
-    """Replace every nn.BatchNorm2d in a module by a `_SingleValueBatchNorm` in the same state; return the module."""
-    for name, child in module.named_children():
-        if type(child) is nn.BatchNorm2d:
-            norm = _SingleValueBatchNorm(child.num_features, eps=child.eps, momentum=child.momentum)
-            norm.load_state_dict(child.state_dict())
-            setattr(module, name, norm)
-        else:
-            _replace_batch_norm(child)
-    return module
-
-
-def _check_encoder(name: str) -> None:
-    """Raise ValueError, listing the encoders, unless there is one of this name."""
+def _check_settings(name: str, encoder: str, settings: dict[str, Any]) -> None:
+    """Raise ValueError for an unknown encoder, and for settings that are ignored or break the contract."""
     import timm
+    from segmentation_models_pytorch import MODEL_ARCHITECTURES_MAPPING
     from segmentation_models_pytorch.encoders import get_encoder_names
 
-    if name.startswith("tu-"):
-        timm_name = name.removeprefix("tu-")
-        if not timm.is_model(timm_name.split(".")[0]):
-            raise ValueError(
-                f"timm has no model {timm_name!r}: timm.list_models('*{timm_name[:6]}*') lists similar names"
-            )
-    elif name not in get_encoder_names():
+    of_timm = encoder.startswith("tu-")
+    if not (timm.is_model(encoder.removeprefix("tu-")) if of_timm else encoder in get_encoder_names()):
         listed = ", ".join(get_encoder_names())
-        raise ValueError(f"no encoder {name!r}; there are {listed}, and any model of timm as tu-<its name>")
-
-
-def _check_settings(name: str, encoder: str, settings: dict[str, Any]) -> None:
-    """Raise ValueError for settings that the library would ignore, or that would break the contract."""
-    from segmentation_models_pytorch import MODEL_ARCHITECTURES_MAPPING
-
+        raise ValueError(f"no encoder {encoder!r}; there are {listed}, and tu-<name> for each of timm.list_models()")
     fixed = {"activation", "aux_params", "in_channels", "classes", "encoder_name", "encoder_weights", "kwargs"}
-    parameters = inspect.signature(MODEL_ARCHITECTURES_MAPPING[name]).parameters
-    known = [key for key in parameters if key not in fixed]
-    if encoder.startswith("tu-"):  # takes arguments of timm's model as well
-        wrong = [key for key in settings if key in fixed]
-    else:
-        wrong = [key for key in settings if key not in known]
+    known = [key for key in inspect.signature(MODEL_ARCHITECTURES_MAPPING[name]).parameters if key not in fixed]
+    # A timm encoder takes the arguments of timm's model as well.
+    wrong = [key for key in settings if key in fixed or not (of_timm or key in known)]
     if wrong:
-        raise ValueError(
-            f"{name!r} has no setting {', '.join(wrong)}; there are encoder, freeze_encoder, {', '.join(known)}"
-        )
+        listed = ", ".join(["encoder", "freeze_encoder", *known])
+        raise ValueError(f"{name!r} has no setting {', '.join(wrong)}; there are {listed}")
 
 
 def weight_files(encoder: str, weights: str) -> dict[Path, str]:
@@ -188,24 +162,21 @@ def weight_files(encoder: str, weights: str) -> dict[Path, str]:
     from huggingface_hub import constants
     from segmentation_models_pytorch.encoders import encoders
 
-    if encoder.startswith("tu-"):
-        if weights != "imagenet":
-            raise ValueError(
-                f"the name of a timm encoder includes its weights: use weights='imagenet', not {weights!r}"
-            )
+    of_timm = encoder.startswith("tu-")
+    if of_timm:
         repository = getattr(timm.get_pretrained_cfg(encoder.removeprefix("tu-")), "hf_hub_id", None)
-        if repository is None:
-            raise ValueError(f"there are no weights for {encoder!r}: use another encoder, or weights=None")
-        folder = Path(constants.HF_HUB_CACHE, f"models--{repository.replace('/', '--')}")
-        url = f"{constants.ENDPOINT}/{repository}/resolve/main/model.safetensors"
-        by_hand = "a text file that you write: the four letters main, without a line break"
-        return {folder / "refs" / "main": by_hand, folder / "snapshots" / "main" / "model.safetensors": url}
-    published = encoders[encoder]["pretrained_settings"]
+        published = {"imagenet": {"repo_id": repository, "revision": "main"}} if repository else {}
+    else:
+        published = encoders[encoder]["pretrained_settings"]
     if weights not in published:
         listed = ", ".join(published) or "none"
         raise ValueError(f"there are no {weights!r} weights for {encoder!r}; there are {listed}")
     repository = published[weights]["repo_id"]
     revision = published[weights]["revision"]
-    folder = Path(constants.HF_HUB_CACHE, f"models--{repository.replace('/', '--')}", "snapshots", revision)
+    folder = Path(constants.HF_HUB_CACHE, f"models--{repository.replace('/', '--')}")
     url = f"{constants.ENDPOINT}/{repository}/resolve/{revision}"
-    return {folder / file: f"{url}/{file}" for file in ("config.json", "model.safetensors")}
+    weights_file = {folder / "snapshots" / revision / "model.safetensors": f"{url}/model.safetensors"}
+    if not of_timm:
+        return {folder / "snapshots" / revision / "config.json": f"{url}/config.json"} | weights_file
+    by_hand = "a text file that you write: the four letters main, without a line break"
+    return {folder / "refs" / "main": by_hand} | weights_file

@@ -69,8 +69,8 @@ class UNet(nn.Module):
         classes: channels of the logits; 1 for a binary mask.
         base_channels: channels of the first block; each level of the encoder doubles them.
         depth: number of times that the encoder halves the sides.
-        bilinear: upsample by bilinear interpolation; the deepest features then have half as many channels (512 instead
-            of 1024 with 64 base channels), so that the decoder has the same widths. False: transposed convolutions.
+        bilinear: upsample by bilinear interpolation; the deepest features then have half as many channels, so that the
+            decoder has the same widths. False: transposed convolutions.
         skip: False leaves out the skip connections, which shows what they contribute.
 
     Raises:
@@ -111,7 +111,7 @@ class UNet(nn.Module):
             self.decoder.append(Up(channels, widths[level] if skip else 0, out_channels, bilinear))
             channels = out_channels
         self.head = nn.Conv2d(widths[0], classes, kernel_size=1)
-        # Trained from scratch, the network needs no statistics of a data set: bytes become values from -1 to 1.
+        # A network without pretrained weights needs no statistics of a data set: bytes become values from -1 to 1.
         self.register_buffer("mean", torch.full((in_channels,), 0.5))
         self.register_buffer("std", torch.full((in_channels,), 0.5))
 

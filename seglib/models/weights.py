@@ -18,14 +18,12 @@ __all__ = ["explain_weight_errors", "torchvision_weights"]
 def torchvision_weights(entry: "WeightsEnum", title: str) -> Iterator[dict[str, Tensor]]:
     """Yield a state dict that torchvision publishes, downloaded once and checked against its checksum.
 
-    Errors of the block that loads the state dict are explained as well.
-
     Args:
         entry: a member of one of torchvision's enumerations of weights.
         title: what the weights are called in an error message.
 
     Raises:
-        OSError: see `explain_weight_errors`.
+        OSError: see `explain_weight_errors`, which also explains the errors of the block that loads the state dict.
     """
     path = Path(torch.hub.get_dir(), "checkpoints", entry.url.rsplit("/", 1)[-1])
     with explain_weight_errors(title, {path: entry.url}):
@@ -47,10 +45,9 @@ def explain_weight_errors(title: str, files: Mapping[Path, str]) -> Iterator[Non
     try:
         yield
     except Exception as error:  # raised by the network, the disk, zip, pickle, safetensors or load_state_dict
-        listed = "\n".join(
-            f"  {path}, from {url} ({'present' if path.exists() else 'missing'})" for path, url in files.items()
-        )
         reason = " ".join(str(error).split()).split(". ")[0][:200]
+        states = {path: "present" if path.exists() else "missing" for path in files}
+        listed = "\n".join(f"  {path}, from {url} ({states[path]})" for path, url in files.items())
         raise OSError(
             f"cannot load {title} ({type(error).__name__}: {reason}). They are read from\n{listed}\n"
             "Download a missing file and put it there; delete a damaged one. weights=None trains from scratch and "

@@ -37,9 +37,6 @@ def build_model(name: str, classes: int, weights: str | None = None, **settings:
     """
     if name not in MODELS:
         raise ValueError(f"no model {name!r}; there are {', '.join(MODELS)}")
-    has_own_code = name == "segnet" or (name == "unet" and "encoder" not in settings)
-    if has_own_code and "freeze_encoder" in settings:
-        raise ValueError(f"{name!r} has no encoder to freeze; build_model('unet', encoder='resnet50', ...) has one")
     if name == "maskrcnn":
         from seglib.models.maskrcnn import MaskRCNN  # imports torchvision's detection models
 
@@ -48,10 +45,12 @@ def build_model(name: str, classes: int, weights: str | None = None, **settings:
         from seglib.models.yolo import YOLOSegmenter  # imports OpenCV
 
         return YOLOSegmenter(name, classes, weights, **settings)
+    if name != "segnet" and (name != "unet" or "encoder" in settings):
+        return SMPModel(name, classes, weights=weights, **settings)
+    if "freeze_encoder" in settings:
+        raise ValueError(f"{name!r} has no encoder to freeze; build_model('unet', encoder='resnet50', ...) has one")
     if name == "segnet":
         return SegNet(classes, weights, **settings)
-    if not has_own_code:
-        return SMPModel(name, classes, weights=weights, **settings)
     if weights is not None:
         raise ValueError(
             f"there are no {weights!r} weights for 'unet' without an encoder: use weights=None to train from scratch, "
@@ -63,8 +62,8 @@ def build_model(name: str, classes: int, weights: str | None = None, **settings:
 def load_model(path: str | Path) -> nn.Module:
     """Load the model of a `best_model.pth`, in eval mode, on the CPU.
 
-    Downloads no weights and runs no code from the file. The model has two more attributes, each None where the training
-    did not know it: `class_names`, and `image_size`, the (height, width) of the training images.
+    Downloads no weights and runs no code from the file. The model gets the attributes `class_names` and `image_size`,
+    the (height, width) of the training images; each is None where the training did not know it.
 
     Args:
         path: a `best_model.pth`, as `seglib.train.fit` writes it.

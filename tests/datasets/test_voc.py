@@ -1,4 +1,4 @@
-"""The reader of PASCAL VOC's layout, and scores measured with it."""
+"""The reader of PASCAL VOC's layout."""
 
 from pathlib import Path
 
@@ -6,8 +6,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch.utils.data import Subset
-from torchmetrics import JaccardIndex
 from torchvision.datasets import VOCSegmentation
 
 from seglib.datasets import VOCSegmentationDataset
@@ -39,13 +37,6 @@ def devkit(tmp_path) -> Path:
     return tmp_path
 
 
-@pytest.fixture(scope="module")
-def real_voc() -> Path:
-    if not (REAL / "voc2012").is_dir():
-        pytest.skip("needs the real photographs of ../shared/data/voc2012")
-    return REAL / "voc2012"
-
-
 def test_the_images_of_one_set_are_read(devkit):
     data = VOCSegmentationDataset(devkit, "train")
     image, mask, name = data[1]
@@ -55,17 +46,9 @@ def test_the_images_of_one_set_are_read(devkit):
     assert VOCSegmentationDataset(devkit, "val").filenames == ["b.jpg"]
 
 
-def test_values_are_classes_whatever_the_palette(devkit):
-    write_mask(devkit, "b", [[0, 1, 15, 255, 0, 20]] * 4, np.full((256, 3), 77, np.uint8))
-    assert VOCSegmentationDataset(devkit, "val")[0][1][0].tolist() == [0, 1, 15, 255, 0, 20]
-
-
 def test_a_mask_that_does_not_hold_classes_is_named(devkit):
     write_mask(devkit, "b", [[0, 21, 15, 255, 0, 0]] * 4)
     with pytest.raises(ValueError, match=r"b\.png: mask value 21 in 4 pixels; allowed are 0 to 20"):
-        VOCSegmentationDataset(devkit, "val")[0]
-    Image.fromarray(np.zeros((4, 6, 3), np.uint8)).save(devkit / "SegmentationClass" / "b.png")
-    with pytest.raises(ValueError, match=r"b\.png .*RGB"):
         VOCSegmentationDataset(devkit, "val")[0]
 
 
@@ -75,7 +58,7 @@ def test_missing_lists_folders_and_files_are_named(devkit):
     with pytest.raises(FileNotFoundError, match="holds JPEGImages"):
         VOCSegmentationDataset(devkit / "JPEGImages")
     (devkit / "SegmentationClass" / "c.png").unlink()
-    with pytest.raises(ValueError, match=r"c: is listed in train\.txt but has no .*c\.png"):
+    with pytest.raises(ValueError, match=r"c: is listed but has no .*c\.png"):
         VOCSegmentationDataset(devkit, "train")
     (devkit / "SegmentationClass").rename(devkit / "masks")
     with pytest.raises(FileNotFoundError, match="no folder .*SegmentationClass"):
@@ -124,19 +107,16 @@ def test_a_line_that_is_not_a_name_is_shown(devkit, line):
         VOCSegmentationDataset(devkit)
 
 
-def test_a_list_in_another_encoding_is_named(devkit):
-    (devkit / "ImageSets/Segmentation/train.txt").write_text("a\n", encoding="utf-16")
-    with pytest.raises(ValueError, match=r"train\.txt is not UTF-8 text"):
-        VOCSegmentationDataset(devkit)
-
-
 def test_other_data_in_this_layout_may_have_other_classes(devkit):
     write_mask(devkit, "a", [[0, 1, 2, 255, 0, 0]] * 4)
     data = VOCSegmentationDataset(devkit, classes=["background", "leaf", "stem"])
     assert data.classes == ["background", "leaf", "stem"] and data[0][1].unique().tolist() == [0, 1, 2, 255]
 
 
-def test_every_pixel_of_real_images_is_that_of_torchvision(real_voc, tmp_path):
+def test_every_pixel_of_real_images_is_that_of_torchvision(tmp_path):
+    real_voc = REAL / "voc2012"
+    if not real_voc.is_dir():
+        pytest.skip("needs the real photographs of ../shared/data/voc2012")
     (tmp_path / "VOCdevkit").mkdir()
     (tmp_path / "VOCdevkit/VOC2012").symlink_to(real_voc)
     reference = VOCSegmentation(tmp_path, image_set="val")
@@ -146,38 +126,3 @@ def test_every_pixel_of_real_images_is_that_of_torchvision(real_voc, tmp_path):
         image, mask = reference[index]
         assert (data[index][0].permute(1, 2, 0).numpy() == np.asarray(image)).all()
         assert (data[index][1].numpy() == np.asarray(mask)).all()
-
-
-class ColorModel(torch.nn.Module):
-    """A model that predicts many of the 21 classes, each for some colors."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.head = torch.nn.Conv2d(3, 21, 1)
-
-    def forward(self, images):
-        return self.head(images.float() / 64 - 2)
-
-
-def test_the_iou_measured_is_that_of_torchmetrics_on_the_saved_predictions(real_voc, tmp_path):
-    """Real images of several sizes are measured in batches, and compared with predictions saved as PNG files."""
-    from seglib.predict import save_predictions
-    from seglib.train import measure
-
-    data = VOCSegmentationDataset(real_voc, "val")
-    names = data.filenames[:12]
-    model = ColorModel()
-    model.class_names, model.image_size = data.classes, None
-    matrix = measure(model, Subset(data, range(len(names))), batch_size=4, workers=0, num_classes=21).matrix
-    save_predictions(model, [real_voc / "JPEGImages" / name for name in names], tmp_path)
-
-    def read_all(folder: Path) -> torch.Tensor:
-        files = [folder / name.replace(".jpg", ".png") for name in names]
-        return torch.from_numpy(np.concatenate([np.asarray(Image.open(file)).ravel() for file in files])).long()
-
-    truth = read_all(real_voc / "SegmentationClass")
-    predicted = read_all(tmp_path / "masks")
-    reference = JaccardIndex(task="multiclass", num_classes=21, ignore_index=255, average="none")(predicted, truth)
-    assert len(predicted.unique()) > 8
-    np.testing.assert_allclose(np.nan_to_num(matrix.iou().numpy()), np.nan_to_num(reference.numpy()), atol=1e-6)

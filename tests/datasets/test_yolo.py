@@ -2,7 +2,6 @@
 
 import json
 import os
-import pickle
 from collections import Counter
 from pathlib import Path
 
@@ -27,7 +26,6 @@ from seglib.datasets.yolo import (
     yolo_to_coco,
 )
 from seglib.masks import join_polygons, mask_to_outlines, mask_to_rle
-from seglib.transforms import resize
 from tests.conftest import REAL
 
 SQUARE = "0 0.1 0.25 0.5 0.25 0.5 0.75 0.1 0.75"  # on an image of 8x10 pixels: x 1 to 4, y 2 to 5
@@ -103,12 +101,10 @@ def test_a_sample_is_image_mask_and_file_name(folder):
 
 
 def test_each_line_is_an_object_in_the_order_of_the_file(folder):
-    folder.write_label("a", f"{TRIANGLE}\n{SQUARE}\n{SQUARE}\n")
-    data = folder.open()
-    objects = data.instances(0)
-    assert data.lines(0) == [TRIANGLE, SQUARE, SQUARE] and objects.labels.tolist() == [2, 1, 1]
-    assert objects.size == (8, 10) and objects.scores is None and not objects.crowd.any()
-    for bitmap, line in zip(objects.masks, data.lines(0), strict=True):
+    folder.write_label("a", f"\ufeff{TRIANGLE}\r\n\n\t{SQUARE}  \n{SQUARE}")  # a byte order mark and blank lines
+    objects = folder.open().instances(0)
+    assert objects.labels.tolist() == [2, 1, 1] and objects.size == (8, 10) and not objects.crowd.any()
+    for bitmap, line in zip(objects.masks, (TRIANGLE, SQUARE, SQUARE), strict=True):
         assert (bitmap == draw(line, 8, 10)).all()
 
 
@@ -120,21 +116,13 @@ def test_where_two_objects_overlap_the_smaller_one_is_seen(folder):
         assert (mask == 1).sum() == 16 and (mask == 2).sum() == 64
 
 
-@pytest.mark.parametrize("text", [None, "", "\n  \n\r\n"])
+@pytest.mark.parametrize("text", [None, "\n  \n\r\n"])
 def test_an_image_without_lines_is_background(folder, text):
     (folder.root / "train/labels/a.txt").unlink()
     if text is not None:
         folder.write_label("a", text)
     data = folder.open()
     assert data[0][1].max() == 0 and len(data.instances(0)) == 0 and data.instances(0).size == (8, 10)
-
-
-@pytest.mark.parametrize(
-    "text", [f"{SQUARE}\r\n{TRIANGLE}\r\n", f"\ufeff{SQUARE}\n{TRIANGLE}", f"\n{SQUARE}\n\n\t{TRIANGLE}  \n"]
-)
-def test_line_endings_blank_lines_and_a_byte_order_mark(folder, text):
-    folder.write_label("a", text)
-    assert folder.open().instances(0).labels.tolist() == [1, 2]
 
 
 def test_subfolders_and_dots_in_names_are_read_and_hidden_files_are_not(folder):
@@ -168,18 +156,10 @@ def test_labels_belong_to_the_image_after_exif_rotation(folder, suffix):
     assert (mask.numpy().astype(bool) == draw(SQUARE, 8, 10)).all()
 
 
-def test_the_transform_changes_the_sample_but_not_the_instances(folder):
-    data = pickle.loads(pickle.dumps(folder.open(transform=resize(16, 20))))
-    image, mask, _ = data[0]
-    assert image.shape == (3, 16, 20) and mask.shape == (16, 20) and mask.sum() == 64
-    assert data.instances(0).size == (8, 10)
-
-
-def test_reading_writes_nothing_into_the_folder(folder, tmp_path_factory):
+def test_reading_writes_nothing_into_the_folder(folder):
     before = listing(folder.root)
     data = folder.open()
     data[0], data.instances(0)
-    yolo_to_coco(data, tmp_path_factory.mktemp("elsewhere") / "a.json")
     assert listing(folder.root) == before
 
 
@@ -233,17 +213,14 @@ def test_path_is_absolute_or_relative_to_data_yaml(folder):
     ("text", "error", "message"),
     [
         (None, FileNotFoundError, r"no .*data\.yaml"),
-        ("", ValueError, r"data\.yaml has no valid list of class names"),
-        ("names: [cup", ValueError, "no valid list of class names"),
-        ("names: building\ntrain: train/images", ValueError, "no valid list of class names .*'building'"),
+        ("names: [cup", ValueError, r"data\.yaml has no valid list of class names"),
+        ("names: building\ntrain: train/images", ValueError, "no valid list of class names.*'building'"),
         ("names: {0: cup, 2: hat}\ntrain: train/images", ValueError, r"numbers \[0, 2\] but must count from 0"),
-        ("names: [cup, cup]\ntrain: train/images", ValueError, "occurs twice"),
-        ("names: [background, cup]\ntrain: train/images", ValueError, "is background"),
+        ("names: [background, cup]\ntrain: train/images", ValueError, "occurs twice, or is background"),
         ("names: [cup, hat]\nnc: 3\ntrain: train/images", ValueError, "nc: 3 but names 2 classes"),
-        ("names: [cup, hat]", ValueError, "names no folder of images"),
-        ("names: [cup, hat]\ntrain: train/pictures", FileNotFoundError, r"data\.yaml gives for 'train' does not exist"),
+        ("names: [cup, hat]", FileNotFoundError, r"data\.yaml names no folder for 'train' that exists; it has none"),
         ("names: [cup, hat]\ntrain: train.txt", ValueError, "'train.txt' is not a folder"),
-        ("names: [cup, hat]\nval: valid/images", FileNotFoundError, "no part 'train'; it has val"),
+        ("names: [cup, hat]\ntrain: pictures\nval: valid", FileNotFoundError, "no folder for 'train' .* it has val"),
         ("names: [cup, hat]\ntrain: photographs", ValueError, "must be in a folder named images"),
         (f"names: {[f'c{i}' for i in range(255)]}\ntrain: train/images", ValueError, "256 classes"),
     ],
@@ -258,30 +235,21 @@ def test_a_wrong_data_yaml_is_explained(folder, text, error, message):
         folder.open()
 
 
-def test_a_missing_part_does_not_prevent_reading_the_others(folder):
-    folder.write_yaml(YAML + "test: test/images\n")
-    assert len(folder.open()) == 1 and list(yolo_parts(folder.root)) == ["train", "val"]
-    with pytest.raises(FileNotFoundError, match="'test' does not exist"):
-        folder.open("test")
-
-
 # ------------------------------------------------------------------------------------------------------ broken folders
 
 
 def test_a_missing_labels_folder_is_an_error(folder):
     (folder.root / "train/labels").rename(folder.root / "train/label")
-    with pytest.raises(FileNotFoundError, match=r"no folder .*labels.*has images, label"):
+    with pytest.raises(FileNotFoundError, match=r"no folder .*train.labels"):
         folder.open()
 
 
-@pytest.mark.parametrize(("name", "message"), [("b.txt", "no image has that name"), ("a.TXT", "lower case")])
-def test_a_label_file_without_image_is_named(folder, name, message):
-    unused = folder.root / "train/labels" / name
-    unused.write_text(SQUARE)
-    with pytest.raises(ValueError, match=rf"{name}: .*{message}"):
+@pytest.mark.parametrize("name", ["b.txt", "a.TXT"])
+def test_a_label_file_without_image_is_named(folder, name):
+    (folder.root / "train/labels/classes.txt").write_text("cup")  # written by some programs, and no label file
+    (folder.root / "train/labels" / name).write_text(SQUARE)
+    with pytest.raises(ValueError, match=rf"1 problem\.(.|\n)*{name}: no image has that name"):
         folder.open()
-    unused.rename(folder.root / "train/labels/classes.txt")
-    folder.open()
 
 
 def test_two_images_that_share_a_label_file_and_no_image_are_errors(folder):
@@ -293,30 +261,23 @@ def test_two_images_that_share_a_label_file_and_no_image_are_errors(folder):
         folder.open("val")
 
 
-BROKEN_LINES = {
-    "a box": ("0 0.5 0.5 0.2 0.2", "box"),
-    "odd": ("0 0.1 0.1 0.2 0.2 0.3 0.3 0.4", "odd number"),
-    "in pixels": ("0 10 10 20 20 30 10", "fractions from 0 to 1"),
-    "unknown class": (SQUARE.replace("0 ", "2 ", 1), "class 2 is unknown: data.yaml has 2"),
-    "class by name": (SQUARE.replace("0 ", "cup ", 1), "class number.*'cup'"),
-    "NaN": ("0 0.1 0.1 nan 0.2 0.3 0.3", "NaN"),
-    "no area": ("0 1 0.1 1 0.5 1 0.9", "outside"),
-    "another encoding": (b"0 0.1 0.1 0.\xff 0.2 0.3 0.3", "number"),
-}
-
-
-@pytest.mark.parametrize("case", BROKEN_LINES)
-def test_a_broken_line_is_raised_with_its_number_or_skipped(folder, case):
-    line, message = BROKEN_LINES[case]
-    line = line if isinstance(line, bytes) else line.encode()
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (b"0 0.5 0.5 0.2 0.2", "box"),
+        (b"2 0.5 0 1 0 1 1", "class 2 is unknown: data.yaml has 2"),
+        (b"0 0.1 0.1 0.\xff 0.2 0.3 0.3", "number"),  # another encoding
+    ],
+)
+def test_a_broken_line_is_raised_with_its_number_or_skipped(folder, line, message):
     folder.write_label("a", b"\n".join([SQUARE.encode(), b"", line, TRIANGLE.encode()]))
-    path = folder.root / "train/labels/a.txt"
+    where = f"{folder.root / 'train/labels/a.txt'}:3"
     with pytest.raises(ValueError, match=message) as error:
         folder.open()
-    assert f"{path}:3: " in str(error.value) and 'on_error="skip"' in str(error.value)
+    assert f"{where}: " in str(error.value) and 'on_error="skip"' in str(error.value)
     with pytest.warns(UserWarning, match="skipped 1, repaired 0"):
         data = folder.open(on_error="skip")
-    assert [problem.where for problem in data.problems] == [f"{path}:3"]
+    assert [problem.where for problem in data.problems] == [where]
     assert data.lines(0) == [SQUARE, TRIANGLE] and data.instances(0).labels.tolist() == [1, 2]
 
 
@@ -394,19 +355,6 @@ def test_coco_to_yolo_splits_parts_and_fills_holes(coco, tmp_path):
     assert line.startswith("0 ") and corners(line, 20, 30) == union
     assert (root / "train/labels/sub/b.txt").read_bytes() == b""
     assert (root / "data.yaml").read_text(encoding="utf-8") == "names: [cup, hat, car]\nnc: 3\ntrain: train/images\n"
-    assert report.counts == Counter(
-        images=3,
-        background=1,
-        objects=4,
-        lines=5,
-        multipart=1,
-        holes=1,
-        with_holes=1,
-        retraced=2,
-        clipped=1,
-        crowds=1,
-        turned=1,
-    )
     assert report.classes == {3: 0, 7: 1, 90: 2}
 
 
@@ -434,7 +382,6 @@ def test_the_report_in_words(coco, tmp_path):
         "crowds left out: 1\n"
         "images with an EXIF rotation saved upright: 1"
     )
-    assert str(ConversionReport(Counter(objects=1, lines=2))) == "objects: 1, written as 2 lines"
 
 
 def test_images_are_linked_or_saved_in_the_orientation_of_their_annotations(coco, tmp_path):
@@ -505,36 +452,18 @@ def draw_lines(mask: np.ndarray, several: str, holes: str) -> tuple[list[np.ndar
     return [draw(line, *mask.shape) for line in lines], report.counts
 
 
-def ring_with_island() -> np.ndarray:
-    mask = np.ones((9, 9), bool)
-    mask[2:7, 2:7] = False
-    mask[4, 4] = True
-    return mask
+RING_WITH_ISLAND = np.ones((9, 9), bool)
+RING_WITH_ISLAND[2:7, 2:7] = False
+RING_WITH_ISLAND[4, 4] = True
 
 
 @pytest.mark.parametrize(("several", "lines"), [("split", 2), ("join", 1)])
 def test_a_part_inside_the_hole_of_another(several, lines):
-    mask = ring_with_island()
-    drawn, counts = draw_lines(mask, several, "cut")
-    assert len(drawn) == lines and (np.any(drawn, axis=0) == mask).all() and counts["multipart"] == 1
-    drawn, counts = draw_lines(mask, several, "fill")
+    drawn, counts = draw_lines(RING_WITH_ISLAND, several, "cut")
+    assert len(drawn) == lines and (np.any(drawn, axis=0) == RING_WITH_ISLAND).all() and counts["multipart"] == 1
+    drawn, counts = draw_lines(RING_WITH_ISLAND, several, "fill")
     assert len(drawn) == 1 and drawn[0].all()
-    assert counts == Counter(holes=1, with_holes=1, retraced=1, objects=1, lines=1)
-
-
-def test_an_object_without_pixels_has_no_line():
-    nothing = np.zeros((8, 10), bool)
-    lines, counts = draw_lines(nothing, "split", "fill")
-    assert lines == [] and counts == Counter(lost=1, retraced=1)
-    assert round_trip_iou(mask_to_rle(nothing), (8, 10), "join", "cut") == 0
-
-
-def test_polygons_that_do_not_overlap_are_written_as_they_are():
-    parts = [[1.25, 1, 4, 1, 4, 5.5], [6, 1, 9, 1, 9, 5]]
-    report = ConversionReport()
-    lines = segmentation_to_yolo(3, parts, (8, 10), "split", "fill", report)
-    assert [line.split()[0] for line in lines] == ["3", "3"] and report.counts["retraced"] == 0
-    assert [corners(line, 8, 10) for line in lines] == [sorted(zip(p[::2], p[1::2], strict=True)) for p in parts]
+    assert counts == Counter(with_holes=1, retraced=1, objects=1, lines=1)
 
 
 def fill_holes(mask: np.ndarray) -> np.ndarray:
@@ -544,8 +473,8 @@ def fill_holes(mask: np.ndarray) -> np.ndarray:
 
 
 @given(bitmaps)
-@example(ring_with_island())
-@example(np.array([[1, 1, 1], [1, 0, 1], [1, 1, 1]], bool))
+@example(RING_WITH_ISLAND)
+@example(np.zeros((8, 10), bool))
 @settings(max_examples=60, deadline=None, derandomize=True, database=None)
 def test_with_join_and_cut_one_line_gives_any_bitmap_back(mask):
     rle = mask_to_rle(mask)
@@ -568,34 +497,16 @@ def test_with_split_each_connected_part_has_a_line(mask):
     assert round_trip_iou(mask_to_rle(mask), mask.shape, "split", "cut") == pytest.approx(largest / max(mask.sum(), 1))
 
 
-def test_real_objects_survive_with_join_and_lose_parts_with_split(real_coco):
-    content = json.loads((real_coco / "annotations/instances_val.json").read_text(encoding="utf-8"))
-    sizes = {image["id"]: (image["height"], image["width"]) for image in content["images"]}
-    shapes = [(item["segmentation"], sizes[item["image_id"]]) for item in content["annotations"] if not item["iscrowd"]]
-    multipart = [item for item in shapes if len(item[0]) > 1][:20]
-    single = [item for item in shapes if len(item[0]) == 1][:40]
-    assert all(round_trip_iou(shape, size, "join", "cut") == 1 for shape, size in multipart + single)
-    assert all(round_trip_iou(shape, size, "split", "cut") < 1 for shape, size in multipart)
-
-
-@given(bitmaps)
-@example(ring_with_island())
-@settings(max_examples=20, deadline=None, derandomize=True, database=None)
-def test_pillow_and_opencv_fill_joined_polygons_alike_away_from_the_outline(mask):
-    scale = 8
-    rings = [ring for outer, inner in mask_to_outlines(mask) for ring in (outer, *inner)]
-    if not rings:
-        return
-    points = np.reshape(join_polygons(rings), (-1, 2)) * scale
-    expected = np.kron(mask, np.ones((scale, scale), bool))
+def test_pillow_and_opencv_fill_joined_polygons_alike_away_from_the_outline():
+    rings = [ring for outer, inner in mask_to_outlines(RING_WITH_ISLAND) for ring in (outer, *inner)]
+    points = np.reshape(join_polygons(rings), (-1, 2)).astype(np.int32) * 8
+    expected = np.kron(RING_WITH_ISLAND, np.ones((8, 8), bool))
     by_pillow = Image.fromarray(np.zeros_like(expected, np.uint8))
-    ImageDraw.Draw(by_pillow).polygon([tuple(point) for point in (points - 0.5).tolist()], fill=1)
-    corners_of_pixels = [np.floor(points).astype(np.int32)]
-    by_opencv = cv2.fillPoly(np.zeros(expected.shape, np.uint8), corners_of_pixels, 1)
-    outline = cv2.polylines(np.zeros(expected.shape, np.uint8), corners_of_pixels, True, 1, 3).astype(bool)
+    ImageDraw.Draw(by_pillow).polygon([tuple(point) for point in points.tolist()], fill=1)
+    by_opencv = cv2.fillPoly(np.zeros(expected.shape, np.uint8), [points], 1)
+    outline = cv2.polylines(np.zeros(expected.shape, np.uint8), [points], True, 1, 3).astype(bool)
     for drawn in (np.asarray(by_pillow), by_opencv):
         assert (drawn.astype(bool) == expected)[~outline].all()
-    assert not outline.all()
 
 
 # ---------------------------------------------------------------------------------------------------------- and to COCO

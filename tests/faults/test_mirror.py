@@ -127,20 +127,20 @@ def test_a_mirror_that_is_further_on_is_resumed_from(tmp_path, run_dir, mirror, 
 
 
 @pytest.mark.usefixtures("every_checkpoint")
-@pytest.mark.parametrize("failing_copies", [[2], [2, 3]])
-def test_a_drive_that_disappears_does_not_stop_training(run_dir, mirror, whole, monkeypatch, capsys, failing_copies):
-    copy, calls = shutil.copyfile, []
+def test_a_drive_that_disappears_does_not_stop_training(run_dir, mirror, whole, monkeypatch, capsys):
+    copy = shutil.copyfile
+    copied = []
 
-    def disconnected(source, target):
-        calls.append(target)
-        if len(calls) in failing_copies:
+    def disconnect(source, target):
+        copied.append(target)
+        if len(copied) > 1:
             raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")
         copy(source, target)
 
     with monkeypatch.context() as patch:
-        patch.setattr(shutil, "copyfile", disconnected)
+        patch.setattr(shutil, "copyfile", disconnect)
         train(run_dir, **SETTINGS, mirror=mirror)
-    assert capsys.readouterr().out.count("could not be written") == len(failing_copies)
+    assert "could not be written (" in capsys.readouterr().out
     check_same_end(run_dir, whole)
     train(run_dir, **SETTINGS, mirror=mirror)  # a finished run makes the copy that is missing
     assert copied_epochs(mirror)[0] == 3

@@ -8,6 +8,7 @@
 `PERFORMED` counts the faults over all servers.
 """
 
+import hashlib
 import re
 import select
 import threading
@@ -50,7 +51,11 @@ class Answer:
         """Answer with the whole file."""
         self.status = 200
         self.body = self.content or b""
-        self.headers = {"Content-Type": "application/octet-stream", "Content-Length": str(len(self.body))}
+        self.headers = {
+            "Content-Type": "application/octet-stream",
+            "Content-Length": str(len(self.body)),
+            "ETag": f'"{hashlib.md5(self.body).hexdigest()}"',
+        }
 
     def send_range(self, begin: int) -> None:
         """Answer with the bytes from `begin` on."""

@@ -12,11 +12,8 @@ def test_padding_repeats_the_border():
     assert padded[0, 0, :, 3].tolist() == [2, 5, 5, 5]
 
 
-def test_one_channel_is_decided_at_zero():
+def test_one_channel_is_decided_at_zero_and_several_by_the_first_of_the_largest():
     assert logits_to_mask(torch.tensor([[[[-1.0, 0.0, 0.1]]]])).tolist() == [[[0, 0, 1]]]
-
-
-def test_several_channels_are_decided_by_the_first_of_the_largest():
     logits = torch.randint(0, 3, (2, 5, 40, 30)).float()  # many ties
     mask = logits_to_mask(logits)
     assert mask.dtype == torch.uint8

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from torchvision.models import resnet18
 from torchvision.models.detection import maskrcnn_resnet50_fpn
 
 from seglib.instances import Instances
@@ -85,33 +84,3 @@ def test_objects_have_a_mask_and_the_wanted_score():
     assert objects.boxes[0].tolist() == [3, 2, 9, 5]
     (objects,) = model(random_images(1, 3, 8, 10), score=0.5)
     assert objects.labels.tolist() == [2]
-
-
-# ------------------------------------------------------------------------------------------------ weights
-
-
-def publish(state: dict, name: str, tmp_path, monkeypatch) -> None:
-    """Put a state dict into the folder where torchvision caches its downloads."""
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    (tmp_path / "hub/checkpoints").mkdir(parents=True)
-    torch.save(state, tmp_path / "hub/checkpoints" / name)
-
-
-def test_imagenet_weights_fill_the_encoder_and_freeze_its_batch_norm(tmp_path, monkeypatch):
-    published = resnet18().state_dict()
-    publish(published, "resnet18-f37072fd.pth", tmp_path, monkeypatch)
-    model = build_model("maskrcnn", classes=2, weights="imagenet", encoder="resnet18")
-    body = model.network.backbone.body
-    assert torch.equal(body.conv1.weight, published["conv1.weight"])
-    assert type(body.bn1).__name__ == "FrozenBatchNorm2d"
-    assert not body.layer1[0].conv1.weight.requires_grad
-    assert body.layer3[0].conv1.weight.requires_grad
-
-
-def test_coco_weights_fill_all_but_the_last_layers(tmp_path, monkeypatch):
-    published = build_model("maskrcnn", classes=91).network.state_dict()
-    publish(published, "maskrcnn_resnet50_fpn_coco-bf2d0c1e.pth", tmp_path, monkeypatch)
-    state = build_model("maskrcnn", classes=4, weights="coco").network.state_dict()
-    new = {key for key in state if state[key].shape != published[key].shape}
-    assert {key.split(".")[1] for key in new} == {"box_predictor", "mask_predictor"}
-    assert torch.equal(state["rpn.head.conv.0.0.weight"], published["rpn.head.conv.0.0.weight"])

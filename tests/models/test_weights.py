@@ -15,7 +15,8 @@ import torch
 from huggingface_hub import constants
 from safetensors.torch import save, save_file
 from torch import nn
-from torchvision.models import VGG16_BN_Weights, vgg
+from torchvision.models import VGG16_BN_Weights, resnet18, vgg
+from torchvision.transforms.functional import normalize
 
 from seglib.models import build_model, load_model
 from seglib.models.smp import weight_files
@@ -63,26 +64,43 @@ def test_the_encoder_of_segnet_computes_what_the_published_vgg16_computes(torch_
     model.encoder[-1].register_forward_hook(lambda _m, _i, out: deepest.append(out))
     images = torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8)
     preprocessing = VGG16_BN_Weights.IMAGENET1K_V1.transforms()
-    mean = torch.tensor(preprocessing.mean).view(3, 1, 1)
-    std = torch.tensor(preprocessing.std).view(3, 1, 1)
     with torch.no_grad():
         model(images)
-        expected = published.features((images / 255 - mean) / std)
+        expected = published.features(normalize(images / 255, preprocessing.mean, preprocessing.std))
     assert torch.allclose(nn.functional.max_pool2d(deepest[0], 2), expected, rtol=1e-4)
 
 
-@pytest.mark.parametrize("content", [b"not weights", None], ids=["damaged", "of another model"])
-def test_a_cached_file_that_is_damaged_or_of_another_model_is_named(torch_cache, content):
+@pytest.mark.parametrize("damaged", [True, False])
+def test_a_cached_file_that_is_damaged_or_of_another_model_is_named(torch_cache, damaged):
     path = torch_cache / "vgg16_bn-6c64b313.pth"
-    if content is None:
-        torch.save({"features.0.weight": torch.zeros(3)}, path)
-    else:
-        path.write_bytes(content)
+    torch.save({"features.0.weight": torch.zeros(3)}, path)
+    if damaged:
+        path.write_bytes(b"not weights")
     with pytest.raises(OSError, match=r"cannot load the ImageNet weights of VGG16") as caught:
         build_model("segnet", classes=5, weights="imagenet")
     assert f"{path}, from {VGG16_BN_Weights.IMAGENET1K_V1.url} (present)" in str(caught.value)
     assert "weights=None trains from scratch" in str(caught.value)
     assert "weights_only" not in str(caught.value)  # advice of torch that does not apply
+
+
+def test_imagenet_weights_of_mask_rcnn_fill_the_encoder_and_freeze_its_batch_norm(torch_cache):
+    published = resnet18().state_dict()
+    torch.save(published, torch_cache / "resnet18-f37072fd.pth")
+    model = build_model("maskrcnn", classes=2, weights="imagenet", encoder="resnet18")
+    body = model.network.backbone.body
+    assert torch.equal(body.conv1.weight, published["conv1.weight"])
+    assert type(body.bn1).__name__ == "FrozenBatchNorm2d"
+    assert not body.layer1[0].conv1.weight.requires_grad
+    assert body.layer3[0].conv1.weight.requires_grad
+
+
+def test_coco_weights_of_mask_rcnn_fill_all_but_the_last_layers(torch_cache):
+    published = build_model("maskrcnn", classes=91).network.state_dict()
+    torch.save(published, torch_cache / "maskrcnn_resnet50_fpn_coco-bf2d0c1e.pth")
+    state = build_model("maskrcnn", classes=4, weights="coco").network.state_dict()
+    new = {key for key in state if state[key].shape != published[key].shape}
+    assert {key.split(".")[1] for key in new} == {"box_predictor", "mask_predictor"}
+    assert torch.equal(state["rpn.head.conv.0.0.weight"], published["rpn.head.conv.0.0.weight"])
 
 
 def serve_vgg(server, monkeypatch, content: bytes) -> str:
@@ -169,7 +187,8 @@ def test_weights_of_an_encoder_are_downloaded_once_from_the_named_addresses(serv
     urls = [url.removeprefix(server.url("")) for url in weight_files("resnet18", "imagenet").values()]
     for url, content in zip(urls, (json.dumps(CONFIG).encode(), save(published.state_dict())), strict=True):
         server.files[url] = content
-        server.always(url, headed(X_Repo_Commit=url.split("/")[-2], ETag=f'"{url}"'))
+        etag = hashlib.sha256(content).hexdigest()  # the name of the file in the cache
+        server.always(url, headed(X_Repo_Commit=url.split("/")[-2], ETag=f'"{etag}"'))
     for _ in range(2):
         model = build_model("deeplabv3", classes=5, encoder="resnet18", weights="imagenet")
         assert torch.equal(model.net.encoder.conv1.weight, published.conv1.weight)

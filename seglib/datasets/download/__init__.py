@@ -49,11 +49,7 @@ def prepare(
     from seglib.datasets.download.fetch import lock
 
     chosen = card(name)
-    builds: dict[str, Build] = {
-        "voc2012": voc.build,
-        "buildings_yolo": buildings.build,
-        "camvid": camvid.build,
-    }
+    builds: dict[str, Build] = {"voc2012": voc.build, "buildings_yolo": buildings.build, "camvid": camvid.build}
     if name in builds:
         if (categories, photos, test_photos, seed) != (None, None, None, 0):
             raise ValueError(
@@ -154,7 +150,7 @@ def _download_and_build(chosen: Card, folder: Path, build: Build) -> None:
     except (ValueError, LookupError) as error:  # an ArchiveError, or annotations with unexpected content
         files = ", ".join(map(str, archives))
         raise DownloadError(
-            f"{chosen.title}: the download is not what was expected: {error!r}. Move {files} away and run this again "
+            f"{chosen.name}: the download is not what was expected: {error!r}. Move {files} away and run this again "
             "to download it anew. If the error stays the same, please report it: the publisher has changed the data."
         ) from error
     except DownloadError:
@@ -164,4 +160,4 @@ def _download_and_build(chosen: Card, folder: Path, build: Build) -> None:
     if not chosen.keep_archives:
         for archive in archives:
             archive.unlink()
-    print(f"{chosen.title} is ready in {folder}.", flush=True)
+    print(f"The data set is ready in {folder}.", flush=True)

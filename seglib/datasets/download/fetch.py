@@ -78,7 +78,7 @@ class _CorruptFile(Exception):
 class _Retry(Retry):
     """urllib3's Retry with a limit on the wait that a server may ask for."""
 
-    def get_retry_after(self, response: urllib3.BaseHTTPResponse) -> float | None:
+    def get_retry_after(self, response: "urllib3.BaseHTTPResponse") -> float | None:
         seconds = super().get_retry_after(response)
         return None if seconds is None else min(seconds, LONGEST_WAIT)
 
@@ -120,8 +120,11 @@ def download_all(remotes: Sequence[Remote], folder: str | Path, title: str) -> N
             except OSError as error:
                 errors.append(error)
 
-        for _ in progress_bar(pool.map(download_one, remotes), title, total=len(remotes), unit=" files"):
-            pass
+        try:
+            for _ in progress_bar(pool.map(download_one, remotes), title, total=len(remotes), unit=" files"):
+                pass
+        finally:  # after Ctrl-C, only the files that have been started are completed
+            pool.shutdown(cancel_futures=True)
     if errors:
         missing = sum(not (folder / remote.name).is_file() for remote in remotes)
         raise DownloadError(
@@ -228,7 +231,7 @@ def _receive(session: requests.Session, url: str, remote: Remote, part: Path, qu
     with answer:
         _check_response(answer, start, remote)
         start = start if answer.status_code == 206 else 0
-        total = remote.size or int(answer.headers.get("Content-Length", 0)) or None
+        total = remote.size or answer.raw.length_remaining
         bar: tqdm[bytes] = progress_bar(None, remote.name, total=total, done=start, unit="B", quiet=quiet)
         with part.open("ab" if start else "wb") as file, bar:
             while chunk := answer.raw.read(CHUNK):  # raw: keeps the bytes of a file that is sent as compressed
@@ -247,14 +250,14 @@ def _check_response(answer: requests.Response, start: int, remote: Remote) -> No
     """Raise _Unavailable unless the server sends the file, and _CorruptFile if it cannot be resumed at byte `start`."""
     status = answer.status_code
     content_range = answer.headers.get("Content-Range", "")
-    length = int(answer.headers.get("Content-Length", 0))
+    length = answer.raw.length_remaining  # None where the server does not announce it
     if status == 416 or (status == 206 and not content_range.startswith(f"bytes {start}-")):
         raise _CorruptFile(f"HTTP {status} {content_range} instead of the bytes from {start} on")
     if status not in (200, 206):
         raise _Unavailable(f"HTTP {status} {answer.reason}")
     if "html" in answer.headers.get("Content-Type", ""):
         raise _Unavailable(WEB_PAGE)
-    if status == 200 and remote.size and length not in (0, remote.size):
+    if status == 200 and remote.size and length not in (None, remote.size):
         raise _Unavailable(f"a file of {length:,} bytes instead of {remote.size:,}")
 
 
@@ -286,12 +289,11 @@ def _check_file(path: Path, remote: Remote, announced: str = "") -> None:
 
 def _describe_failure(remote: Remote, target: Path, answers: Sequence[str]) -> str:
     """The message of a download that failed at every address."""
-    size = f"{remote.size:,} bytes" if remote.size is not None else "a file whose size is not published"
-    checksum = remote.checksum.replace(":", " ") or "no checksum published"
-    source = f" ({remote.published})" if remote.published else ""
+    size = f"{remote.size:,} bytes" if remote.size else "size not published"
+    checksum = remote.checksum.replace(":", " ") or "checksum not published"
     listed = "\n".join(answers)
     return (
-        f"{remote.name} could not be downloaded. Expected: {size}, {checksum}{source}. The addresses gave:\n{listed}\n"
+        f"{remote.name} could not be downloaded. Expected: {size}, {checksum}. The addresses gave:\n{listed}\n"
         "If the network was down, run this again later. To get the file by hand, download it with a browser from one "
         f"of these addresses, or copy it from somebody who has it, and save it as\n  {target}\nThen run this again: "
         "the file is found, checked and used."
@@ -314,7 +316,7 @@ def check_disk_and_report(title: str, download_size: int, disk_size: int, folder
     """
     existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.is_dir())
     free = shutil.disk_usage(existing).free
-    needed = f"{title}: {format_bytes(download_size)} to download, {format_bytes(disk_size)} of disk in {folder}"
+    needed = f"{title}: about {format_bytes(download_size)} to download, {format_bytes(disk_size)} of disk in {folder}"
     if free < disk_size:
         raise DownloadError(
             f"{needed}, where only {format_bytes(free)} are free. Free some space, or name a folder on another disk in "
@@ -325,11 +327,8 @@ def check_disk_and_report(title: str, download_size: int, disk_size: int, folder
 
 def format_bytes(size: float) -> str:
     """A number of bytes with a unit, such as "241 MB"."""
-    for unit in ("bytes", "kB", "MB"):
-        if size < 999.5:
-            return f"{size:.3g} {unit}"
-        size /= 1000
-    return f"{size:.3g} GB"
+    power = sum(size >= 999.5 * 1000**power for power in range(3))
+    return f"{size / 1000**power:.3g} {('bytes', 'kB', 'MB', 'GB')[power]}"
 
 
 def write_error(path: Path, error: OSError) -> DownloadError:
@@ -386,13 +385,8 @@ def _list_files(archive: Path) -> Iterator[tuple[str, int, Callable[[], IO[bytes
         with tarfile.open(archive) as tar_file:
             for member in tar_file:
                 if member.isreg():
-                    yield member.name, member.size, partial(_open_member, tar_file, member)
-
-
-def _open_member(tar_file: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
-    source = tar_file.extractfile(member)
-    assert source is not None  # it is None only for what is not a regular file
-    return source
+                    open_file = partial(tar_file.extractfile, member)
+                    yield member.name, member.size, open_file  # type: ignore[misc]  # None for other kinds of members
 
 
 def check_count(found: int, expected: int, things: str) -> None:

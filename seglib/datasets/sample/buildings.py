@@ -37,19 +37,10 @@ def split_of(index: int) -> str:
 def _clip_half_plane(outline: Outline, normal: tuple[float, float], limit: float) -> Outline:
     """Return the part of an outline where point . normal <= limit, float (m, 2); m may be 0.
 
-    Separate parts stay connected by a line without width along the cut (Sutherland and Hodgman, 1974). The result is
-    that of `masks.clip_to_half_plane` up to the first point and rounding, on which the bytes of the sample depend.
+    The first point of the outline stays the first if it is kept.
     """
-    inside = limit - outline @ normal
-    if (inside >= 0).all():
-        return outline
-    kept = []
-    for here, there, d0, d1 in zip(outline, next_points(outline), inside, next_points(inside), strict=True):
-        if d0 >= 0:
-            kept.append(here)
-        if (d0 >= 0) != (d1 >= 0):
-            kept.append(here + (there - here) * d0 / (d0 - d1))
-    return np.array(kept).reshape(-1, 2)
+    rest = masks.clip_to_half_plane(np.roll(outline, -1, axis=0), normal, limit)
+    return np.roll(rest, 1, axis=0) if limit - outline[0] @ normal >= 0 else rest
 
 
 def visible_outlines(scene: AerialScene, building: Building, size: int) -> list[Outline]:

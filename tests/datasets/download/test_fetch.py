@@ -5,7 +5,6 @@ import hashlib
 import os
 import random
 import shutil
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +14,7 @@ import pytest
 from seglib.datasets.download import fetch
 from seglib.datasets.download.catalog import Remote
 from seglib.datasets.download.fetch import DownloadError, download, download_all
+from tests.helpers.kill import run_killed
 from tests.helpers.server import (
     chunked,
     cut,
@@ -110,12 +110,13 @@ PASSING = {
 
 
 @published
-@pytest.mark.parametrize("fault", PASSING.values(), ids=PASSING)
-def test_a_passing_fault_is_survived(good, tmp_path, monkeypatch, published, fault):
-    monkeypatch.setattr(fetch, "TIMEOUT", (5, 0.2))  # for the silent server
-    good.fault("/a.zip", fault, fault)
+@pytest.mark.parametrize("name", PASSING)
+def test_a_passing_fault_is_survived(good, tmp_path, monkeypatch, published, name):
+    if name.startswith("silence"):
+        monkeypatch.setattr(fetch, "TIMEOUT", (5, 0.5))
+    good.fault("/a.zip", PASSING[name])
     check_download(remote(good, published=published), tmp_path)
-    assert len(good.requests) >= 3
+    assert len(good.requests) >= 2
 
 
 def test_a_file_with_a_checksum_is_resumed_at_every_byte(server, tmp_path):
@@ -185,16 +186,16 @@ def test_a_server_may_ask_to_wait_but_not_for_ever(good, tmp_path, monkeypatch, 
 REFUSED = {
     "404": (status(404), "HTTP 404 Not Found", 1),
     "503": (status(503), "HTTP 503 Service Unavailable", fetch.TRIES),
-    "silence": (silent(), "timed out", fetch.TRIES),
+    "silence": (silent(), "timed out", None),
     "web page": (page(), "a web page instead of the file", 1),
     "web page called a zip": (page(kind="application/zip"), "a file of 64 bytes instead of 3,000", 1),
-    "empty": (other(lambda _: b""), "0 of 3,000 bytes", fetch.TRIES),
+    "empty": (other(lambda _: b""), "a file of 0 bytes instead of 3,000", 1),
     "shorter": (other(lambda body: body[:-1]), "a file of 2,999 bytes instead of 3,000", 1),
     "longer": (together(other(lambda body: body + b"!"), chunked()), "more than the expected 3,000 bytes", 1),
     "less than announced": (together(other(lambda body: body[:-9]), length(9)), "the connection broke", fetch.TRIES),
     "wrong byte": (other(lambda body: body[:-1] + b"!"), f"instead of {sha256(CONTENT)}", 1),
     "redirects in a circle": (redirect("/a.zip"), "Exceeded 30 redirects", 31),
-    "redirect to nowhere": (redirect("http://127.0.0.1:1/"), "Connection refused", 1),
+    "redirect to another protocol": (redirect("ftp://127.0.0.1/a.zip"), "No connection adapters", 1),
 }
 
 
@@ -208,7 +209,7 @@ def test_the_error_says_what_was_expected_what_came_and_what_to_do(
     message = failure(remote(good), tmp_path)
     assert f"a.zip could not be downloaded. Expected: 3,000 bytes, sha256 {sha256(CONTENT)}" in message
     assert f"{good.url('/a.zip')}: " in message and f"save it as\n  {tmp_path / 'a.zip'}\n" in message
-    assert reason in message and len(good.ranges("/a.zip")) == requests
+    assert reason in message and requests in (None, len(good.ranges("/a.zip")))
     good.recover("/a.zip")
     monkeypatch.setattr(fetch, "TIMEOUT", (5, 5))
     check_download(remote(good), tmp_path)
@@ -230,7 +231,7 @@ def test_without_size_and_checksum_the_content_is_checked(good, tmp_path, fault,
     what = remote(good, published=False, check=check)
     good.fault("/a.zip", fault)
     message = failure(what, tmp_path)
-    assert reason in message and "a file whose size is not published, no checksum published" in message
+    assert reason in message and "size not published, checksum not published" in message
     check_download(what, tmp_path)
 
 
@@ -313,21 +314,9 @@ def test_a_full_disk_is_named_and_what_came_is_kept(good, tmp_path, monkeypatch)
 def test_too_little_space_is_said_before_the_download(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=100_000_000))
     fetch.check_disk_and_report("Pets", 50_000_000, 100_000_000, tmp_path / "new")
-    assert capsys.readouterr().out == f"Pets: 50 MB to download, 100 MB of disk in {tmp_path / 'new'}.\n"
+    assert capsys.readouterr().out == f"Pets: about 50 MB to download, 100 MB of disk in {tmp_path / 'new'}.\n"
     with pytest.raises(DownloadError, match=r"Pets: .* 110 MB of disk .* only 100 MB are free.*SEGLIB_HOME"):
         fetch.check_disk_and_report("Pets", 50_000_000, 110_000_000, tmp_path)
-
-
-def run_killed(name: str, call: Callable[[], object]) -> None:
-    """Run `call` in a forked process that ends, as if killed, where it calls the function `name`."""
-    process = os.fork()
-    if process == 0:
-        pytest.MonkeyPatch().setattr(name, lambda *_, **__: os._exit(9))
-        try:
-            call()
-        finally:
-            os._exit(0)
-    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 9
 
 
 @pytest.mark.parametrize(

@@ -13,13 +13,12 @@ import numpy as np
 import pytest
 
 from seglib import masks
-from seglib.datasets import COCOSegmentationDataset, VOCSegmentationDataset, YOLOSegmentationDataset, hold_out, prepare
-from seglib.datasets.base import get_filenames
+from seglib.datasets import COCOSegmentationDataset, YOLOSegmentationDataset, prepare
 from seglib.datasets.download import catalog, check_layout, coco, fetch, find
 from seglib.datasets.download.fetch import DownloadError
 from tests.conftest import ROOT
-from tests.datasets.download.test_fetch import run_killed
 from tests.helpers import miniature
+from tests.helpers.kill import run_killed
 from tests.helpers.server import Server, cut, page, status
 
 pytestmark = pytest.mark.filterwarnings("ignore:(?s).*polygon has 2 points")
@@ -324,13 +323,6 @@ def test_of_voc_only_what_belongs_to_segmentation_is_kept(served):
     assert {path.stem for path in (folder / "JPEGImages").iterdir()} == names
     assert {path.stem for path in (folder / "SegmentationObject").iterdir()} == names
     assert not (folder / "Annotations").exists()
-
-
-def test_the_parts_of_voc_share_no_photograph(served):
-    folder = prepare("voc2012")
-    train, val = hold_out(VOCSegmentationDataset(folder, "train"))
-    names = [name for part in (train, val, VOCSegmentationDataset(folder, "val")) for name in get_filenames(part)]
-    assert len(names) == len(set(names)) == len(miniature.TRAIN + miniature.VAL)
 
 
 def test_buildings_become_yolo_labels_of_the_same_outlines(served, capsys):

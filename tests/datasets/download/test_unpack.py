@@ -72,12 +72,12 @@ def test_wanted_files_are_unpacked_to_their_place(tmp_path, kind):
 
 
 @both
-@pytest.mark.parametrize("name", ["../outside", "a/../../outside", "/outside"])
+@pytest.mark.parametrize("name", ["../outside", "a/../../outside", "{folder}/outside"])
 def test_a_path_that_leads_out_of_the_folder_is_refused(tmp_path, kind, name):
     archive = pack(tmp_path, kind, {"x": b"x"})
     before = contents(tmp_path)
     with pytest.raises(ArchiveError, match="leads out of the folder"):
-        unpack(archive, tmp_path / "new", lambda _: name, 10**6)
+        unpack(archive, tmp_path / "new", lambda _: name.format(folder=tmp_path), 10**6)
     assert contents(tmp_path) == before
 
 
