@@ -64,7 +64,12 @@ _ERRORS: dict[str, type[Exception]] = {
     "OSError": OSError,
 }
 _LAUNCHER_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
-_TRACKERS = ("clearml", "comet", "dvc", "mlflow", "raytune", "tensorboard", "wandb")
+# Ultralytics' settings. By default it reports to its publisher and uses every tracker that is installed; its folders
+# may lie in the repository around the virtual environment.
+_SETTINGS: dict[str, object] = {
+    **dict.fromkeys(("sync", "clearml", "comet", "dvc", "mlflow", "raytune", "tensorboard", "wandb"), False),
+    **{f"{name}_dir": name for name in ("weights", "runs", "datasets")},
+}
 
 _SELECTION_COLUMN = "val_ap"
 _CURVE_COLUMNS = ("val_ap50", "val_ap")
@@ -385,6 +390,7 @@ def _run_child(folder: Path, job: dict[str, Any]) -> dict[str, float]:
         RuntimeError: it failed in another way.
     """
     write_json(folder / _JOB, {**job, "threads": torch.get_num_threads()})
+    write_json(folder / "settings/Ultralytics/settings.json", _SETTINGS)
     (folder / _ANSWER).unlink(missing_ok=True)
     if torch.cuda.is_available():
         torch.cuda.empty_cache()  # the process needs the memory
@@ -434,10 +440,6 @@ def _main() -> None:
     threading.Thread(target=_exit_with_caller, daemon=True).start()
     job = json.loads(Path(_JOB).read_text(encoding="utf-8"))
     try:
-        from ultralytics import settings
-
-        settings.update(dict.fromkeys(("sync", *_TRACKERS), False))
-        torch.set_num_threads(job["threads"])
         answer: dict[str, Any] = _train(job) if "config" in job else _validate(job["device"])
     except Exception as error:
         name = next((kind.__name__ for kind in type(error).__mro__ if kind.__name__ in _ERRORS), "RuntimeError")

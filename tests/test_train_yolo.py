@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import os
 import random
 import shutil
@@ -149,6 +150,8 @@ def test_a_model_is_measured_again_as_in_its_training(finished, walls):
 def test_it_reaches_nobody_and_leaves_data_and_process_as_they_were(finished):
     reached = (finished.folder / "site/reached.txt").read_text().splitlines()
     assert reached and all("127.0.0.1" in line for line in reached)
+    settings = json.loads((finished.run.dir / "ultralytics/settings/Ultralytics/settings.json").read_text())
+    assert settings["sync"] is False and settings["weights_dir"] == "weights" and "uuid" in settings  # as it was used
     assert finished.is_unchanged
     assert {path.name for path in finished.folder.iterdir()} == {"data", "home", "site", "mirror", "run"}
 
