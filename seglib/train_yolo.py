@@ -43,7 +43,7 @@ from seglib.runs import Mirror, Row, Run, best_epoch, lock_run, open_run, save_c
 
 __all__ = ["YOLOConfig", "fit_yolo", "measure_as_ultralytics", "weights_or_none"]
 
-ULTRALYTICS_DIR = "ultralytics"  # the sub-folder of a run for the files of Ultralytics
+_ULTRALYTICS_DIR = "ultralytics"  # the sub-folder of a run for the files of Ultralytics
 # Files in that folder. The training process works there, so that paths given to Ultralytics are relative: it searches
 # the Internet for a checkpoint whose path has an apostrophe.
 _JOB = "job.json"
@@ -191,7 +191,7 @@ def fit_yolo(train_data: SegmentationData, val_data: SegmentationData, config: Y
                 mirror.write(run.dir / runs.LAST, settings, len(run.history))
             print(f"{short_path(run.dir)} is finished ({len(run.history)} epochs): nothing to train.")
         else:
-            folder = run.dir / ULTRALYTICS_DIR
+            folder = run.dir / _ULTRALYTICS_DIR
             _write_data(folder, train_data, val_data, classes, config.batch_size)
             if config.weights:
                 _link_image(download_weights(config.model), folder / _PRETRAINED)
@@ -463,7 +463,7 @@ def _train(job: dict[str, Any]) -> dict[str, Any]:
         model = YOLO(f"{config.model}.yaml", task="segment")
     else:
         Path(_LAST_WEIGHTS).parent.mkdir(exist_ok=True)
-        Path(_LAST_WEIGHTS).write_bytes(state[ULTRALYTICS_DIR].numpy().tobytes())
+        Path(_LAST_WEIGHTS).write_bytes(state[_ULTRALYTICS_DIR].numpy().tobytes())
         Path(_RESULTS).write_text(state["results"], encoding="utf-8")
         model = YOLO(_LAST_WEIGHTS, task="segment")
     recorder = _EpochRecorder(run, state, job, mirror)
@@ -544,7 +544,7 @@ class _EpochRecorder:
             "finished": self.run.finished,
             "best": self.best,
             "results": results,
-            ULTRALYTICS_DIR: torch.from_numpy(np.frombuffer(trainer.last.read_bytes(), dtype=np.uint8).copy()),
+            _ULTRALYTICS_DIR: torch.from_numpy(np.frombuffer(trainer.last.read_bytes(), dtype=np.uint8).copy()),
         }
         save_checkpoint(self.run, state, self.mirror)
         runs.write_history(self.run.dir / runs.HISTORY, history)
