@@ -59,8 +59,9 @@ def walls(tmp_path_factory) -> YOLOSegmentationDataset:
     folder = tmp_path_factory.mktemp("walls")
     write_data_yaml(folder, ["building"], "val")
     (folder / "valid/labels").mkdir()
+    noise = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3)).astype(np.uint8)
     for number in range(2):
-        Image.new("RGB", (64, 64), (200, 100, 50 * number)).save(folder / f"valid/images/{number}.png")
+        Image.fromarray(noise[number]).save(folder / f"valid/images/{number}.png")
         (folder / f"valid/labels/{number}.txt").write_text("0 0 0 1 0 1 1 0 1\n")
     return YOLOSegmentationDataset(folder, "val")
 
@@ -135,7 +136,6 @@ def test_the_history_holds_the_numbers_of_results_csv(finished):
         for split in ("train", "val"):
             parts = [value for key, value in row.items() if key.startswith(f"{split}/")]
             assert len(parts) >= 4 and ours[f"{split}_loss"] == pytest.approx(sum(parts))
-        assert ours["val_ap"] > 0
         assert ours["val_ap"] == row["metrics/mAP50-95(M)"] and ours["val_box_ap50"] == row["metrics/mAP50(B)"]
 
 
@@ -144,7 +144,7 @@ def test_a_model_is_measured_again_as_in_its_training(finished, walls):
     columns = {"AP50-95": "val_ap", "AP50": "val_ap50", "box AP50-95": "val_box_ap", "box AP50": "val_box_ap50"}
     best = finished.run.best
     assert measured == pytest.approx({name: best[column] for name, column in columns.items()}, abs=1e-4)
-    assert measured["AP50"] > measured["AP50-95"]
+    assert measured["AP50"] > measured["AP50-95"] > 0
 
 
 def test_it_reaches_nobody_and_leaves_data_and_process_as_they_were(finished):
