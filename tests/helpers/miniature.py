@@ -48,20 +48,23 @@ def make_tar(files: dict[str, bytes]) -> bytes:
     return buffer.getvalue()
 
 
-def encode(pixels: np.ndarray, kind: str = "PNG", colors: np.ndarray | None = None) -> bytes:
-    """An image file; with colors, a palette PNG."""
+def encode(pixels: np.ndarray, kind: str = "PNG", colors: np.ndarray | None = None, orientation: int = 1) -> bytes:
+    """An image file; with colors, a palette PNG; with an EXIF orientation."""
     image = Image.fromarray(pixels)
     if colors is not None:
         image.putpalette(colors.tobytes())
+    tags = Image.Exif()
+    tags[0x0112] = orientation
     buffer = io.BytesIO()
-    image.save(buffer, kind)
+    image.save(buffer, kind, **({"exif": tags} if orientation > 1 else {}))
     return buffer.getvalue()
 
 
-def photograph(seed: int, height: int, width: int) -> bytes:
-    """Smooth noise as a JPEG."""
+def photograph(seed: int, height: int, width: int, orientation: int = 1) -> bytes:
+    """Smooth noise as a JPEG, stored with this height and width."""
     coarse = np.random.default_rng(seed).integers(0, 255, (height // 8 + 1, width // 8 + 1, 3), dtype=np.uint8)
-    return encode(np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)), "JPEG")
+    smooth = np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
+    return encode(smooth, "JPEG", orientation=orientation)
 
 
 def class_blocks(seed: int, height: int, width: int, highest: int) -> np.ndarray:
@@ -100,17 +103,23 @@ def voc() -> Miniature:
 
 
 def buildings() -> Miniature:
-    """Three archives of images with COCO annotations: polygons, one with two points, and a run-length code."""
+    """Three archives of images with COCO annotations: polygons, one with two points, and a run-length code.
+
+    The last image of each part has no objects, and an EXIF rotation that its annotations ignore.
+    """
     archives = {}
     counts = {"train": 6, "valid": 3, "test": 2}
     for number, (part, count) in enumerate(counts.items()):
         names = [f"{part}{n}_png.rf.{n:032x}.jpg" for n in range(count)]
         files = {name: photograph(100 * number + n, 64, 64) for n, name in enumerate(names)}
+        files[names[-1]] = photograph(100 * number + count, 64, 80, orientation=6)
         if part != "test":  # the first image is the first of the test part as well
             files[names[0]] = photograph(200, 64, 64)
+        images = [{"id": n, "file_name": name, "height": 64, "width": 64} for n, name in enumerate(names)]
+        images[-1]["width"] = 80
         content = {
-            "images": [{"id": n, "file_name": name, "height": 64, "width": 64} for n, name in enumerate(names)],
-            "categories": [{"id": 0, "name": "buildings"}, {"id": 1, "name": "building"}],
+            "images": images,
+            "categories": [{"id": 0, "name": "buildings"}, {"id": 1, "name": "buildings"}],
             "annotations": [
                 {"id": n, "image_id": n % (count - 1), "category_id": 1, "segmentation": shape, "iscrowd": 0}
                 for n, shape in enumerate(2 * building_shapes())
