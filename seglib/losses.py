@@ -78,7 +78,8 @@ class CrossEntropyLoss:
         with torch.autocast(logits.device.type, enabled=False):
             logits = logits.float()
             target = mask.long()
-            weights = logits.new_tensor([1.0] * channels if self.class_weights is None else self.class_weights)
+            given = self.class_weights
+            weights = logits.new_ones(channels) if given is None else logits.new_tensor(given)  # a copy from the host
             if len(weights) != channels:
                 raise ValueError(f"{len(weights)} class weights for {channels} classes, background being one")
             total = F.cross_entropy(logits, target, weight=weights, ignore_index=IGNORE, reduction="sum")
