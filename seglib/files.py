@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import warnings
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -100,7 +101,8 @@ def link_or_copy(source: Path, target: Path) -> None:
 def locked(path: str | Path, message: str, timeout: float | None = None) -> Iterator[None]:
     """Hold a lock file while the block runs, so that other processes keep out.
 
-    Where the file system has no locks, or the lock file cannot be created, the block runs without one.
+    Where the file system has no locks, or the lock file cannot be created, the block runs without one, and a warning
+    says so.
 
     Args:
         path: the lock file.
@@ -108,19 +110,27 @@ def locked(path: str | Path, message: str, timeout: float | None = None) -> Iter
         timeout: seconds to wait for that process; None: print `message` and wait as long as it takes.
 
     Raises:
+        OSError: the folder of the lock file cannot be created.
         RuntimeError: `message`, when the time is over.
     """
+    folder = Path(path).parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(f"cannot write {folder}: {error.strerror}. Choose a folder that may be written to.") from error
     lock = FileLock(path)
     try:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=timeout or 0)
     except Timeout:
         if timeout is not None:
             raise RuntimeError(message) from None
         print(message, flush=True)
         lock.acquire()
-    except (OSError, NotImplementedError):  # no locks here, or no folder, which the first write will report
-        pass
+    except (OSError, NotImplementedError) as error:
+        reason = str(error) or "not supported"
+        warnings.warn(
+            f"files cannot be locked in {folder} ({reason}): let only one process at a time work there", stacklevel=3
+        )
     try:
         yield
     finally:
@@ -146,6 +156,11 @@ def _name_file_in_errors(path: str | Path) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise FileNotFoundError(f"no image {path}: put the file there, or remove it from the data set") from None
+    except Image.DecompressionBombError as error:
+        raise ValueError(
+            f"{path} is larger than Pillow opens ({error}): make the image smaller or cut it into tiles; if you trust "
+            "the file, set PIL.Image.MAX_IMAGE_PIXELS = None"
+        ) from error
     except Exception as error:  # a damaged file can make a decoder raise anything
         raise ValueError(f"{path} cannot be read as an image ({error}): replace or remove the file") from error
 
@@ -155,7 +170,7 @@ def open_image(path: str | Path) -> Image.Image:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file cannot be decoded.
+        ValueError: the file cannot be decoded, or has more pixels than Pillow's limit allows.
     """
     with _name_file_in_errors(path), Image.open(path) as image:  # closed even if decoding fails
         image.load()
