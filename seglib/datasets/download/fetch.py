@@ -10,8 +10,8 @@ import hashlib
 import os
 import re
 import shutil
+import stat
 import tarfile
-import time
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,7 +19,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
-from typing import IO
+from threading import Event
+from typing import IO, Any
 
 import requests
 import urllib3
@@ -75,12 +76,66 @@ class _CorruptFile(Exception):
     """The downloaded bytes are not the expected file."""
 
 
+class _Interrupted(Exception):
+    """The user has stopped the downloads."""
+
+
 class _Retry(Retry):
-    """urllib3's Retry with a limit on the wait that a server may ask for."""
+    """urllib3's Retry, which prints a line for each retry, limits the wait that a server may ask for, and can be ended.
+
+    Args:
+        stop: ends the attempts when it is set.
+    """
+
+    def __init__(self, *args: Any, stop: Event, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self.stop = stop
+
+    def new(self, **settings: Any) -> "_Retry":
+        return super().new(stop=self.stop, **settings)
+
+    def increment(  # type: ignore[override]  # `more` holds the private parameters
+        self,
+        method: str | None = None,
+        url: str | None = None,
+        response: Any = None,
+        error: Exception | None = None,
+        **more: Any,
+    ) -> Retry:
+        following = super().increment(method, url, response, error, **more)  # raises if there is no attempt left
+        print(f"{url}: {error or f'HTTP {response.status}'}; trying again", flush=True)
+        return following
+
+    def sleep(self, response: "urllib3.BaseHTTPResponse | None" = None) -> None:
+        asked = None if response is None else self.get_retry_after(response)
+        if self.stop.wait(asked or self.get_backoff_time()):
+            raise _Interrupted
 
     def get_retry_after(self, response: "urllib3.BaseHTTPResponse") -> float | None:
         seconds = super().get_retry_after(response)
         return None if seconds is None else min(seconds, LONGEST_WAIT)
+
+
+class _Session(requests.Session):
+    """A session for several threads that repeats requests which fail before an answer arrives.
+
+    Attributes:
+        stop: ends all attempts when it is set.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stop = Event()
+        retry = _Retry(
+            total=TRIES - 1,
+            backoff_factor=BACKOFF,
+            status_forcelist=(408, 425, 429, 500, 502, 503, 504),
+            raise_on_status=False,
+            stop=self.stop,
+        )
+        self.headers.update({"User-Agent": "seglib", "Accept-Encoding": "identity"})
+        for scheme in ("https://", "http://"):
+            self.mount(scheme, HTTPAdapter(pool_maxsize=WORKERS, max_retries=retry))
 
 
 # ------------------------------------------------------------------------------------------------ downloading
@@ -95,7 +150,7 @@ def download(remote: Remote, folder: str | Path) -> Path:
         DownloadError: no address gave the file, a different file has its name, or the disk cannot be written.
     """
     target = Path(folder) / remote.name
-    with lock(target), _open_session() as session:
+    with lock(target), _Session() as session:
         _download(session, remote, target)
     return target
 
@@ -111,7 +166,7 @@ def download_all(remotes: Sequence[Remote], folder: str | Path, title: str) -> N
     """
     folder = Path(folder)
     errors: list[OSError] = []
-    with lock(folder / "all"), _open_session() as session, ThreadPoolExecutor(WORKERS) as pool:
+    with lock(folder / "all"), _Session() as session, ThreadPoolExecutor(WORKERS) as pool:
 
         def download_one(remote: Remote) -> None:
             try:
@@ -123,8 +178,9 @@ def download_all(remotes: Sequence[Remote], folder: str | Path, title: str) -> N
         try:
             for _ in progress_bar(pool.map(download_one, remotes), title, total=len(remotes), unit=" files"):
                 pass
-        finally:  # after Ctrl-C, only the files that have been started are completed
-            pool.shutdown(cancel_futures=True)
+        finally:  # after Ctrl-C, only the attempts under way are completed
+            pool.shutdown(wait=False, cancel_futures=True)
+            session.stop.set()
     if errors:
         missing = sum(not (folder / remote.name).is_file() for remote in remotes)
         raise DownloadError(
@@ -134,7 +190,15 @@ def download_all(remotes: Sequence[Remote], folder: str | Path, title: str) -> N
 
 
 def lock(path: Path) -> AbstractContextManager[None]:
-    """Let one process at a time work on `path`; the others say so and wait."""
+    """Let one process at a time work on `path`; the others say so and wait.
+
+    Raises:
+        DownloadError: the folder of `path` cannot be created.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise write_error(path, error) from error
     message = f"Another process is working on {path}: waiting for it to finish."
     return locked(path.with_name(f".{path.name}.lock"), message)
 
@@ -144,23 +208,7 @@ def partial_path(target: Path) -> Path:
     return target.with_name(f".{target.name}.part")
 
 
-def _open_session() -> requests.Session:
-    """A session for several threads that repeats requests which fail before an answer arrives."""
-    retry = _Retry(
-        total=TRIES - 1,
-        backoff_factor=BACKOFF,
-        status_forcelist=(408, 425, 429, 500, 502, 503, 504),
-        raise_on_status=False,
-        respect_retry_after_header=True,
-    )
-    session = requests.Session()
-    session.headers.update({"User-Agent": "seglib", "Accept-Encoding": "identity"})
-    for scheme in ("https://", "http://"):
-        session.mount(scheme, HTTPAdapter(pool_maxsize=WORKERS, max_retries=retry))
-    return session
-
-
-def _download(session: requests.Session, remote: Remote, target: Path, quiet: bool = False) -> None:
+def _download(session: _Session, remote: Remote, target: Path, quiet: bool = False) -> None:
     """Store the file at `target`, from the first address that gives it."""
     part = partial_path(target)
     if target.exists():
@@ -186,11 +234,12 @@ def _download(session: requests.Session, remote: Remote, target: Path, quiet: bo
     raise DownloadError(_describe_failure(remote, target, answers))
 
 
-def _download_from(session: requests.Session, url: str, remote: Remote, part: Path, quiet: bool) -> None:
+def _download_from(session: _Session, url: str, remote: Remote, part: Path, quiet: bool) -> None:
     """Download `part` from one address, in as many attempts as it takes.
 
     Raises:
         _Unavailable: the address does not give the file.
+        _Interrupted: the downloads have been stopped.
     """
     attempts = 0
     largest = _size(part)
@@ -211,7 +260,9 @@ def _download_from(session: requests.Session, url: str, remote: Remote, part: Pa
         largest = max(largest, _size(part))  # a server that always begins at byte 0 makes no progress
         if attempts == TRIES:
             raise _Unavailable(f"{reason}; {format_bytes(largest)} received in {TRIES} attempts")
-        time.sleep(BACKOFF * 2 ** (attempts - 1))
+        print(f"{remote.name}: {reason}; trying again", flush=True)
+        if session.stop.wait(BACKOFF * 2 ** (attempts - 1)):
+            raise _Interrupted
 
 
 def _receive(session: requests.Session, url: str, remote: Remote, part: Path, quiet: bool) -> str:
@@ -231,7 +282,8 @@ def _receive(session: requests.Session, url: str, remote: Remote, part: Path, qu
     with answer:
         _check_response(answer, start, remote)
         start = start if answer.status_code == 206 else 0
-        total = remote.size or answer.raw.length_remaining
+        announced = answer.raw.length_remaining
+        total = remote.size or (None if announced is None else start + announced)
         bar: tqdm[bytes] = progress_bar(None, remote.name, total=total, done=start, unit="B", quiet=quiet)
         with part.open("ab" if start else "wb") as file, bar:
             while chunk := answer.raw.read(CHUNK):  # raw: keeps the bytes of a file that is sent as compressed
@@ -354,7 +406,8 @@ def unpack(archive: Path, folder: Path, wanted: Callable[[str], str | None], lim
         limit: bytes that the unpacked files may take.
 
     Raises:
-        ArchiveError: the archive is broken or holds more than `limit`, or a path leads out of `folder`.
+        ArchiveError: the archive is broken or holds more than `limit`, a path leads out of `folder`, or two files have
+            the same path there.
     """
     try:
         for name, size, open_file in progress_bar(_list_files(archive), f"unpacking {archive.name}", unit=" files"):
@@ -367,9 +420,14 @@ def unpack(archive: Path, folder: Path, wanted: Callable[[str], str | None], lim
             limit -= max(size, BLOCK)
             if limit < 0:
                 raise ArchiveError(f"{archive} holds more than expected; stopped at {name}")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with open_file() as source, path.open("xb") as file:
-                shutil.copyfileobj(source, file)
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with open_file() as source, path.open("xb") as file:
+                    shutil.copyfileobj(source, file)
+            except (FileExistsError, NotADirectoryError) as error:
+                raise ArchiveError(
+                    f"{archive}: {name} cannot be unpacked to {target}, because another of its files is there"
+                ) from error
     except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, RuntimeError) as error:  # Runtime: encrypted
         raise ArchiveError(f"{archive} is broken ({error or type(error).__name__})") from error
 
@@ -379,7 +437,7 @@ def _list_files(archive: Path) -> Iterator[tuple[str, int, Callable[[], IO[bytes
     if archive.suffix == ".zip":
         with zipfile.ZipFile(archive) as zip_file:
             for info in zip_file.infolist():
-                if not info.is_dir():
+                if not info.is_dir() and not stat.S_ISLNK(info.external_attr >> 16):
                     yield info.filename, info.file_size, partial(zip_file.open, info)
     else:
         with tarfile.open(archive) as tar_file:

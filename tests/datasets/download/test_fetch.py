@@ -7,6 +7,7 @@ import random
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 from types import SimpleNamespace
 
 import pytest
@@ -111,12 +112,13 @@ PASSING = {
 
 @published
 @pytest.mark.parametrize("name", PASSING)
-def test_a_passing_fault_is_survived(good, tmp_path, monkeypatch, published, name):
+def test_a_passing_fault_is_survived_and_said(good, tmp_path, monkeypatch, capsys, published, name):
     if name.startswith("silence"):
         monkeypatch.setattr(fetch, "TIMEOUT", (5, 0.5))
     good.fault("/a.zip", PASSING[name])
     check_download(remote(good, published=published), tmp_path)
     assert len(good.requests) >= 2
+    assert capsys.readouterr().out.count("a.zip: ") == len(good.requests) - 1
 
 
 def test_a_file_with_a_checksum_is_resumed_at_every_byte(server, tmp_path):
@@ -159,11 +161,13 @@ def test_a_download_ends_where_every_connection_breaks(good, tmp_path, published
     assert len(good.requests) == fetch.TRIES
 
 
-def test_a_later_call_resumes(good, tmp_path):
-    good.fault("/a.zip", cut(1000), status(404))
-    failure(remote(good), tmp_path)
-    check_download(remote(good), tmp_path)
-    assert good.ranges("/a.zip")[-1] == "bytes=1000-"
+@pytest.mark.parametrize("size", [len(CONTENT), None])
+def test_a_later_call_resumes(good, tmp_path, size):
+    what = remote(good, published=False, checksum=f"sha256:{sha256(CONTENT)}", size=size)
+    good.fault("/a.zip", cut(2000), status(404))
+    failure(what, tmp_path)
+    check_download(what, tmp_path)
+    assert good.ranges("/a.zip") == ["", "bytes=2000-", "bytes=2000-"]
 
 
 @pytest.mark.parametrize("left", [CONTENT, CHANGED, CHANGED[:1000], CONTENT + b"more"])
@@ -175,7 +179,7 @@ def test_whatever_an_interrupted_call_left_the_file_is_right(good, tmp_path, lef
 @pytest.mark.parametrize(("asked", "waited"), [("7", 7), ("100000", fetch.LONGEST_WAIT)])
 def test_a_server_may_ask_to_wait_but_not_for_ever(good, tmp_path, monkeypatch, asked, waited):
     waits: list[float] = []
-    monkeypatch.setattr("urllib3.util.retry.time", SimpleNamespace(sleep=waits.append))
+    monkeypatch.setattr(fetch, "Event", lambda: SimpleNamespace(wait=waits.append))
     good.fault("/a.zip", status(503, retry_after=asked))
     check_download(remote(good), tmp_path)
     assert waits == [waited]
@@ -302,6 +306,11 @@ def fill_disk(monkeypatch, left: int) -> None:
     monkeypatch.setattr(Path, "open", open_on_full_disk)
 
 
+def test_a_folder_that_cannot_be_created_is_named(good, tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    assert "a.zip: Not a directory. " in failure(remote(good), tmp_path / "file" / "new")
+
+
 def test_a_full_disk_is_named_and_what_came_is_kept(good, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         fill_disk(patch, 1234)
@@ -377,6 +386,26 @@ def test_without_a_network_many_files_are_given_up_early(server, tmp_path, monke
     with pytest.raises(DownloadError, match="(?s)500 of 500 photographs .*no network"):
         download_all(publish(server, 500), tmp_path, "photographs")
     assert len(tried) < fetch.MAX_FAILURES + fetch.WORKERS
+
+
+def test_after_an_interruption_no_request_is_repeated(server, tmp_path, monkeypatch):
+    started = Event()
+    show = fetch.progress_bar
+
+    def interrupt(items, *arguments, **settings):
+        if items is None:  # the bar of one file
+            return show(items, *arguments, **settings)
+        assert started.wait(60)
+        raise KeyboardInterrupt
+
+    remotes = publish(server, 100)
+    for path in server.files:
+        server.always(path, cut(100), lambda _: started.set())
+    monkeypatch.setattr(fetch, "BACKOFF", 1000.0)
+    monkeypatch.setattr(fetch, "progress_bar", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        download_all(remotes, tmp_path, "photographs")
+    assert len(server.requests) <= fetch.WORKERS
 
 
 def test_an_error_in_a_check_is_not_hidden(server, tmp_path):
