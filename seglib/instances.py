@@ -88,6 +88,8 @@ class Instances:
         """
         if size is None:
             size = _size_of(masks)
+        if size is None:
+            raise ValueError("there are no masks, or only polygons: give size=(height, width)")
         height, width = int(size[0]), int(size[1])
         rles = [_to_rle(mask, height, width) for mask in masks]
         numbers: Any = [1] * len(rles) if labels is None else labels
@@ -170,7 +172,7 @@ def as_instances(objects: Instances | Mapping[str, Any], size: tuple[int, int] |
         check_choice("a key of the objects of an image", key, _KEYS)
     masks = objects["masks"]
     crowd = objects.get("crowd", objects.get("iscrowd"))
-    size = objects.get("size") or (size if not len(masks) else None)
+    size = objects.get("size") or (_size_of(masks) if len(masks) else None) or size
     return Instances.of(masks, objects.get("labels"), objects.get("scores"), crowd, size)
 
 
@@ -203,8 +205,8 @@ def _to_numpy(values: Any) -> np.ndarray:
     return values.detach().cpu().numpy() if hasattr(values, "detach") else np.asarray(values)
 
 
-def _size_of(masks: Any) -> tuple[int, int]:
-    """The (height, width) of masks that have one."""
+def _size_of(masks: Any) -> tuple[int, int] | None:
+    """The (height, width) of masks; None if there are no masks, or only polygons."""
     if hasattr(masks, "shape"):
         if len(masks.shape) != 3:
             raise ValueError(f"an array of masks is (N, H, W), one for each object, not of shape {tuple(masks.shape)}")
@@ -214,4 +216,4 @@ def _size_of(masks: Any) -> tuple[int, int]:
             return tuple(mask["size"])
         if hasattr(mask, "shape") and len(mask.shape) == 2:
             return tuple(mask.shape)
-    raise ValueError("there are no masks, or only polygons: give size=(height, width)")
+    return None

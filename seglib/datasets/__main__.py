@@ -68,9 +68,12 @@ def _print_list() -> None:
     print(f"\nThe data sets are stored in {data_home()}. Classes, licenses and splits: data/README.md")
 
 
-def number(text: str) -> int | str:
+def _photo_count(text: str) -> int | str:
     """A number of photographs on the command line, which may be "all"."""
-    return text if text == "all" else int(text)
+    try:
+        return text if text == "all" else int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f'{text!r} is neither a number nor "all"') from None
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -87,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
         ("--photos", 'of each category, or "all"; default: 100, for coco_four 1000'),
         ("--test-photos", "of each category, to test with; default: a quarter of --photos"),
     ):
-        get.add_argument(option, type=number, metavar="N", help=f"coco and coco_four: photographs {text}")
+        get.add_argument(option, type=_photo_count, metavar="N", help=f"coco and coco_four: photographs {text}")
     get.add_argument("--seed", type=int, default=0, help="coco and coco_four: selects other photographs")
     return parser
 

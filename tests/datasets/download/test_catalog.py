@@ -132,8 +132,12 @@ def test_get_fails_with_the_reason_alone(monkeypatch, capsys, error, status, sai
     assert said in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("option", "value"), [("--photos", "many"), ("--seed", "x")])
-def test_a_wrong_option_is_named(capsys, option, value):
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [("--photos", "many", "'many' is neither a number nor \"all\""), ("--seed", "x", "'x'")],
+)
+def test_a_wrong_option_is_named(capsys, option, value, said):
     with pytest.raises(SystemExit):
         command_line.main(["get", "coco", option, value])
-    assert f"argument {option}:" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert f"argument {option}:" in error and said in error
