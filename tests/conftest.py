@@ -22,9 +22,12 @@ if not os.access(Path.home(), os.W_OK):  # caches of matplotlib, torch and Jupyt
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 from PIL import Image
 
 torch.set_num_threads(1)  # a second thread does not help networks this small
+settings.register_profile("repeatable", derandomize=True, database=None, deadline=None)  # the same examples every time
+settings.load_profile("repeatable")
 
 ROOT = Path(__file__).parents[1]
 REAL = ROOT.parent / "shared" / "data"

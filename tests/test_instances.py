@@ -69,7 +69,7 @@ def test_an_image_without_objects(nothing):
 
 
 @given(stacks, st.data())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_areas_and_boxes_are_those_of_the_pixels(stack, data):
     objects = Instances.of(stack)
     assert objects.areas.tolist() == stack.sum((1, 2)).tolist()
@@ -131,7 +131,7 @@ def test_the_smaller_of_two_objects_has_its_number_where_they_overlap(order):
 
 
 @given(stacks, st.data())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_the_class_mask_shows_the_smallest_object_then_a_crowd_then_background(stack, data):
     labels = data.draw(st.lists(st.integers(1, 254), min_size=len(stack), max_size=len(stack)))
     crowd = data.draw(st.lists(st.booleans(), min_size=len(stack), max_size=len(stack)))
@@ -185,6 +185,8 @@ def test_a_mapping_in_the_form_of_other_libraries_is_converted():
         assert as_instances({"masks": BOTH, key: torch.tensor([0, 1])}).crowd.tolist() == [False, True]
     assert as_instances({"masks": [], "size": SIZE}).size == SIZE
     assert as_instances({"masks": []}, size=SIZE).size == SIZE
+    assert as_instances({"masks": [[SQUARE]]}, size=SIZE).size == SIZE  # polygons have no size
+    assert as_instances({"masks": BOTH}, size=(1, 1)).size == SIZE
     assert as_instances(objects) is objects
     with pytest.raises(ValueError, match="must be one of masks.*not .score."):
         as_instances({"masks": BOTH, "score": [1, 1]})

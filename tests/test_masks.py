@@ -45,7 +45,7 @@ def test_a_mask_is_traced_along_pixel_edges():
 
 
 @given(bitmaps)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_mask_to_polygons_and_back_is_exact_except_for_filled_holes(mask):
     back = masks.polygons_to_mask(masks.mask_to_polygons(mask), *mask.shape)
     assert (back == ndimage.binary_fill_holes(mask, np.ones((3, 3)))).all()  # a gap at a pixel's corner is no hole
@@ -83,7 +83,7 @@ def test_outlines_are_parts_and_their_holes():
 @given(bitmaps)
 @example(draw(".###.", "##.##", "#.#.#", "##.##", ".###."))  # a part touches the hole's four pixels at its corners
 @example(draw("#######", "#.....#", "#.###.#", "#.#.#.#", "#.###.#", "#.....#", "#######"))  # a part inside a hole
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_each_part_is_its_outer_polygon_without_its_holes_and_one_polygon_can_hold_it(mask):
     labels, count = ndimage.label(mask)
     parts = {(labels == number).tobytes() for number in range(1, count + 1)}
@@ -110,7 +110,7 @@ def test_polygons_are_joined_between_their_nearest_points():
 
 
 @given(bitmaps)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_rle_is_exact_and_equals_that_of_pycocotools(mask):
     rle = masks.mask_to_rle(mask)
     assert (masks.rle_to_mask(rle) == mask).all()
@@ -178,7 +178,7 @@ def test_a_polygon_whose_box_alone_reaches_into_the_image_gives_no_yolo_line():
 
 
 @given(st.lists(st.integers(-30, 45), min_size=4, max_size=10), st.integers(5, 20), st.integers(5, 20))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_a_yolo_line_has_the_pixels_of_the_polygon_inside_the_image(turns, height, width):
     xs, ys = turns[: len(turns) // 2], turns[len(turns) // 2 : len(turns) // 2 * 2]
     polygon = [value for i, x in enumerate(xs) for value in (x, ys[i - 1], x, ys[i])]  # only right angles

@@ -44,7 +44,7 @@ def test_an_image_that_shrinks_is_averaged():
 
 
 @given(st.integers(0, 2**31), st.integers(1, 50), st.integers(1, 50))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_no_transform_makes_a_new_label(seed, height, width):
     image, mask = make_sample()
     assert set(np.unique(augment(augmentation(**ALL), image, mask, (seed, 1, 0))[1])) <= {3, 9, 255}
@@ -102,7 +102,7 @@ def test_colors_change_in_some_images_and_labels_in_none(change):
 
 
 @given(st.integers(0, 2**31), st.integers(2, 90), st.integers(2, 90))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_a_crop_has_its_size_and_its_margin_does_not_count(seed, height, width):
     cropped, labels = augment(augmentation(crop=(32, 48)), *plain_sample(height, width), (seed, 1, 0))
     assert cropped.shape == (32, 48, 3) and labels.shape == (32, 48)
