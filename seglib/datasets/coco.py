@@ -131,18 +131,7 @@ class COCOSegmentationDataset(Dataset[tuple[Tensor, Tensor, str]]):
 
     def mask(self, index: int) -> np.ndarray:
         """The class mask of sample `index`: uint8 (H, W), at the size in the annotation file."""
-        entry = self.images[index]
-        height = entry["height"]
-        width = entry["width"]
-        objects = []
-        crowds = []
-        for annotation in self.annotations(index):
-            bitmap = annotation_bitmap(annotation, height, width)
-            if annotation.get("iscrowd", 0):
-                crowds.append(bitmap)
-            else:
-                objects.append((self.class_of[annotation["category_id"]], bitmap))
-        return paint_mask(objects, crowds, height, width, overlap=self.overlap)
+        return _paint(self.instances(index), self.overlap)
 
     def _read_image(self, entry: _Entry) -> np.ndarray:
         return read_image(self.images_dir / entry["file_name"], (entry["height"], entry["width"]))
@@ -204,7 +193,7 @@ class COCOSegmentationDataset(Dataset[tuple[Tensor, Tensor, str]]):
     def _drawable(self, annotation: _Entry, height: int, width: int) -> list[_Entry]:
         """The annotation without the parts that cannot be drawn, which become problems; [] if nothing is left."""
         segmentation: Any = annotation.get("segmentation")
-        has_polygons = isinstance(segmentation, list) and len(segmentation) > 0
+        has_polygons = isinstance(segmentation, list) and any(isinstance(part, list) for part in segmentation)
         check: Callable[[Any, int, int], None] = check_polygon if has_polygons else _check_rle
         drawable = []
         errors = []
@@ -256,6 +245,18 @@ def paint_mask(
     return mask
 
 
+def _paint(instances: Instances, overlap: str) -> np.ndarray:
+    """The class mask of the objects and crowds of an image: uint8 (H, W)."""
+    objects = []
+    crowds = []
+    for rle, label, is_crowd in zip(instances.rles, instances.labels.tolist(), instances.crowd, strict=True):
+        if is_crowd:
+            crowds.append(rle_to_mask(rle))
+        else:
+            objects.append((label, rle_to_mask(rle)))
+    return paint_mask(objects, crowds, *instances.size, overlap=overlap)
+
+
 @dataclass(frozen=True)
 class MaskReport:
     """The result of `write_masks`.
@@ -290,8 +291,9 @@ def write_masks(data: COCOSegmentationDataset, folder: str | Path) -> MaskReport
         (folder / name).unlink(missing_ok=True)  # it may belong to an image that is no longer in the data set
     empty = 0
     for index, target in enumerate(targets):
-        empty += int((data.instances(index).areas == 0).sum())
-        write_index_png(target, data.mask(index), data.classes)
+        instances = data.instances(index)
+        empty += int((instances.areas == 0).sum())
+        write_index_png(target, _paint(instances, data.overlap), data.classes)
     actions = Counter(problem.action for problem in data.problems)
     report = MaskReport(len(targets), actions["skipped"], actions["repaired"], empty)
     files = [target.relative_to(folder).as_posix() for target in targets]
@@ -372,7 +374,9 @@ def _annotation_error(annotation: Any, ids: set[_Id], known: Mapping[str, set[_I
 def _check_rle(rle: Any, height: int, width: int) -> None:
     """Raise ValueError if an RLE cannot be drawn in a (height, width) image."""
     if not rle or not isinstance(rle, dict):
-        raise ValueError(f"its segmentation must be polygons or an RLE (a box alone gives no mask), not {rle!r}")
+        raise ValueError(
+            f"its segmentation must be a list of polygons or an RLE (a box alone gives no mask), not {str(rle)[:60]}"
+        )
     if rle.get("size") != [height, width]:
         raise ValueError(f"RLE of size {rle.get('size')} but its image is {[height, width]} (height, width)")
     rle_to_mask(rle)

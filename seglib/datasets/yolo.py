@@ -162,12 +162,17 @@ class YOLOSegmentationDataset(Dataset[tuple[Tensor, Tensor, str]]):
 
 
 def yolo_parts(root: str | Path) -> dict[str, Path]:
-    """The images folder of each part ("train", "val", "test") that a YOLO-seg folder has."""
+    """The images folder of each part ("train", "val", "test") that a YOLO-seg folder has.
+
+    Raises:
+        FileNotFoundError: there is no data.yaml.
+        ValueError: data.yaml is broken or names no part.
+    """
     return _read_data_yaml(Path(root))[1]
 
 
 def write_data_yaml(root: Path, names: Sequence[str], part: str) -> None:
-    """Write data.yaml, or add a part to an existing one.
+    """Write data.yaml, or add a part to an existing one, whose `path` is dropped: the parts are beside the file.
 
     Raises:
         ValueError: the existing file has other classes.
@@ -178,6 +183,7 @@ def write_data_yaml(root: Path, names: Sequence[str], part: str) -> None:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
         if content.get("names") != list(names):
             raise ValueError(f"{path} has the classes {content.get('names')}, not {list(names)}: choose another folder")
+        content.pop("path", None)
     content[part] = f"{YOLO_PARTS[part]}/images"
     (root / content[part]).mkdir(parents=True, exist_ok=True)
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, default_flow_style=None, width=1e6)
@@ -198,9 +204,11 @@ def _read_data_yaml(root: Path) -> tuple[list[str], dict[str, Path]]:
     if content.get("nc", len(names)) != len(names):
         raise ValueError(f"{path} says nc: {content['nc']} but names {len(names)} classes")
     base = root / str(content.get("path") or "")
+    values = {part: content.get(part, content.get(other_name)) for part, other_name in YOLO_PARTS.items()}
+    if not any(values.values()):
+        raise ValueError(f"{path} names no folder of images: write, for example, train: train/images")
     folders = {}
-    for part, other_name in YOLO_PARTS.items():
-        value = content.get(part, content.get(other_name))
+    for part, value in values.items():
         folder = _find_images_dir(path, base, value) if value else None
         if folder is not None:
             folders[part] = folder
