@@ -273,7 +273,7 @@ def grid_comparison(
     `seglib.runs.overfits_after`. Losses have a logarithmic scale.
 
     Args:
-        cells: the cells of a `seglib.grid.Grid`.
+        cells: the cells of a `seglib.grid.Grid`; without any, the figure is empty.
         column: a column of their histories.
         best: the cell to emphasize.
         metric: the column by which the best epoch of that cell is chosen.
@@ -285,6 +285,8 @@ def grid_comparison(
     for name in (column, metric):
         check_choice("a column of the histories", name, columns)
     figure, axes = _chart((9, 5), title=title or f"{column} of every cell", xlabel="epoch", ylabel=column)
+    if not cells:
+        return figure
     settings = list(cells[0].settings)
     varying = [name for name in settings if len({cell.settings[name] for cell in cells}) > 1] or settings
     keys = [tuple(cell.settings[name] for name in varying) for cell in cells]
@@ -303,7 +305,7 @@ def grid_comparison(
         axes.plot(best_row["epoch"], best_row[column], "*", color="gold", mec="black", ms=17, label=label)
     if any(cell.overfits_after is not None for cell in cells):
         axes.plot([], [], "X", color="gray", ms=9, label="over-fits from here on")
-    values = [row[column] for cell in cells for row in cell.history]
+    values = [row[column] for cell in cells for row in cell.history if np.isfinite(row[column])]
     if "loss" in column and values and min(values) > 0:
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter("{x:g}")  # plain numbers instead of powers of ten

@@ -1,11 +1,13 @@
 """Figures show the numbers that they were given."""
 
 from pathlib import Path
+from unittest.mock import patch
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+from matplotlib.axes import Axes
 
 from seglib import plots
 from seglib.grid import Cell
@@ -105,9 +107,11 @@ def cell(val_losses, status="finished", **settings):
 def test_a_grid_comparison_tells_cells_apart_and_marks_the_best_one_and_over_fitting():
     cells = [cell([0.9, 0.8, 0.7, 0.6, 0.5], lr=lr, batch=batch) for lr in (0.1, 0.01) for batch in range(6)]
     cells[4] = cell([0.9, 0.3, 0.5, 0.6, 0.7], lr=0.1, batch=4)
-    figure = plots.grid_comparison(cells, "val_loss", best=cells[4])
+    with patch.object(Axes, "plot", autospec=True, side_effect=Axes.plot) as plot:
+        figure = plots.grid_comparison(cells, "val_loss", best=cells[4])
+    options = [call.kwargs for call in plot.mock_calls if "linestyle" in call.kwargs]
+    assert len({(each["color"], each["linestyle"]) for each in options}) == 12
     lines = [line for line in figure.axes[0].get_lines() if len(line.get_xdata()) == 5]
-    assert len({(line.get_color(), str(line._unscaled_dash_pattern)) for line in lines}) == 12
     assert lines[4].get_ydata().tolist() == [0.9, 0.3, 0.5, 0.6, 0.7]
     assert lines[4].get_linewidth() > lines[0].get_linewidth()
     marks = {line.get_marker(): line for line in figure.axes[0].get_lines() if len(line.get_xdata()) == 1}
@@ -119,9 +123,11 @@ def test_a_grid_comparison_tells_cells_apart_and_marks_the_best_one_and_over_fit
 
 
 def test_a_grid_comparison_names_cells_that_did_not_finish():
-    cells = [cell([0.9, 0.8], lr=0.1), cell([0.9], "diverged", lr=1.0), cell([], "out of memory", lr=10.0)]
-    legend = plots.grid_comparison(cells, "train_loss").legends[0]
-    assert texts(legend.get_texts()) == ["0.1", "1.0 (diverged)", "10.0 (out of memory)"]
+    cells = [cell([0.9, 0.8], lr=0.1), cell([float("nan")], "diverged", lr=1.0), cell([], "out of memory", lr=10.0)]
+    figure = plots.grid_comparison(cells[::-1], "val_loss")
+    assert texts(figure.legends[0].get_texts()) == ["10.0 (out of memory)", "1.0 (diverged)", "0.1"]
+    assert figure.axes[0].get_yscale() == "log"
+    assert not plots.grid_comparison([], "val_loss").axes[0].get_lines()
     without_history = plots.grid_comparison(cells[2:], "train_loss").legends[0]
     assert texts(without_history.get_texts()) == ["10.0 (out of memory)"]
     with pytest.raises(ValueError, match="a column of the histories must be one of epoch, train_loss.*, not 'lossy'"):
