@@ -58,8 +58,11 @@ def augmentation(
         horizontal_flip: probability of a flip from left to right.
         vertical_flip: probability of a flip upside down.
         rotate: largest angle in degrees, in either direction. The corners that come in are black and 255 in the mask.
-        brightness: largest relative increase; drawn for half of the images, together with `contrast`.
-        contrast: largest relative decrease.
+        brightness: largest number that is added to the pixel values, as a fraction of white; drawn for half of the
+            images, together with `contrast`. Values are kept in range without clipping, so it only brightens: a draw
+            below 0 adds nothing.
+        contrast: largest share by which the pixel values are reduced. For the same reason it only darkens: a draw
+            above 0 changes nothing.
         noise: largest standard deviation of Gaussian noise, as a fraction of white; applied to half of the images.
         scale: smallest and largest factor by which the image is resized, before `crop`.
         crop: (height, width) in pixels of a random crop, so that images of different sizes can share a batch. An image
@@ -85,7 +88,7 @@ def augmentation(
         steps.append(A.VerticalFlip(p=vertical_flip))
     if rotate:
         steps.append(A.Rotate(limit=(-rotate, rotate), border_mode=cv2.BORDER_CONSTANT, fill=0, fill_mask=IGNORE, p=1))
-    if brightness or contrast:  # within the safe range, images become neither darker nor richer in contrast
+    if brightness or contrast:  # in the safe range, one only adds and the other only scales down
         ranges = ((-brightness, brightness), (-contrast, contrast))
         steps.append(A.RandomBrightnessContrast(*ranges, ensure_safe_range=True, p=0.5))
     if saturation or hue:
