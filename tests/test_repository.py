@@ -270,7 +270,7 @@ def small_course(tmp_path, monkeypatch) -> Path:
     (tmp_path / "notebooks" / "03_garbled.ipynb").write_text("no notebook")
     monkeypatch.setattr(course, "ROOT", tmp_path)
     monkeypatch.setattr(course, "OUTPUT_DIR", tmp_path / "runs" / "course")
-    monkeypatch.setenv("SEGLIB_PROFILE", "tiny")
+    monkeypatch.setenv("SEGLIB_PROFILE", "auto")  # tiny, because no test sees a GPU
     monkeypatch.setenv("SEGLIB_RUNS", "set by the tool")
     return tmp_path
 

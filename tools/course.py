@@ -6,8 +6,8 @@
 
 The executed notebooks and their HTML are written to runs/course/, the training runs to runs/course/trained/. The tiny
 profile trains from scratch each time. The longer profiles resume an interrupted run and show a finished one. If a
-lesson fails, the others still run, and the exit status is 1. Without SEGLIB_PROFILE, the whole course runs in the tiny
-profile and a lesson that is named runs in the profile that suits the machine.
+lesson fails, the others still run, and the exit status is 1. Without SEGLIB_PROFILE, the whole course and any run with
+--keep use the tiny profile; a lesson that is named without --keep runs in the profile that suits the machine.
 """
 
 import argparse
@@ -200,8 +200,8 @@ def choose_lessons(numbers: list[str]) -> list[Path]:
     return [path for path in paths if not wanted or path.name[:2] in wanted]
 
 
-def default_profile() -> str:
-    """Return the profile that suits the machine."""
+def suitable_profile() -> str:
+    """Return the profile that SEGLIB_PROFILE names, or else the one that suits the machine."""
     from seglib.lesson import choose_profile  # imports torch
 
     return choose_profile()[0]
@@ -218,11 +218,11 @@ def main() -> int:
         return 2
     try:
         paths = choose_lessons(arguments.numbers)
+        use_tiny = "SEGLIB_PROFILE" not in os.environ and (arguments.keep or not arguments.numbers)
+        os.environ["SEGLIB_PROFILE"] = "tiny" if use_tiny else suitable_profile()
     except ValueError as error:
         print(error)
         return 2
-    if "SEGLIB_PROFILE" not in os.environ:
-        os.environ["SEGLIB_PROFILE"] = default_profile() if arguments.numbers and not arguments.keep else "tiny"
     reports = run_lessons(paths, arguments.keep)
     print()
     print_table(reports)
