@@ -28,6 +28,7 @@ def small_settings(name, choice="auto", **numbers):
 
 lesson.settings = small_settings
 """
+ONLY_IN_TINY = 'smaller if settings.profile == "tiny" else {}'
 SMALLER = {
     "photos": 4,
     "train_images": 4,
@@ -51,8 +52,9 @@ def run_in_full(name: str, server, data: dict[str, miniature.Miniature], folder:
     notebook = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
     descriptions = miniature.describe(data)
     prelude = PRELUDE.format(root=str(ROOT), address=server.url(""), descriptions=descriptions, smaller=SMALLER)
+    assert name != "05_yolov8_buildings" or any(ONLY_IN_TINY in cell.source for cell in notebook.cells)
     for cell in notebook.cells:  # a whole Mask R-CNN at 800 pixels takes minutes
-        cell.source = cell.source.replace('smaller if settings.profile == "tiny" else {}', "smaller")
+        cell.source = cell.source.replace(ONLY_IN_TINY, "smaller")
     notebook.cells.insert(0, nbformat.v4.new_code_cell(prelude))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     for variable, value in (("PROFILE", "full"), ("HOME", folder / "home"), ("RUNS", folder / "runs")):
