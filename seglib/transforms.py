@@ -58,9 +58,9 @@ def augmentation(
         horizontal_flip: probability of a flip from left to right.
         vertical_flip: probability of a flip upside down.
         rotate: largest angle in degrees, in either direction. The corners that come in are black and 255 in the mask.
-        brightness: largest number that is added to the pixel values, as a fraction of white; drawn for half of the
-            images, together with `contrast`. Values are kept in range without clipping, so it only brightens: a draw
-            below 0 adds nothing.
+        brightness: largest number that is added to a black pixel, as a fraction of white; drawn for half of the images,
+            together with `contrast`. Values are kept in range without clipping: lighter pixels gain less and white
+            stays white. It only brightens, because a draw below 0 adds nothing.
         contrast: largest share by which the pixel values are reduced. For the same reason it only darkens: a draw
             above 0 changes nothing.
         noise: largest standard deviation of Gaussian noise, as a fraction of white; applied to half of the images.
