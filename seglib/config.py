@@ -19,6 +19,7 @@ __all__ = [
     "Loss",
     "TrainConfig",
     "add_class_weights",
+    "can_compute",
     "check_precision",
     "default_precision",
     "explain_out_of_memory",
@@ -214,14 +215,17 @@ def default_precision() -> str:
     return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
 
 
-def check_precision(precision: str) -> None:
-    """Raise ValueError when this machine cannot resume a run in the precision in which the run began.
-
-    "no" and "fp16" work on every GPU, "bf16" on an L4, an A100 and newer cards.
-    """
+def can_compute(precision: str) -> bool:
+    """Whether this machine computes in a precision: "no" works everywhere, "fp16" on every GPU."""
     available = default_precision()
-    if precision == "no" or precision == available or (precision == "fp16" and available == "bf16"):
+    return precision in ("no", available) or (precision, available) == ("fp16", "bf16")
+
+
+def check_precision(precision: str) -> None:
+    """Raise ValueError when this machine cannot resume a run in the precision in which the run began."""
+    if can_compute(precision):
         return
+    available = default_precision()
     card = "a GPU that computes in bf16 (L4, A100 or newer)" if precision == "bf16" else "a GPU"
     raise ValueError(
         f"this run began in {precision}, which this machine does not offer (precision here: {available}). "

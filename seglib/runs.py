@@ -446,15 +446,17 @@ class _Slot:
     sha256: str
     settings: dict[str, Any]
 
-    def is_whole(self) -> bool:
-        """Whether the file has its checksum; if not, the slot is marked as free."""
+    def read(self) -> bytes | None:
+        """The checkpoint; None when the drive cannot be read, or the checksum differs: then the slot becomes free."""
         try:
-            whole = self.path.is_file() and _sha256(self.path) == self.sha256
-            if not whole:
-                self.path.with_suffix(".json").write_text("", encoding="utf-8")
-        except OSError:  # the drive cannot be read just now
-            return False
-        return whole
+            content = self.path.read_bytes() if self.path.is_file() else b""
+            if hashlib.sha256(content).hexdigest() == self.sha256:
+                return content
+            self.path.with_suffix(".json").write_text("", encoding="utf-8")
+        except OSError:
+            pass
+        print(f"{self.path} is damaged or cannot be read.", flush=True)
+        return None
 
 
 class Mirror:
@@ -486,7 +488,7 @@ class Mirror:
 
     def has(self, epochs: int) -> bool:
         """Whether there is a copy of a checkpoint after this many epochs."""
-        return any(slot.epochs >= epochs for slot in self.slots())
+        return any(slot.epochs >= epochs and slot.path.is_file() for slot in self.slots())
 
     def write(self, checkpoint: Path, settings: dict[str, Any], epochs: int) -> None:
         """Copy a checkpoint over the older slot."""
@@ -513,16 +515,23 @@ class Mirror:
         Raises:
             OtherSettings: the mirror holds a run with other settings.
             FileNotFoundError: the run folder has no checkpoint (epochs < 0), and the drive of the mirror is not there.
+            ValueError: the run folder has no checkpoint, and no copy in the mirror can be used.
         """
         if epochs < 0:
             self._check_parent()
         for slot in self.slots():
             check_settings(slot.settings, settings, self.folder)
-            if slot.epochs > epochs and slot.is_whole():
+            content = slot.read() if slot.epochs > epochs else None
+            if content is not None:
                 with atomic_path(run_dir / LAST) as temporary:
-                    shutil.copyfile(slot.path, temporary)
+                    temporary.write_bytes(content)
                 print(f"Restored the checkpoint of {short_path(run_dir)} from {short_path(self.folder)}.")
                 return True
+        if epochs < 0 and any(self.folder.glob("slot_*.pth")):
+            raise ValueError(
+                f"{run_dir} has no checkpoint and no copy in the mirror {self.folder} can be used. Try again when the "
+                "drive can be read, or delete the mirror to train from the start."
+            )
         return False
 
     def _check_parent(self) -> None:

@@ -28,6 +28,7 @@ from seglib.config import (
     Loss,
     TrainConfig,
     add_class_weights,
+    can_compute,
     check_precision,
     default_precision,
     explain_out_of_memory,
@@ -119,8 +120,9 @@ def fit(
     loss = add_class_weights(loss, config.class_weights)
     names, image_size = _check(model, train_data, val_data, loss, config, augment)
     mirror = None if config.mirror is None else Mirror(config.mirror)
-    accelerator = _make_accelerator(config, run_dir, mirror)
-    settings = _describe(accelerator, model, train_data, val_data, loss, config, augment, image_size)
+    precision = stored_precision(run_dir, mirror) or default_precision()
+    accelerator = _make_accelerator(config, run_dir, precision)
+    settings = _describe(accelerator, precision, model, train_data, val_data, loss, config, augment, image_size)
     inference_size = _inference_size(train_data, augment, image_size)
     with _open_run(accelerator, run_dir, settings, mirror) as (run, state):
         model.to(accelerator.device)
@@ -129,6 +131,7 @@ def fit(
         checkpoints = _Checkpoints(run, settings, config, mirror, accelerator, model, optimizer, names, inference_size)
         checkpoints.restore(state)
         if not run.finished:
+            check_precision(precision)
             samples = Samples(train_data, len(names), augment, config.seed)
             val_samples = ValidationSamples(val_data, len(names))
             with (
@@ -278,10 +281,9 @@ class LossMeter:
 # ------------------------------------------------------------------------------------------------ setting up
 
 
-def _make_accelerator(config: TrainConfig, run_dir: Path, mirror: Mirror | None) -> Accelerator:
-    """An Accelerator in the precision in which the run began."""
-    precision = stored_precision(run_dir, mirror) or default_precision()
-    check_precision(precision)
+def _make_accelerator(config: TrainConfig, run_dir: Path, precision: str) -> Accelerator:
+    """An Accelerator in the precision of the run, or in float32 where this machine does not offer it."""
+    precision = precision if can_compute(precision) else "no"
     if AcceleratorState._shared_state.get("_mixed_precision", precision) != precision:
         AcceleratorState._reset_state()  # accelerate otherwise keeps the precision of the first `fit` of this process
     for name in config.trackers:
@@ -351,6 +353,7 @@ def _inference_size(train_data: SegmentationData, augment: Any, image_size: tupl
 
 def _describe(
     accelerator: Accelerator,
+    precision: str,
     model: nn.Module,
     train_data: SegmentationData,
     val_data: SegmentationData,
@@ -365,7 +368,7 @@ def _describe(
     settings = {
         "config": decisive,
         "processes": accelerator.num_processes,
-        "precision": accelerator.mixed_precision,
+        "precision": precision,
         "model": getattr(model, "settings", None),
         "weights": getattr(model, "weights", None),  # the pretrained weights that training starts from
         "loss": getattr(loss, "__qualname__", type(loss).__name__) if " at 0x" in text else text,

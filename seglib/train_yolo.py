@@ -31,7 +31,13 @@ import torch
 from torch import nn
 
 from seglib import runs
-from seglib.config import ADVICE_AFTER_NAN, TrainConfig, default_precision, explain_out_of_memory
+from seglib.config import (
+    ADVICE_AFTER_NAN,
+    TrainConfig,
+    check_precision,
+    default_precision,
+    explain_out_of_memory,
+)
 from seglib.datasets.base import SegmentationData, unwrap_subset
 from seglib.datasets.yolo import YOLO_PARTS, YOLOSegmentationDataset, write_data_yaml
 from seglib.files import check_choice, link_or_copy, short_path, write_json, write_lines
@@ -94,8 +100,8 @@ class YOLOConfig:
 
     Args:
         epochs, batch_size, lr, weight_decay, seed, workers, mirror: see `seglib.train.TrainConfig`.
-        accumulate: number of batches whose gradients are summed before each step of the optimizer. By default
-            Ultralytics accumulates 64 images, whatever the batch size is.
+        accumulate: number of batches whose gradients are summed before each step of the optimizer; during the
+            warm-up Ultralytics raises it from 1. By default Ultralytics accumulates 64 images.
         model: "yolov8n-seg", "yolov8s-seg", "yolov8m-seg", "yolov8l-seg" or "yolov8x-seg".
         weights: "coco" or None, see `seglib.models.yolo.YOLOSegmenter`.
         image_size: longer side of the resized images in pixels, a multiple of 32.
@@ -182,8 +188,9 @@ def fit_yolo(train_data: SegmentationData, val_data: SegmentationData, config: Y
     if not isinstance(config, YOLOConfig):
         raise TypeError(f"fit_yolo takes a YOLOConfig, not {type(config).__name__}")
     classes = _check_data(train_data, val_data)
-    settings = _describe_run(train_data, val_data, classes, config)
     mirror = None if config.mirror is None else Mirror(config.mirror)
+    precision = runs.stored_precision(Path(run_dir), mirror) or default_precision()
+    settings = _describe_run(train_data, val_data, classes, config, precision)
     with lock_run(Path(run_dir)):
         run, _ = _open(run_dir, settings, mirror)
         if run.finished:
@@ -191,9 +198,10 @@ def fit_yolo(train_data: SegmentationData, val_data: SegmentationData, config: Y
                 mirror.write(run.dir / runs.LAST, settings, len(run.history))
             print(f"{short_path(run.dir)} is finished ({len(run.history)} epochs): nothing to train.")
         else:
+            check_precision(precision)
             folder = run.dir / _ULTRALYTICS_DIR
             _write_data(folder, train_data, val_data, classes, config.batch_size)
-            if config.weights:
+            if config.weights and not run.history:  # a resumed run does not read them
                 _link_image(download_weights(config.model), folder / _PRETRAINED)
             if run.history:
                 print(f"Resuming after epoch {len(run.history)}.", flush=True)
@@ -248,21 +256,21 @@ def _ultralytics_settings(config: YOLOConfig) -> dict[str, Any]:
     }
 
 
-def _device_settings(config: YOLOConfig) -> dict[str, Any]:
+def _device_settings(config: YOLOConfig, precision: str) -> dict[str, Any]:
     """Return device, precision and number of workers under Ultralytics' names."""
     if not torch.cuda.is_available():
         return {"device": "cpu", "amp": False, "workers": 0, "deterministic": False}  # the CPU is deterministic anyway
     workers = min(available_cores(), 8) if config.workers is None else config.workers
-    amp = "bf16" if default_precision() == "bf16" else True  # Ultralytics trains in fp32 where fp16 is unreliable
+    amp = "bf16" if precision == "bf16" else precision == "fp16"  # Ultralytics trains in fp32 where fp16 is unreliable
     return {"device": 0, "amp": amp, "workers": workers, "deterministic": True}
 
 
 def _describe_run(
-    train_data: SegmentationData, val_data: SegmentationData, classes: list[str], config: YOLOConfig
+    train_data: SegmentationData, val_data: SegmentationData, classes: list[str], config: YOLOConfig, precision: str
 ) -> dict[str, Any]:
     """Return everything that decides the result of a run, as plain JSON."""
     yolo = {key: value for key, value in asdict(config).items() if key not in ("workers", "mirror")}
-    settings: dict[str, Any] = {"yolo": yolo, "classes": classes, "precision": default_precision()}
+    settings: dict[str, Any] = {"yolo": yolo, "classes": classes, "precision": precision}
     for name, data in (("train_data", train_data), ("val_data", val_data)):
         text = json.dumps([(file_name, lines) for file_name, _, lines in _samples(data)])
         settings[name] = {"samples": len(data), "files": hashlib.sha256(text.encode()).hexdigest()[:16]}
@@ -396,7 +404,9 @@ def _run_child(folder: Path, job: dict[str, Any]) -> dict[str, float]:
         torch.cuda.empty_cache()  # the process needs the memory
     command = [sys.executable, "-m", "seglib.train_yolo"]
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    with subprocess.Popen(command, cwd=folder, env=_environment(), text=True, encoding="utf-8", **pipes) as child:
+    with subprocess.Popen(
+        command, cwd=folder, env=_environment(), text=True, encoding="utf-8", errors="replace", **pipes
+    ) as child:
         try:
             for line in child.stdout or ():
                 print(line, end="", flush=True)
@@ -442,8 +452,9 @@ def _main() -> None:
     try:
         answer: dict[str, Any] = _train(job) if "config" in job else _validate(job["device"])
     except Exception as error:
+        traceback.print_exc()
         name = next((kind.__name__ for kind in type(error).__mro__ if kind.__name__ in _ERRORS), "RuntimeError")
-        answer = {"error": name, "message": str(error) if name in _ERRORS else traceback.format_exc()}
+        answer = {"error": name, "message": str(error)}
     write_json(Path(_ANSWER), answer)
 
 
@@ -469,7 +480,11 @@ def _train(job: dict[str, Any]) -> dict[str, Any]:
     recorder = _EpochRecorder(run, state, job, mirror)
     for event in ("on_train_start", "on_train_epoch_start", "on_train_batch_end", "on_model_save"):
         model.add_callback(event, getattr(recorder, event))
-    settings = {**_ultralytics_settings(config), **config.others, **_device_settings(config)}
+    settings = {
+        **_ultralytics_settings(config),
+        **config.others,
+        **_device_settings(config, job["settings"]["precision"]),
+    }
     settings |= {"data": _DATA, "save_dir": str(Path.cwd()), "pretrained": _PRETRAINED if config.weights else False}
     batches = TrainConfig(config.epochs, config.batch_size, config.lr, accumulate=config.accumulate)
     device = torch.device(settings["device"])
@@ -516,7 +531,9 @@ class _EpochRecorder:
     def on_train_epoch_start(self, trainer: Any) -> None:
         """Raise OutOfMemoryError if Ultralytics halved the batch size because memory ran out."""
         if trainer.batch_size != self.config.batch_size:
-            raise torch.OutOfMemoryError(f"CUDA out of memory in epoch {trainer.epoch + 1}")
+            raise torch.OutOfMemoryError(
+                f"CUDA out of memory, or another CUDA error, in epoch {trainer.epoch + 1}: Ultralytics halved the batch"
+            )
 
     def on_train_batch_end(self, trainer: Any) -> None:
         """Raise FloatingPointError if the loss is not finite; Ultralytics would return to its last checkpoint."""
@@ -532,6 +549,8 @@ class _EpochRecorder:
         now = time.monotonic()
         history = self.run.history
         history.append(_read_row(results, now - self.epoch_start))
+        if not np.isfinite(history[-1]["val_loss"]):
+            raise FloatingPointError(f"the validation loss became NaN or infinite: {ADVICE_AFTER_NAN}")
         self.epoch_start = now
         best = best_epoch(history, _SELECTION_COLUMN)
         if best == len(history):

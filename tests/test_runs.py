@@ -49,10 +49,13 @@ def test_other_initial_weights_are_refused(tmp_path):
         train(tmp_path, model, epochs=1)
 
 
-def test_a_run_begun_in_fp16_is_not_resumed_on_a_cpu(tmp_path):
+def test_a_run_begun_in_fp16_is_returned_on_a_cpu_if_it_is_finished_and_not_resumed(tmp_path):
     train(tmp_path, epochs=1)
-    config = (tmp_path / "config.json").read_text()
-    (tmp_path / "config.json").write_text(config.replace('"precision": "no"', '"precision": "fp16"'))
+    state = runs.read_checkpoint(tmp_path / runs.LAST)
+    state["settings"]["precision"] = "fp16"
+    runs.save_torch(tmp_path / runs.LAST, state | {"scaler": {}})
+    (tmp_path / "config.json").unlink()
+    assert train(tmp_path, epochs=1).finished
     with pytest.raises(ValueError, match="began in fp16"):
         train(tmp_path, epochs=2)
 

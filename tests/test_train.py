@@ -375,11 +375,11 @@ def test_a_run_that_skips_every_step_is_stopped(tmp_path, monkeypatch):
 
 def test_a_run_in_another_precision_may_follow_in_the_same_process(tmp_path, monkeypatch):
     for precision in ("bf16", "no"):
-        monkeypatch.setattr("seglib.train.default_precision", lambda precision=precision: precision)
-        monkeypatch.setattr("seglib.train.check_precision", lambda precision: None)
+        for module in ("config", "train"):
+            monkeypatch.setattr(f"seglib.{module}.default_precision", lambda precision=precision: precision)
         train(tmp_path / precision, epochs=1)
         settings = json.loads((tmp_path / precision / "config.json").read_text(encoding="utf-8"))["settings"]
-        assert settings["precision"] == precision
+        assert settings["precision"] == AcceleratorState().mixed_precision == precision
 
 
 @pytest.mark.usefixtures("_mixed_precision")

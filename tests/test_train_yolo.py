@@ -188,16 +188,20 @@ def test_an_interrupted_run_resumes_after_its_last_epoch(data, tmp_path, monkeyp
     start = subprocess.Popen
     with monkeypatch.context() as patch, redirect_stdout(Output()), pytest.raises(KeyboardInterrupt):
         patch.setattr(subprocess, "Popen", lambda *a, **k: children.append(start(*a, **k)) or children[-1])
-        fit_yolo(*data, make_config(epochs=3), tmp_path)
+        fit_yolo(*data, make_config(epochs=12), tmp_path)
     assert children[0].returncode is not None
     # What a killed process may leave: an epoch in results.csv without a checkpoint, and half a file.
     with (tmp_path / "ultralytics/results.csv").open("a") as file:
         file.write("2,99.9,1,")
     (tmp_path / "ultralytics/weights/last.pt").write_bytes(b"half of it")
-    before = runs.read_run(tmp_path).history
-    run = fit_yolo(*data, make_config(epochs=3), tmp_path)
+    before = runs.read_checkpoint(tmp_path / runs.LAST)["history"]
+    run = fit_yolo(*data, make_config(epochs=12), tmp_path)
     assert f"Resuming after epoch {len(before)}." in capsys.readouterr().out
-    assert run.finished and [row["epoch"] for row in run.history] == [1, 2, 3] and run.history[: len(before)] == before
+    assert (
+        run.finished
+        and [row["epoch"] for row in run.history] == list(range(1, 13))
+        and run.history[: len(before)] == before
+    )
 
 
 def test_a_finished_run_is_returned_and_other_settings_are_refused(finished, no_training, capsys):
@@ -208,6 +212,16 @@ def test_a_finished_run_is_returned_and_other_settings_are_refused(finished, no_
         fit_yolo(train, val, replace(finished.config, accumulate=1), finished.run.dir)
     with pytest.raises(runs.OtherSettings, match=r"train_data.samples"):
         fit_yolo(Subset(train, range(4)), val, finished.config, finished.run.dir)
+
+
+def test_a_run_of_a_gpu_is_returned_on_a_cpu_when_it_is_finished(finished, no_training, tmp_path, monkeypatch):
+    copy = Path(shutil.copytree(finished.run.dir, tmp_path / "run"))
+    state = runs.read_checkpoint(copy / runs.LAST)
+    state["settings"]["precision"] = "fp16"
+    runs.save_torch(copy / runs.LAST, state)
+    (copy / "config.json").unlink()
+    config = replace(finished.config, mirror=None)
+    assert fit_yolo(*finished.data, config, copy).finished
 
 
 def test_a_run_is_restored_from_its_mirror(finished, tmp_path, no_training):

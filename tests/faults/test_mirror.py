@@ -96,6 +96,17 @@ def test_where_the_latest_copy_is_damaged_the_one_before_is_restored(run_dir, mi
     assert copied_epochs(mirror) == [3, 2]
 
 
+@pytest.mark.usefixtures("every_checkpoint")
+def test_a_lost_run_without_a_usable_copy_does_not_begin_again(run_dir, mirror):
+    train(run_dir, **SETTINGS | {"epochs": 2}, mirror=mirror)
+    shutil.rmtree(run_dir)
+    for slot in Mirror(mirror).slots():
+        slot.path.write_bytes(b"half")
+    for _ in range(2):
+        with pytest.raises(ValueError, match="no copy in the mirror .* can be used"):
+            train(run_dir, **SETTINGS, mirror=mirror)
+
+
 def test_a_damaged_copy_does_not_replace_a_sound_checkpoint(tmp_path, run_dir, mirror, monkeypatch):
     train(tmp_path / "other", **SETTINGS | {"epochs": 2}, mirror=mirror)
     for slot in Mirror(mirror).slots():
