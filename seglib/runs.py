@@ -537,7 +537,7 @@ class Mirror:
     def _check_parent(self) -> None:
         if not self.folder.parent.is_dir():
             raise FileNotFoundError(
-                f"the mirror {self.folder.name} has no parent folder {self.folder.parent}: mount the drive or create "
+                f"the mirror {self.folder} has no parent folder: mount the drive or create "
                 "the folder; mirror=None trains without a mirror"
             )
 

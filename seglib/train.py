@@ -319,7 +319,10 @@ def _check(
         raise ValueError("batch_size=1 cannot train a model with batch norm: use 2 or more")
     first = Samples(train_data, None, augment, config.seed)[(1, 0)][0]
     with torch.no_grad():
-        channels = model.eval()(first[None].to(next(model.parameters()).device)).shape[1]
+        logits = model.eval()(first[None].to(next(model.parameters()).device))
+    if not isinstance(logits, Tensor):
+        raise ValueError("fit trains models that return logits; train a YOLO with seglib.train_yolo.fit_yolo")
+    channels = logits.shape[1]
     weights = getattr(loss, "class_weights", None)
     if weights is not None and len(weights) != channels:
         raise ValueError(f"{len(weights)} class weights for {channels} classes (background included)")
@@ -327,6 +330,8 @@ def _check(
     val_names = list(get_class_names(val_data) or ())
     if names != val_names:
         raise ValueError(f"training and validation differ in their classes: {names} and {val_names}")
+    if len(set(names)) < len(names):
+        raise ValueError(f"two classes have the same name: {names}")
     num_classes = max(2, channels)
     names = names or [f"class {index}" for index in range(num_classes)]
     if len(names) != num_classes:

@@ -211,6 +211,15 @@ class OtherClasses(Discs):
     classes = ("disc", "background")
 
 
+class EqualClasses(Discs):
+    classes = ("disc", "disc")
+
+
+class Detector(ConvNet):
+    def forward(self, images):
+        return [super().forward(images)]
+
+
 class WrongLabels(Discs):
     def __getitem__(self, index):
         image, mask, name = super().__getitem__(index)
@@ -228,8 +237,10 @@ class WrongLabels(Discs):
         ({"data": Subset(Discs(4), [])}, "0 training and 5 validation images"),
         ({"model": ConvNet(classes=5), "loss": CrossEntropyLoss()}, "5 classes"),
         ({"batch_size": 1}, "batch_size=1 cannot train a model with batch norm"),
+        ({"data": EqualClasses(4), "val": EqualClasses(4)}, "two classes have the same name"),
+        ({"model": Detector()}, "fit trains models that return logits"),
     ],
-    ids=["sizes", "train label", "val label", "floats", "class names", "empty", "class count", "batch of one"],
+    ids=lambda value: value if isinstance(value, str) else ", ".join(value),
 )
 def test_what_cannot_be_trained_is_refused_with_the_reason(tmp_path, arguments, message):
     with pytest.raises(ValueError, match=message):
