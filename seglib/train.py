@@ -93,9 +93,8 @@ def fit(
     """Train a model, or resume its training from the last checkpoint in `run_dir`.
 
     However a run was interrupted, the same call repeats the epochs after the last checkpoint; on a CPU it ends with the
-    same weights, bit for bit, as without the interruption. Several processes (`torchrun`, accelerate's
-    `notebook_launcher`) average their gradients. With `accumulate`, a step equals that of one large batch up to
-    rounding, except for Dice and batch norm, which see each batch by itself.
+    same weights, bit for bit. Several processes average their gradients. With `accumulate`, a step equals that of one
+    large batch up to rounding, except for Dice and batch norm.
 
     Args:
         model: images (B, 3, H, W) uint8 -> logits (B, C, H, W). It ends with the weights of the last epoch.
@@ -125,8 +124,7 @@ def fit(
     settings = _describe(accelerator, precision, model, train_data, val_data, loss, config, augment, image_size)
     inference_size = _inference_size(train_data, augment, image_size)
     with _open_run(accelerator, run_dir, settings, mirror) as (run, state):
-        model.to(accelerator.device)
-        model.to(memory_format=torch.channels_last)  # faster, on a CPU too
+        model.to(accelerator.device).to(memory_format=torch.channels_last)  # faster, on a CPU too
         optimizer = make_optimizer(model, config)
         checkpoints = _Checkpoints(run, settings, config, mirror, accelerator, model, optimizer, names, inference_size)
         checkpoints.restore(state)
@@ -142,7 +140,6 @@ def fit(
             ):
                 _run_epochs(accelerator, model, optimizer, checkpoints, samples, val_samples, loss)
         checkpoints.complete()
-        accelerator.wait_for_everyone()  # until then the other processes may not find the run's files
     return run
 
 
@@ -517,12 +514,12 @@ class _Checkpoints:
 
     def complete(self) -> None:
         """Draw the curves of a finished run and complete its mirror, unless that was done before."""
-        if not self.accelerator.is_main_process:
-            return
         run = self.run
-        run.save_curves(CURVES)
-        if self.mirror is not None and not self.mirror.has(len(run.history)):
-            self.mirror.write(run.dir / LAST, self.settings, len(run.history))
+        if self.accelerator.is_main_process:
+            run.save_curves(CURVES)
+            if self.mirror is not None and not self.mirror.has(len(run.history)):
+                self.mirror.write(run.dir / LAST, self.settings, len(run.history))
+        self.accelerator.wait_for_everyone()  # so that every process finds the files
 
     def _describe_model(self, row: Row) -> dict[str, Any]:
         """The contents of best_model.pth; the weights are copied, since training goes on to change them."""
