@@ -42,9 +42,10 @@ lesson: $(READY)
 lab: $(READY)
 	$(BIN)/jupyter lab --port=$(PORT) --notebook-dir=notebooks $(LAB_ARGS)
 
+# On one thread each: beside another busy process, torch's threads wait for one another and are ten times slower.
 test: lint
 	rm -rf runs/test # a lesson trains nothing if it finds its runs finished
-	env -u SEGLIB_DATA SEGLIB_PROFILE=tiny SEGLIB_RUNS="$(CURDIR)/runs/test" $(BIN)/pytest --nbmake --nbmake-timeout=900 tests notebooks
+	env -u SEGLIB_DATA SEGLIB_PROFILE=tiny OMP_NUM_THREADS=1 SEGLIB_RUNS="$(CURDIR)/runs/test" $(BIN)/pytest --nbmake --nbmake-timeout=900 tests notebooks
 	rm -rf runs/test
 
 kill: $(READY)
