@@ -19,9 +19,16 @@ from seglib.datasets.sample.aerial_ground import (
     Bridge,
     make_aerial_scene,
 )
-from seglib.datasets.sample.objects import pick
-from seglib.datasets.sample.objects.outlines import Outline
-from seglib.datasets.sample.objects.roofs import Patch, courtyard_plan, jitter, rectangle, winged_plan, with_brightness
+from seglib.datasets.sample.old_objects import pick
+from seglib.datasets.sample.old_objects.outlines import Outline
+from seglib.datasets.sample.old_objects.roofs import (
+    Patch,
+    courtyard_plan,
+    jitter,
+    rectangle,
+    winged_plan,
+    with_brightness,
+)
 
 __all__ = ["SPECIALS", "Special", "compose"]
 

@@ -23,9 +23,9 @@ from seglib.datasets.sample.aerial_ground import (
     add_stripes,
     add_tree,
 )
-from seglib.datasets.sample.objects import pick
-from seglib.datasets.sample.objects.outlines import Outline
-from seglib.datasets.sample.objects.roofs import (
+from seglib.datasets.sample.old_objects import pick
+from seglib.datasets.sample.old_objects.outlines import Outline
+from seglib.datasets.sample.old_objects.roofs import (
     Plan,
     add_roof,
     courtyard_plan,

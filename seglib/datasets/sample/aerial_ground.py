@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
-from seglib.datasets.sample.objects import pick
-from seglib.datasets.sample.objects.outlines import Outline
-from seglib.datasets.sample.objects.roofs import (
+from seglib.datasets.sample.old_objects import pick
+from seglib.datasets.sample.old_objects.outlines import Outline
+from seglib.datasets.sample.old_objects.roofs import (
     Building,
     Patch,
     Surface,

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from seglib.datasets.sample import objects
-from seglib.datasets.sample.objects import Drawing, pick, surroundings, tint
+from seglib.datasets.sample import old_objects as objects
+from seglib.datasets.sample.old_objects import Drawing, pick, surroundings, tint
 from seglib.datasets.sample.scene import BOOK, Scene, color_planes, smooth_noise
 
 __all__ = ["paint_indoors", "paint_outdoors"]

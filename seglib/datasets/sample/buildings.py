@@ -13,8 +13,8 @@ from seglib import masks
 from seglib.datasets.sample.aerial import SPECIALS, compose
 from seglib.datasets.sample.aerial_ground import AerialScene, paint_aerial_scene
 from seglib.datasets.sample.common import LICENSES, PERIOD
-from seglib.datasets.sample.objects.outlines import Outline
-from seglib.datasets.sample.objects.roofs import Building, next_points
+from seglib.datasets.sample.old_objects.outlines import Outline
+from seglib.datasets.sample.old_objects.roofs import Building, next_points
 from seglib.datasets.yolo import YOLO_PARTS, write_data_yaml
 from seglib.files import write_jpeg, write_lines
 

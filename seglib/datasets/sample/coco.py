@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from seglib import masks
-from seglib.datasets.sample import objects
+from seglib.datasets.sample import old_objects as objects
 from seglib.datasets.sample.common import LICENSES, PERIOD, VERSION
 from seglib.datasets.sample.composition import (
     Special,
@@ -25,7 +25,7 @@ from seglib.datasets.sample.composition import (
     leave_empty,
     split_of,
 )
-from seglib.datasets.sample.objects import Drawing, pick, surroundings
+from seglib.datasets.sample.old_objects import Drawing, pick, surroundings
 from seglib.datasets.sample.scene import BALL, BOOK, CAT, DOG, PERSON, PLANT, Scene, SceneObject, paint_scene
 from seglib.files import write_jpeg
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from seglib.datasets.sample import objects
+from seglib.datasets.sample import old_objects as objects
 from seglib.datasets.sample.backgrounds import paint_indoors, paint_outdoors
-from seglib.datasets.sample.objects import Drawing, pick, surroundings
+from seglib.datasets.sample.old_objects import Drawing, pick, surroundings
 from seglib.datasets.sample.scene import BALL, BOOK, CAT, DOG, PERSON, PLANT, Scene, SceneObject, make_scene
 
 __all__ = [

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image, ImageFilter
 
-from seglib.datasets.sample import objects
-from seglib.datasets.sample.objects import Drawing, Sprite, pick
+from seglib.datasets.sample import old_objects as objects
+from seglib.datasets.sample.old_objects import Drawing, Sprite, pick
 
 __all__ = [
     "BALL", "BOOK", "CAT", "DOG", "PERSON", "PLANT", "Scene", "SceneObject", "color_planes", "make_scene",

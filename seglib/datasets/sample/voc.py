@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from seglib.datasets.sample import objects
+from seglib.datasets.sample import old_objects as objects
 from seglib.datasets.sample.composition import (
     Ordinary,
     add_close_up,
@@ -21,7 +21,7 @@ from seglib.datasets.sample.composition import (
     compose,
     split_of,
 )
-from seglib.datasets.sample.objects import Drawing, surroundings
+from seglib.datasets.sample.old_objects import Drawing, surroundings
 from seglib.datasets.sample.scene import CAT, DOG, PERSON, PLANT, Scene, SceneObject, paint_scene
 from seglib.datasets.voc import VOC_CLASSES
 from seglib.files import write_lines

@@ -10,7 +10,7 @@ from pycocotools.coco import COCO
 from seglib import masks
 from seglib.datasets.sample.coco import SPECIALS, annotate, visible_masks
 from seglib.datasets.sample.composition import compose, split_of
-from seglib.datasets.sample.objects import Drawing, Part, ellipse
+from seglib.datasets.sample.old_objects import Drawing, Part, ellipse
 from seglib.datasets.sample.scene import BALL, BOOK, CAT, PERSON, PLANT, make_scene, paint_scene
 
 WANTED = (PERSON, CAT, BALL, BOOK)  # in the order of the lessons' classes

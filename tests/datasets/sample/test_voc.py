@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from seglib.datasets import VOCSegmentationDataset, render
-from seglib.datasets.sample.objects import Drawing, Part, ellipse
+from seglib.datasets.sample.old_objects import Drawing, Part, ellipse
 from seglib.datasets.sample.scene import PERSON, make_scene, paint_scene
 from seglib.datasets.sample.voc import label_masks
 from seglib.datasets.voc import VOC_CLASSES

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
-from seglib.datasets.sample.objects.outlines import Ball, Drawing, Outline, Part, Pattern
+from seglib.datasets.sample.old_objects.outlines import Ball, Drawing, Outline, Part, Pattern
 
 __all__ = [
     "EVEN_LIGHT",

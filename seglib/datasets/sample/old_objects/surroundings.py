@@ -5,7 +5,7 @@ Many of them resemble annotated objects: they are as high as a person, as round 
 
 import numpy as np
 
-from seglib.datasets.sample.objects.outlines import (
+from seglib.datasets.sample.old_objects.outlines import (
     GREENS,
     PALETTE,
     STONE,

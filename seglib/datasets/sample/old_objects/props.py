@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from seglib.datasets.sample.objects.outlines import (
+from seglib.datasets.sample.old_objects.outlines import (
     GREENS,
     UPRIGHT,
     Ball,

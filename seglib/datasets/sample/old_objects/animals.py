@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from seglib.datasets.sample.objects.outlines import (
+from seglib.datasets.sample.old_objects.outlines import (
     DARK,
     FAR_SIDE,
     Color,

@@ -11,7 +11,7 @@ from functools import cached_property
 
 import numpy as np
 
-from seglib.datasets.sample.objects.outlines import Outline, Point, pick, rectangle
+from seglib.datasets.sample.old_objects.outlines import Outline, Point, pick, rectangle
 
 __all__ = [
     "Building", "Patch", "Plan", "Surface", "Wing", "add_roof", "courtyard_plan", "inset", "jitter", "next_points",

@@ -7,7 +7,7 @@ from functools import partial
 
 import numpy as np
 
-from seglib.datasets.sample.objects.outlines import (
+from seglib.datasets.sample.old_objects.outlines import (
     DARK,
     FAR_SIDE,
     Ball,

@@ -3,9 +3,9 @@
 A drawing is a list of parts in painting order (see `outlines`); `rasterize` turns it into pixels.
 """
 
-from seglib.datasets.sample.objects import surroundings
-from seglib.datasets.sample.objects.animals import cat, dog
-from seglib.datasets.sample.objects.outlines import (
+from seglib.datasets.sample.old_objects import surroundings
+from seglib.datasets.sample.old_objects.animals import cat, dog
+from seglib.datasets.sample.old_objects.outlines import (
     GREENS,
     WOOD,
     Color,
@@ -20,8 +20,8 @@ from seglib.datasets.sample.objects.outlines import (
     tint,
     translate,
 )
-from seglib.datasets.sample.objects.people import CROWD_SPACING, POSE_NAMES, crowd, person
-from seglib.datasets.sample.objects.props import (
+from seglib.datasets.sample.old_objects.people import CROWD_SPACING, POSE_NAMES, crowd, person
+from seglib.datasets.sample.old_objects.props import (
     BALL_KINDS,
     PLANT_HEIGHT,
     ball,
@@ -31,7 +31,7 @@ from seglib.datasets.sample.objects.props import (
     raised_book,
     standing_book,
 )
-from seglib.datasets.sample.objects.raster import EVEN_LIGHT, Sprite, rasterize
+from seglib.datasets.sample.old_objects.raster import EVEN_LIGHT, Sprite, rasterize
 
 __all__ = [
     "BALL_KINDS", "CROWD_SPACING", "EVEN_LIGHT", "GREENS", "PLANT_HEIGHT", "POSE_NAMES", "WOOD", "Color", "Drawing",
