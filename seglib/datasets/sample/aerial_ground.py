@@ -23,7 +23,7 @@ from seglib.datasets.sample.old_objects.roofs import (
     rectangle,
     with_brightness,
 )
-from seglib.datasets.sample.scene import smooth_noise
+from seglib.datasets.sample.objects import smooth_noise
 
 __all__ = [
     "ASPHALT", "CROPS", "LAWNS", "PAINT", "PAVING", "POOL", "SOIL", "WATER", "ZOOM", "AerialScene", "Bridge",
