@@ -14,6 +14,7 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from seglib.files import check_choice
 from seglib.instances import Instances, as_instances
 
 __all__ = [
@@ -37,11 +38,6 @@ COCO_AREAS: Areas = {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96
 # From above, half of all buildings are smaller than COCO's "small" and almost none are "large". These ranges hold 35 %,
 # 41 % and 24 % of 23,074 buildings in 840 aerial images of 512x512 pixels.
 AERIAL_AREAS: Areas = {"small": (0, 24**2), "medium": (24**2, 50**2), "large": (50**2, 1e10)}
-_ALL_AREAS = (0, 1e10)
-_SCORES = tuple(np.arange(1, 20) / 20)
-
-
-# ------------------------------------------------------------------------------------------------ average precision
 
 
 @dataclass(frozen=True)
@@ -75,10 +71,8 @@ class MaskAP:
 
     def curve(self, iou: float = 0.5) -> np.ndarray:
         """The precision at each level of `recall` for one of the IoU thresholds, (101,), averaged over classes."""
-        nearest = int(np.argmin(np.abs(self.thresholds - iou)))
-        if not np.isclose(self.thresholds[nearest], iou):
-            raise ValueError(f"no {iou} among {np.round(self.thresholds, 3).tolist()}")
-        return np.array([_known_mean(row) for row in self.precision[nearest]])
+        check_choice("iou", round(iou, 2), self.thresholds.round(2).tolist())
+        return np.array([_known_mean(row) for row in self.precision[np.isclose(self.thresholds, iou)][0]])
 
     def rows(self) -> dict[str, float]:
         """The values by name, for a table."""
@@ -102,35 +96,39 @@ def mask_ap(
     A crowd is never missed, and a detection on a crowd is not wrong.
 
     Args:
-        truth: the objects of each image: `Instances`, or a mapping with "masks", "labels" and optionally "crowd" and
-            "size". `Instances.of` lists the kinds of masks.
+        truth: the objects of each image: `Instances`, or a mapping with "masks" and optionally "labels" (classes, which
+            count from 1), "crowd" and "size". `Instances.of` lists the kinds of masks.
         predictions: the detections in each image, in the same order, with scores.
         areas: the ranges of `MaskAP.by_size`.
         max_detections: how many detections of a class count in an image, those with the highest scores. There is one
-            average recall for each number; the other values take the last, which is the largest. COCO has 100; images
-            with hundreds of objects need more.
+            average recall for each number; the other values take the largest. COCO has 100; images with hundreds of
+            objects need more.
 
     Raises:
-        TypeError: the objects of one image instead of a list of images.
-        ValueError: the numbers or sizes of the images differ, a prediction has no scores or is a crowd, there is no
-            range of areas, or `max_detections` does not rise.
+        ValueError: the numbers or sizes of the images differ, or a prediction has no scores.
     """
     truth_instances, detections = _to_instances(truth, predictions)
-    counts = list(max_detections)
-    if not areas or not counts or sorted(set(counts)) != counts or counts[0] < 1:
-        raise ValueError(f"areas needs a range or more, and max_detections rises from 1 on: not {counts}")
-    evaluation = _run_cocoeval(truth_instances, detections, areas, counts)
-    parameters = evaluation["params"]
-    precision = evaluation["precision"]  # (thresholds 0.5, 0.55 ..., 101, classes, areas, max_detections); -1: no truth
-    recall = evaluation["recall"]  # (thresholds, classes, areas, max_detections)
+    labels = sorted({int(label) for image in truth_instances for label in image.labels})  # others have no recall
+    with redirect_stdout(io.StringIO()):  # pycocotools prints how long it takes
+        evaluation = COCOeval(_to_coco(truth_instances), _to_coco(detections), "segm")
+        parameters = evaluation.params
+        parameters.imgIds = list(range(len(truth_instances)))
+        parameters.catIds = labels
+        parameters.maxDets = sorted(max_detections)
+        parameters.areaRng = [(0, 1e10), *areas.values()]
+        parameters.areaRngLbl = ["all", *areas]
+        evaluation.evaluate()
+        evaluation.accumulate()
+    precision = evaluation.eval["precision"]  # (IoU thresholds, 101, classes, areas, max_detections); -1: no truth
+    recall = evaluation.eval["recall"]  # (IoU thresholds, classes, areas, max_detections)
     overall = precision[..., 0, -1]
     return MaskAP(
         ap=_known_mean(overall),
         ap50=_known_mean(overall[0]),
         ap75=_known_mean(overall[5]),
         by_size={name: _known_mean(precision[..., i, -1]) for i, name in enumerate(areas, 1)},
-        ar={count: _known_mean(recall[..., 0, i]) for i, count in enumerate(counts)},
-        by_class={int(label): _known_mean(overall[..., k]) for k, label in enumerate(parameters.catIds)},
+        ar={count: _known_mean(recall[..., 0, i]) for i, count in enumerate(parameters.maxDets)},
+        by_class={label: _known_mean(overall[..., k]) for k, label in enumerate(labels)},
         recall=parameters.recThrs,
         precision=overall,
         thresholds=parameters.iouThrs,
@@ -144,47 +142,22 @@ def _to_instances(
     truth: Sequence[_Objects], predictions: Sequence[_Objects]
 ) -> tuple[list[Instances], list[Instances]]:
     """Convert truth and predictions to instances, and raise ValueError if they do not fit each other."""
-    if isinstance(truth, Instances | Mapping) or isinstance(predictions, Instances | Mapping):
-        raise TypeError("truth and predictions are lists with the objects of one image in each place")
     if len(truth) != len(predictions) or not len(truth):
         raise ValueError(f"{len(truth)} images with truth and {len(predictions)} with predictions")
     real = [as_instances(objects) for objects in truth]
     detected = [as_instances(objects, image.size) for objects, image in zip(predictions, real, strict=True)]
-    for index, (image, detections) in enumerate(zip(real, detected, strict=True)):
-        if image.size != detections.size:
-            raise ValueError(
-                f"image {index}: the truth is {image.size} (height, width) but the prediction {detections.size}: bring "
-                "the predicted masks to the image's own size"
-            )
-        if detections.scores is None and len(detections):
+    for index, (image, found) in enumerate(zip(real, detected, strict=True)):
+        if image.size != found.size:
+            sizes = f"the truth is {image.size} (height, width) but the prediction {found.size}"
+            raise ValueError(f"image {index}: {sizes}: bring the predicted masks to the image's own size")
+        if found.scores is None and len(found):
             raise ValueError(f"image {index}: the predictions have no scores")
-        if detections.crowd.any():
-            raise ValueError(f"image {index}: a prediction is one object, never a crowd")
     return real, detected
 
 
-def _run_cocoeval(
-    truth: Sequence[Instances], predictions: Sequence[Instances], areas: Areas, max_detections: Sequence[int]
-) -> dict[str, Any]:
-    """pycocotools' tables of precision and recall."""
-    labels = sorted({int(label) for image in truth for label in image.labels})
-    with redirect_stdout(io.StringIO()):  # it prints how long it takes
-        evaluation = COCOeval(_to_coco(truth, labels), _to_coco(predictions, labels), "segm")
-        evaluation.params.imgIds = list(range(len(truth)))
-        evaluation.params.catIds = labels
-        evaluation.params.maxDets = max_detections
-        evaluation.params.areaRng = [_ALL_AREAS, *areas.values()]
-        evaluation.params.areaRngLbl = ["all", *areas]
-        evaluation.evaluate()
-        evaluation.accumulate()
-    return evaluation.eval
-
-
-def _to_coco(images: Sequence[Instances], labels: Sequence[int]) -> COCO:
-    """The objects as pycocotools reads them from an annotation file.
-
-    A class without truth is not among `labels`: it has no recall, so it does not enter the mean.
-    """
+def _to_coco(images: Sequence[Instances]) -> COCO:
+    """The objects as pycocotools reads them from an annotation file."""
+    entries = [{"id": i, "height": image.size[0], "width": image.size[1]} for i, image in enumerate(images)]
     annotations = [
         {
             "image_id": image_id,
@@ -197,12 +170,10 @@ def _to_coco(images: Sequence[Instances], labels: Sequence[int]) -> COCO:
         for image_id, image in enumerate(images)
         for i, area in enumerate(image.areas)
     ]
+    for number, annotation in enumerate(annotations, 1):  # matching reads id 0 as "none"
+        annotation["id"] = number
     coco = COCO()
-    coco.dataset = {
-        "images": [{"id": i, "height": image.size[0], "width": image.size[1]} for i, image in enumerate(images)],
-        "categories": [{"id": label, "name": str(label)} for label in labels],
-        "annotations": [entry | {"id": i} for i, entry in enumerate(annotations, 1)],  # matching reads id 0 as "none"
-    }
+    coco.dataset = {"images": entries, "annotations": annotations, "categories": []}
     coco.createIndex()
     return coco
 
@@ -254,7 +225,7 @@ def match_detections(truth: _Objects, prediction: _Objects, iou: float = 0.5) ->
         iou: IoU threshold.
 
     Raises:
-        ValueError: the sizes differ, or the prediction has no scores or is a crowd.
+        ValueError: the sizes differ, or the prediction has no scores.
     """
     (truth,), (prediction,) = _to_instances([truth], [prediction])
     scores = np.zeros(0) if prediction.scores is None else prediction.scores  # None only without detections
@@ -314,11 +285,11 @@ def count_detections(matches: Sequence[Matches], score: float) -> DetectionCount
     return DetectionCounts(score, correct, wrong, objects - correct)
 
 
-def best_score_threshold(matches: Sequence[Matches], scores: Sequence[float] = _SCORES) -> float:
-    """The score with the highest F1 score of detections from that score on; the lowest if there are several.
+def best_score_threshold(matches: Sequence[Matches]) -> float:
+    """Choose the score, of 0.05, 0.1 ... 0.95, from which on detections have the highest F1; the lowest of equals.
 
     Args:
-        matches: the matches of each image, of the validation part.
-        scores: the scores to choose from.
+        matches: the matches of each validation image.
     """
+    scores = np.arange(1, 20) / 20
     return float(max(scores, key=lambda score: (count_detections(matches, score).f1, -score)))

@@ -189,7 +189,7 @@ def test_mask_ap_equals_pycocotools_for_other_areas_and_numbers_of_detections(ar
 
 def test_only_the_detections_with_the_highest_scores_count():
     scenes = [crowded_scene(105)]
-    assert evaluate(scenes).ar[100] < 100 / 105 < evaluate(scenes, max_detections=(100, 200)).ar[200] == 1
+    assert evaluate(scenes).ar[100] < 100 / 105 < evaluate(scenes, max_detections=(200, 100)).ar[200] == 1
 
 
 def test_a_class_that_is_predicted_but_never_true_does_not_change_ap():
@@ -234,7 +234,6 @@ def test_mappings_in_the_form_of_other_libraries_are_accepted():
         ([THING], [FOUND, FOUND], "1 images with truth and 2"),
         ([THING, THING], [FOUND, THING], "image 1: the predictions have no scores"),
         ([THING], [Instances.of([rectangle(0, 9, 0, 9, (80, 100))], scores=[1])], r"image 0: .*\(80, 100\): bring"),
-        ([THING], [Instances.of(FOUND.rles, scores=[0.5], crowd=[1])], "never a crowd"),
         ([THING], [{"masks": FOUND.rles, "scores": [0.5, 0.6]}], "2 scores for 1 masks"),
     ],
 )
@@ -243,23 +242,12 @@ def test_truth_and_predictions_that_do_not_fit_are_refused(truth, predictions, m
         mask_ap(truth, predictions)
 
 
-def test_the_objects_of_one_image_are_not_a_list_of_images():
-    with pytest.raises(TypeError, match="lists"):
-        mask_ap(THING, FOUND)
-
-
-@pytest.mark.parametrize("wrong", [{"max_detections": ()}, {"max_detections": (10, 1)}, {"areas": {}}])
-def test_impossible_settings_are_refused(wrong):
-    with pytest.raises(ValueError, match="max_detections rises"):
-        mask_ap([THING], [FOUND], **wrong)
-
-
 def test_a_result_can_be_printed_and_stored():
     result = evaluate(random_scenes(0))
     assert all(name in str(result) for name in ("objects and", "AP50-95", "AP small", "AR100"))
     assert json.loads(json.dumps({"by_class": result.by_class, **result.rows()}))["by_class"].keys() == {"1", "2", "3"}
     assert "array" not in repr(result)
-    with pytest.raises(ValueError, match="no 0.51 among"):
+    with pytest.raises(ValueError, match="iou must be one of 0.5, 0.55, .*, not 0.51"):
         result.curve(0.51)
 
 
@@ -355,6 +343,5 @@ def test_the_best_score_threshold_has_the_highest_f1_and_is_the_lowest_of_equals
         matches_of((0.61, True), (0.2, False), missed=1),
     ]
     assert best_score_threshold(matches) == pytest.approx(0.6)
-    assert best_score_threshold(matches, scores=[0.1, 0.59, 0.6, 0.61, 0.7]) == pytest.approx(0.59)
     assert best_score_threshold([matches_of((0.9, True))]) == pytest.approx(0.05)
     assert best_score_threshold([matches_of((0.9, False), (0.1, False))]) == pytest.approx(0.95)
