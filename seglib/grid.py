@@ -16,16 +16,15 @@ import html
 import itertools
 import json
 import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from seglib.config import is_out_of_memory
-from seglib.files import locked, short_path, write_json, write_lines
+from seglib.files import check_choice, locked, short_path, write_json, write_lines
 from seglib.loading import seed_everything
 from seglib.runs import OtherSettings, Row, Run, best_epoch, overfits_after, read_run, score, write_history
 
@@ -34,14 +33,9 @@ __all__ = ["Cell", "Grid", "Value", "cell_name", "grid", "read_grid"]
 Value = str | int | float | bool | None
 
 _GRID_FILE = "grid.json"
-_TABLE_FILE = "grid.csv"
 _CELL_FILE = "cell.json"
 _ERROR_FILE = "error.txt"
-_FINISHED = "finished"
-_RESERVED_NAMES = {"run_dir", "status", "seconds", "reason"}
-_REQUIRED_COLUMNS = ["epoch", "train_loss", "val_loss", "seconds"]
-_FORBIDDEN_IN_NAMES = set('/\\:*?"<>|\n\0')
-_SHORT_NAMES = "give the choice a short name and look it up in your train()"
+_FORBIDDEN_IN_NAMES = set('/\\:*?"<>|\n')
 
 
 @dataclass
@@ -52,7 +46,7 @@ class Cell:
         settings: the value of each setting.
         run: the run in the cell's folder, with the history as far as training got.
         status: "finished", "out of memory", "diverged" (the loss became NaN or infinite), "failed" (any other error),
-            "not finished" (training was interrupted) or "not started".
+            "not finished" (the first training was interrupted) or "not started".
         reason: the error in one line; empty if there was none.
     """
 
@@ -98,7 +92,7 @@ class Grid:
     @property
     def best(self) -> Cell | None:
         """The finished cell with the best score, the first one of equals, or None if no cell is finished."""
-        finished = [cell for cell in self.cells if cell.status == _FINISHED and cell.history]
+        finished = [cell for cell in self.cells if cell.status == "finished" and cell.history]
         return max(finished, key=lambda cell: max(score(row, self.metric) for row in cell.history), default=None)
 
     def rows(self) -> list[dict[str, Value]]:
@@ -116,7 +110,7 @@ class Grid:
                 "least val_loss": lowest["val_loss"] if lowest else None,
                 "last train_loss": cell.history[-1]["train_loss"] if best else None,
                 "over-fits after": cell.overfits_after,
-                "seconds": cell.run.seconds if best else None,
+                "seconds": round(cell.run.seconds) if best else None,
                 "reason": cell.reason,
             }
             rows.append(row)
@@ -138,20 +132,15 @@ class Grid:
     def _table(self) -> list[list[str]]:
         """The table as text, the heading first. Empty columns are left out and a star marks the best cell."""
         rows = self.rows()
-        settings = self.cells[0].settings
-        columns = [name for name in rows[0] if name in settings or any(row[name] not in (None, "") for row in rows)]
-        best = self.best
-        table = [["", *columns]]
-        for cell, row in zip(self.cells, rows, strict=True):
-            texts = [str(row[name]) if name in settings else _format_value(name, row[name]) for name in columns]
-            table.append(["★" if cell is best else "", *texts])
-        return table
+        columns = [name for name in rows[0] if any(row[name] not in (None, "") for row in rows)]
+        stars = ["★" if cell is self.best else "" for cell in self.cells]
+        lines = [[star, *(_format_value(row[name]) for name in columns)] for star, row in zip(stars, rows, strict=True)]
+        return [["", *columns], *lines]
 
 
-def _format_value(column: str, value: Value) -> str:
-    """A result as the table shows it."""
+def _format_value(value: Value) -> str:
     if isinstance(value, float):
-        return f"{value:.0f}" if column == "seconds" else f"{value:.4g}"
+        return f"{value:.4g}"
     return "" if value is None else str(value)[:60]
 
 
@@ -187,21 +176,19 @@ def grid(
         All cells. grid.csv holds the same table.
 
     Raises:
-        ValueError: a value cannot be part of a folder's name, or a history lacks the metric or another column.
+        ValueError: a value cannot be part of a folder's name, or a history has no column for the metric.
         OtherSettings: a cell's folder holds a run with other settings.
         RuntimeError: no cell finished, or another process works in the folder.
     """
     folder = Path(folder)
     combinations = _combinations(axes)
-    result = _read_cells(folder, combinations, metric)
     write_json(folder / _GRID_FILE, {"cells": combinations, "metric": metric})
-    write_history(folder / _TABLE_FILE, result.rows())
     with locked(folder / ".lock", f"another process searches in {folder}: wait for it, or stop it", timeout=0):
         for number, settings in enumerate(combinations, 1):
             print(f"[{number}/{len(combinations)}] {cell_name(settings)}", flush=True)
             _train_cell(train, settings, folder / cell_name(settings), seed)
             result = _read_cells(folder, combinations, metric)
-            write_history(folder / _TABLE_FILE, result.rows())
+            write_history(folder / "grid.csv", result.rows())
     if result.best is None:
         first = result.cells[0]
         raise RuntimeError(
@@ -212,34 +199,26 @@ def grid(
 
 
 def _train_cell(train: Callable[..., object], settings: dict[str, Value], run_dir: Path, seed: int) -> None:
-    """Train one cell and record its status."""
-    error_file = run_dir / _ERROR_FILE
-    before = _read_record(run_dir)
-    record = {"settings": settings, "status": "not finished", "reason": ""}  # stays if the process is killed
-    write_json(run_dir / _CELL_FILE, record)
+    """Train one cell and record how it ended."""
+    record = {"settings": settings, "status": "finished", "reason": ""}
     seed_everything(seed)
     try:
         train(run_dir, **settings)
         if not read_run(run_dir).history:
             raise ValueError(f"train() wrote no history.csv into {short_path(run_dir)}: pass run_dir on to fit()")
-        record["status"] = _FINISHED
-        error_file.unlink(missing_ok=True)
-    except OtherSettings:  # a mistake in the call, not a result: the folder keeps its earlier status
-        write_json(run_dir / _CELL_FILE, before)
+        (run_dir / _ERROR_FILE).unlink(missing_ok=True)
+    except OtherSettings:  # a mistake in the call, not a result
         raise
     except Exception as error:
         record["status"] = "diverged" if isinstance(error, FloatingPointError) else "failed"
         if is_out_of_memory(error):
             record["status"] = "out of memory"
         record["reason"] = f"{type(error).__name__}: {str(error).strip()}".partition("\n")[0]
-        write_lines(error_file, traceback.format_exc().splitlines())
+        write_lines(run_dir / _ERROR_FILE, traceback.format_exc().splitlines())
         print(f"{cell_name(settings)}: {record['status']}, {record['reason']}", flush=True)
     write_json(run_dir / _CELL_FILE, record)
     gc.collect()  # otherwise the next cell may find the GPU's memory still in use
     torch.cuda.empty_cache()
-
-
-# ------------------------------------------------------------------------------------------------ names and files
 
 
 def cell_name(settings: Mapping[str, Value]) -> str:
@@ -249,29 +228,18 @@ def cell_name(settings: Mapping[str, Value]) -> str:
 
 def _combinations(axes: Mapping[str, Sequence[Value]]) -> list[dict[str, Value]]:
     """The settings of each cell; the last axis changes fastest."""
-    if not axes:
-        raise ValueError("a grid needs at least one setting, for example {'lr': [1e-3, 1e-4]}")
-    values = [_axis_values(name, given) for name, given in axes.items()]
-    cells = [dict(zip(axes, combination, strict=True)) for combination in itertools.product(*values)]
-    names = [cell_name(cell) for cell in cells]
-    if len({name.casefold() for name in names}) < len(names):  # some file systems ignore the case of letters
-        raise ValueError(f"the cells of a grid must have different names, not {'; '.join(names)}")
-    for name in names:
-        if set(name) & _FORBIDDEN_IN_NAMES or len(name.encode()) > 200 or name[-1] in " .":
-            raise ValueError(f"{name!r} cannot be the name of a folder: {_SHORT_NAMES}")
-    return cells
+    values = [_plain_values(name, given) for name, given in axes.items()]
+    return [dict(zip(axes, combination, strict=True)) for combination in itertools.product(*values)]
 
 
-def _axis_values(name: str, values: Sequence[Value]) -> list[Value]:
+def _plain_values(name: str, values: Sequence[Value]) -> list[Value]:
     """The values of a setting; numpy's numbers become Python's, which JSON can hold."""
-    if name in _RESERVED_NAMES:
-        raise ValueError(f"a setting cannot be called {name}: the grid uses this name itself")
-    if isinstance(values, str) or not isinstance(values, Iterable) or len(list(values)) == 0:
+    if isinstance(values, str) or not len(values):
         raise ValueError(f"{name} needs a list of values, for example [1e-3, 1e-4], not {values!r}")
     plain = [value.item() if isinstance(value, np.generic) else value for value in values]
     for value in plain:
-        if not isinstance(value, str | int | float | None):
-            raise ValueError(f"{name}={value!r} cannot be part of a folder's name: {_SHORT_NAMES}")
+        if not isinstance(value, str | int | float | None) or set(str(value)) & _FORBIDDEN_IN_NAMES:
+            raise ValueError(f"{name}={value!r} cannot name a folder: use a short name, and look it up in your train()")
     return plain
 
 
@@ -280,34 +248,22 @@ def read_grid(folder: str | Path) -> Grid:
 
     Raises:
         FileNotFoundError: there is no grid in the folder.
-        ValueError: a history lacks the metric or another column.
+        ValueError: a history has no column for the metric.
     """
-    file = Path(folder) / _GRID_FILE
-    if not file.is_file():
-        raise FileNotFoundError(f"no grid in {folder}: there is no {_GRID_FILE}")
-    content = json.loads(file.read_text(encoding="utf-8"))
-    return _read_cells(file.parent, content["cells"], content["metric"])
+    content = json.loads((Path(folder) / _GRID_FILE).read_text(encoding="utf-8"))
+    return _read_cells(Path(folder), content["cells"], content["metric"])
 
 
 def _read_cells(folder: Path, combinations: Sequence[dict[str, Value]], metric: str) -> Grid:
-    """The grid of these cells as their folders show it. Raises ValueError if a history lacks a column."""
+    """The grid of these cells as their folders show it."""
     cells = []
     for settings in combinations:
         run = read_run(folder / cell_name(settings))
-        for name in (*_REQUIRED_COLUMNS, metric):
-            if run.history and name not in run.history[0]:
-                columns = ", ".join(run.history[0])
-                raise ValueError(f"{run.dir / 'history.csv'} has no column {name!r}; its columns are {columns}")
-        record = _read_record(run.dir)
-        status = record.get("status", "not started")
-        run.finished = status == _FINISHED
-        cells.append(Cell(settings, run, status, record.get("reason", "")))
+        if run.history:
+            check_choice(f"the metric of {run.dir}", metric, run.history[0])
+        record = {"status": "not finished" if run.dir.is_dir() else "not started", "reason": ""}
+        if (run.dir / _CELL_FILE).is_file():
+            record = json.loads((run.dir / _CELL_FILE).read_text(encoding="utf-8"))
+        run.finished = record["status"] == "finished"
+        cells.append(Cell(settings, run, record["status"], record["reason"]))
     return Grid(folder, cells, metric)
-
-
-def _read_record(run_dir: Path) -> dict[str, Any]:
-    """The content of cell.json; empty if there is none, or if it cannot be read after a loss of power."""
-    try:
-        return json.loads((run_dir / _CELL_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}

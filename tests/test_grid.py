@@ -117,6 +117,7 @@ def test_a_training_without_a_history_is_a_failure(tmp_path):
 
 
 def test_an_interrupt_ends_the_grid_and_is_recorded(tmp_path):
+    (tmp_path / "lr=0.3").mkdir()  # `fit` creates it
     with pytest.raises(KeyboardInterrupt):
         grid(raising(KeyboardInterrupt()), {"lr": [0.1, 0.3, 0.2]}, tmp_path)
     assert statuses(read_grid(tmp_path)) == ["finished", "not finished", "not started"]
@@ -135,12 +136,10 @@ def test_other_settings_are_raised_and_change_no_record(tmp_path):
 @pytest.mark.parametrize(
     ("axes", "message"),
     [
-        ({}, "at least one setting"),
-        ({"encoder": "resnet18"}, "needs a list"),
-        ({"encoder": ["A", "a"]}, "different names"),
-        ({"encoder": ["a/b"]}, "cannot be the name of a folder"),
-        ({"loss": [len]}, "cannot be part of a folder's name"),
-        ({"run_dir": ["a"]}, "cannot be called run_dir"),
+        ({"encoder": "resnet18"}, "encoder needs a list of values"),
+        ({"encoder": []}, "encoder needs a list of values"),
+        ({"encoder": ["a/b"]}, "encoder='a/b' cannot name a folder"),
+        ({"size": [(256, 256)]}, r"size=\(256, 256\) cannot name a folder"),
     ],
 )
 def test_settings_that_cannot_name_folders_are_refused_before_training(tmp_path, axes, message):
@@ -155,21 +154,10 @@ def test_numbers_of_numpy_become_those_of_python(tmp_path):
     assert json.loads((tmp_path / "grid.json").read_text(encoding="utf-8"))["cells"][0] == {"lr": 0.01, "batch": 2}
 
 
-@pytest.mark.parametrize("missing", ["val_mIoU", "train_loss"])
-def test_a_missing_column_is_reported_after_the_first_cell(tmp_path, missing):
-    def write_rows(run_dir, lr):
-        rows = [{name: row[name] for name in row if name != missing} for row in history([lr])]
-        runs.write_history(run_dir / "history.csv", rows)
-
-    metric = "val_mIoU" if missing == "val_mIoU" else "val_iou"
-    with pytest.raises(ValueError, match=f"no column '{missing}'; its columns are epoch, "):
-        grid(write_rows, {"lr": [0.1, 0.2]}, tmp_path, metric=metric)
+def test_an_unknown_metric_is_reported_after_the_first_cell(tmp_path):
+    with pytest.raises(ValueError, match="the metric of .* must be one of epoch, train_loss, .*, not 'val_mIoU'"):
+        grid(write_run, {"lr": [0.1, 0.2]}, tmp_path, metric="val_mIoU")
     assert not (tmp_path / cell_name({"lr": 0.2})).exists()
-
-
-def test_a_folder_without_a_grid_is_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no grid in"):
-        read_grid(tmp_path)
 
 
 def test_the_best_cell_has_the_highest_score_or_the_lowest_loss(tmp_path):
@@ -191,7 +179,7 @@ def test_the_table_shows_the_best_epoch_and_over_fitting(tmp_path):
     assert ",".join(row) == (
         "lr,status,epochs done,val_iou,best epoch,least val_loss,last train_loss,over-fits after,seconds,reason"
     )
-    assert list(row.values()) == ["0.2", "finished", "5", "0.8", "2", "0.2", "0.3", "2", "5.0", ""]
+    assert list(row.values()) == ["0.2", "finished", "5", "0.8", "2", "0.2", "0.3", "2", "5", ""]
 
 
 def test_the_table_as_text_and_html_marks_the_best_cell(tmp_path):
