@@ -30,7 +30,6 @@ __all__ = [
     "unwrap_subset",
 ]
 
-_MAX_LISTED = 10  # an error message lists this many problems and counts the rest
 _Item = TypeVar("_Item")
 
 
@@ -41,10 +40,7 @@ class Transform(Protocol):
 
 
 class SegmentationData(Protocol):
-    """A map-style dataset with a length; torch's `Subset` is one.
-
-    A sample is (image uint8 (3, H, W), mask uint8 (H, W)) or (image, mask, file name).
-    """
+    """A data set or Subset of pairs (image uint8 (3, H, W), mask uint8 (H, W)) or triples with the file name."""
 
     def __len__(self) -> int: ...
 
@@ -53,13 +49,7 @@ class SegmentationData(Protocol):
 
 @dataclass(frozen=True)
 class Problem:
-    """One broken entry of a data set.
-
-    Attributes:
-        where: the file, and the id of the annotation or the number of the line.
-        what: what is wrong.
-        action: "skipped", or "repaired" if only a part of the object was dropped.
-    """
+    """A broken entry of a data set: where it is, what is wrong, and whether it was "skipped" or "repaired"."""
 
     where: str
     what: str
@@ -70,20 +60,22 @@ class Problem:
 
 
 def report_problems(problems: list[Problem], on_error: str, source: str) -> None:
-    """Raise a ValueError that lists the problems of `source`, or warn of them if `on_error` is "skip"."""
+    """Raise a ValueError that lists the first problems of `source`, or warn of them if `on_error` is "skip"."""
     if not problems:
         return
-    listed = "\n".join(f"  {problem}" for problem in problems[:_MAX_LISTED])
-    if len(problems) > _MAX_LISTED:
-        listed += f"\n  ... and {len(problems) - _MAX_LISTED} more"
+    count = len(problems)
+    listed = "\n".join(f"  {problem}" for problem in problems[:10])
+    if count > 10:
+        listed += f"\n  ... and {count - 10} more"
     if on_error == "raise":
         raise ValueError(
-            f"{source} has {len(problems)} problem{'s' if len(problems) > 1 else ''}. Repair the data, or pass "
+            f"{source} has {count} problem{'s' if count > 1 else ''}. Repair the data, or pass "
             f'on_error="skip" to leave out what is broken (.problems then lists it):\n{listed}'
         )
     repaired = sum(problem.action == "repaired" for problem in problems)
-    skipped = len(problems) - repaired
-    warnings.warn(f"{source}: skipped {skipped}, repaired {repaired} (listed in .problems):\n{listed}", stacklevel=3)
+    warnings.warn(
+        f"{source}: skipped {count - repaired}, repaired {repaired} (listed in .problems):\n{listed}", stacklevel=3
+    )
 
 
 def readable(
@@ -106,16 +98,13 @@ def readable(
 def as_sample(
     image: np.ndarray, mask: np.ndarray, classes: int, where: str | Path, transform: Transform | None
 ) -> tuple[Tensor, Tensor]:
-    """Transform an image and its mask, check the mask and return both as tensors.
+    """Transform an image and its mask, check the mask, and return both as tensors: uint8 (3, H, W) and uint8 (H, W).
 
     Args:
         image: uint8 (H, W, 3).
         mask: uint8 (H, W).
         classes: the number of classes, background included.
         where: the file that an error message names.
-
-    Returns:
-        Image uint8 (3, H, W) and mask uint8 (H, W).
 
     Raises:
         ValueError: the mask has a value that is not a class.
@@ -155,18 +144,11 @@ def get_transform(data: SegmentationData) -> Transform | None:
 
 
 def all_instances(data: SegmentationData) -> list[Instances]:
-    """The objects of each sample of a data set or Subset.
-
-    Raises:
-        TypeError: the data set has no `instances` method.
-    """
+    """The objects of each sample of a data set or Subset that has a method `instances(index)`: of COCO and YOLO."""
     source, indices = unwrap_subset(data)
-    instances = getattr(source, "instances", None)
-    if instances is None:
-        raise TypeError(
-            f"{type(source).__name__} has no method instances(index); the readers of COCO and YOLO have one"
-        )
-    return [instances(index) for index in indices]
+    if not hasattr(source, "instances"):
+        raise TypeError(f"{type(source).__name__} has no method instances; the readers of COCO and YOLO have one")
+    return [source.instances(index) for index in indices]
 
 
 def hold_out(data: SegmentationData, fraction: float = 0.25, at_most: int = 1000) -> tuple[Subset, Subset]:
@@ -175,12 +157,14 @@ def hold_out(data: SegmentationData, fraction: float = 0.25, at_most: int = 1000
     A file falls on the same side on every machine, whichever reader is used.
 
     Args:
-        fraction: the share of samples for validation.
+        fraction: the share of samples for validation, above 0 and below 1.
         at_most: the largest number of samples for validation.
 
     Raises:
-        ValueError: fewer than two samples, or a data set without `filenames`.
+        ValueError: another fraction, fewer than two samples, or a data set without `filenames`.
     """
+    if not 0 < fraction < 1:
+        raise ValueError(f"fraction is the share for validation, above 0 and below 1, not {fraction}")
     names = get_filenames(data)
     if names is None or len(names) < 2:
         raise ValueError("hold_out needs a data set with at least two samples and their names in .filenames")

@@ -6,8 +6,8 @@ region of a wanted category is 255 ("do not count") except where one of these ob
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import UnionType
 from typing import Any
@@ -131,82 +131,72 @@ class COCOSegmentationDataset(Dataset[tuple[Tensor, Tensor, str]]):
 
     def mask(self, index: int) -> np.ndarray:
         """The class mask of sample `index`: uint8 (H, W), at the size in the annotation file."""
-        return _paint(self.instances(index), self.overlap)
+        return paint_mask(self.instances(index), self.overlap)
 
     def _read_image(self, entry: _Entry) -> np.ndarray:
         return read_image(self.images_dir / entry["file_name"], (entry["height"], entry["width"]))
 
-    def _check_images(self, entries: list[Any]) -> list[_Entry]:
+    def _check_images(self, entries: list[_Entry]) -> list[_Entry]:
         """The entries that are complete and unique and whose file exists; the others become problems."""
-        files = defaultdict(set)  # the file names of each id
+        names = defaultdict(set)  # the file names of each id
         for entry in entries:
-            if not _field_errors(entry, _IMAGE_FIELDS):
-                files[entry["id"]].add(entry["file_name"])
-        kept: list[_Entry] = []
-        ids: dict[str, _Id] = {}  # of the images kept, by file name without suffix
+            if not _field_error(entry, _IMAGE_FIELDS):
+                names[entry["id"]].add(entry["file_name"])
+        kept: dict[str, _Entry] = {}  # by file name without suffix
         for entry in entries:
-            if errors := _field_errors(entry, _IMAGE_FIELDS):
-                error = f"its entry has {errors}"
-            else:
-                error = self._image_error(entry, files[entry["id"]], ids)
+            error = _field_error(entry, _IMAGE_FIELDS) or self._image_error(entry, names[entry["id"]], kept)
             if error:
                 self.problems.append(Problem(_describe(entry), error))
             else:
-                kept.append({**entry, "height": int(entry["height"]), "width": int(entry["width"])})
-                ids[_stem(entry)] = entry["id"]
-        return kept
+                kept[_stem(entry)] = {**entry, "height": int(entry["height"]), "width": int(entry["width"])}
+        return list(kept.values())
 
-    def _image_error(self, entry: _Entry, files: set[str], ids: Mapping[str, _Id]) -> str:
-        """What is wrong with an image entry, given the files of its id and the images before it; else ""."""
+    def _image_error(self, entry: _Entry, names: set[str], kept: Mapping[str, _Entry]) -> str:
+        """What is wrong with an image entry, given the file names of its id and the images before it; else ""."""
         path = Path(entry["file_name"])
+        if not all(1 <= side < 1e6 and side == int(side) for side in (entry["height"], entry["width"])):
+            return f"height {entry['height']} and width {entry['width']} must be whole numbers of pixels"
         if path.is_absolute() or ".." in path.parts:
             return f"file_name must stay inside {self.images_dir}"
-        if len(files) > 1:
-            return f"{', '.join(sorted(files))} share that id, so their annotations cannot be told apart"
-        if ids.get(_stem(entry)) == entry["id"]:
-            return "is listed twice"
-        if _stem(entry) in ids:
-            return "another image has that name (a mask is named after its image, without the suffix)"
+        if len(names) > 1:
+            return f"{', '.join(sorted(names))} share that id, so their annotations cannot be told apart"
+        if _stem(entry) in kept:
+            return "another entry has that name (a mask is named after its image, without the suffix)"
         if not (self.images_dir / path).is_file():
             return f"no such file in {self.images_dir}"
         return ""
 
-    def _check_annotations(self, content: dict[str, list[Any]]) -> dict[_Id, list[_Entry]]:
+    def _check_annotations(self, content: dict[str, list[_Entry]]) -> dict[_Id, list[_Entry]]:
         """The drawable annotations of the wanted categories by image id; broken ones become problems."""
-        known = {
-            "category_id": {category["id"] for category in content["categories"]},
-            "image_id": {entry["id"] for entry in content["images"] if not _field_errors(entry, {"id": int | str})},
-        }
+        images = {entry["id"] for entry in content["images"] if not _field_error(entry, {"id": int | str})}
+        categories = {category["id"] for category in content["categories"]}
         sizes = {entry["id"]: (entry["height"], entry["width"]) for entry in self.images}
         kept: dict[_Id, list[_Entry]] = defaultdict(list)
         ids: set[_Id] = set()
         for annotation in content["annotations"]:
-            if error := _annotation_error(annotation, ids, known):
-                self.problems.append(Problem(f"annotation {_get(annotation, 'id')}", error))
+            error = _field_error(annotation, _ANNOTATION_FIELDS) or _id_error(annotation, ids, images, categories)
+            if error:
+                self.problems.append(Problem(f"annotation {annotation.get('id')}", error))
                 continue
             ids.add(annotation["id"])
-            image_id = annotation["image_id"]
-            if annotation["category_id"] in self.class_of and image_id in sizes:
-                kept[image_id] += self._drawable(annotation, *sizes[image_id])
-        return dict(kept)
+            if annotation["category_id"] in self.class_of and annotation["image_id"] in sizes:
+                kept[annotation["image_id"]] += self._drawable(annotation, *sizes[annotation["image_id"]])
+        return kept
 
     def _drawable(self, annotation: _Entry, height: int, width: int) -> list[_Entry]:
         """The annotation without the parts that cannot be drawn, which become problems; [] if nothing is left."""
         segmentation: Any = annotation.get("segmentation")
         has_polygons = isinstance(segmentation, list) and any(isinstance(part, list) for part in segmentation)
         check: Callable[[Any, int, int], None] = check_polygon if has_polygons else _check_rle
-        drawable = []
-        errors = []
-        for part in segmentation if has_polygons else [segmentation]:
-            try:
-                check(part, height, width)
-                drawable.append(part)
-            except ValueError as error:
-                errors.append(str(error))
         where = f"annotation {annotation['id']} (image {annotation['image_id']})"
+        parts = segmentation if has_polygons else [segmentation]
+        broken: list[Problem] = []
+        drawable = readable(parts, lambda part: check(part, height, width), broken, lambda _: where)
         action = "repaired" if drawable else "skipped"
-        self.problems += [Problem(where, error, action) for error in errors]
-        return [{**annotation, "segmentation": drawable if has_polygons else segmentation}] if drawable else []
+        self.problems += [replace(problem, action=action) for problem in broken]
+        if not drawable:
+            return []
+        return [{**annotation, "segmentation": drawable if has_polygons else segmentation}]
 
 
 def annotation_bitmap(annotation: _Entry, height: int, width: int) -> np.ndarray:
@@ -217,56 +207,25 @@ def annotation_bitmap(annotation: _Entry, height: int, width: int) -> np.ndarray
     return polygons_to_mask(segmentation, height, width)
 
 
-def paint_mask(
-    objects: Iterable[tuple[int, np.ndarray]],
-    crowds: Iterable[np.ndarray],
-    height: int,
-    width: int,
-    overlap: str = "maximum",
-) -> np.ndarray:
-    """Paint objects over crowds into one class mask; the winner of each overlap is painted last.
+def paint_mask(instances: Instances, overlap: str = "maximum") -> np.ndarray:
+    """Paint the objects of an image into one class mask: uint8 (H, W).
 
-    Args:
-        objects: pairs of class and bool (height, width).
-        crowds: bool (height, width) each.
-
-    Returns:
-        uint8 (height, width).
+    Crowds are painted first, as 255. The object that is painted last is the one that is seen.
     """
-    if overlap == "smallest":
-        order = sorted(objects, key=lambda pair: (-int(pair[1].sum()), pair[0]))
-    else:
-        order = sorted(objects, key=lambda pair: pair[0])
-    mask = np.zeros((height, width), dtype=np.uint8)
-    for bitmap in crowds:
-        mask[bitmap] = IGNORE
-    for index, bitmap in order:
-        mask[bitmap] = index
+    labels = instances.labels
+    # By class, or by area and, of two equally large objects, by class.
+    order = np.lexsort((labels, -instances.areas)) if overlap == "smallest" else np.argsort(labels)
+    mask = np.zeros(instances.size, dtype=np.uint8)
+    for index in np.flatnonzero(instances.crowd):
+        mask[rle_to_mask(instances.rles[index])] = IGNORE
+    for index in order[~instances.crowd[order]]:
+        mask[rle_to_mask(instances.rles[index])] = labels[index]
     return mask
-
-
-def _paint(instances: Instances, overlap: str) -> np.ndarray:
-    """The class mask of the objects and crowds of an image: uint8 (H, W)."""
-    objects = []
-    crowds = []
-    for rle, label, is_crowd in zip(instances.rles, instances.labels.tolist(), instances.crowd, strict=True):
-        if is_crowd:
-            crowds.append(rle_to_mask(rle))
-        else:
-            objects.append((label, rle_to_mask(rle)))
-    return paint_mask(objects, crowds, *instances.size, overlap=overlap)
 
 
 @dataclass(frozen=True)
 class MaskReport:
-    """The result of `write_masks`.
-
-    Attributes:
-        written: number of masks in the folder.
-        skipped: number of problems in the data set that were skipped.
-        repaired: number of problems in the data set that were repaired.
-        empty: number of objects too small or thin to cover a pixel.
-    """
+    """The result of `write_masks`: numbers of masks, of problems in the data set, and of objects without a pixel."""
 
     written: int
     skipped: int
@@ -280,93 +239,66 @@ def write_masks(data: COCOSegmentationDataset, folder: str | Path) -> MaskReport
     A record of the source is kept in `masks.json`. If it has not changed, a second call writes nothing.
     """
     folder = Path(folder)
-    source = _mask_source(data)
-    targets = [folder / Path(name).with_suffix(".png") for name in data.filenames]
+    status = data.annotation_file.stat()
+    changed = [data.annotation_file.name, status.st_size, status.st_mtime_ns]
+    source = [*changed, data.categories, data.classes, data.overlap]
+    files = [Path(name).with_suffix(".png").as_posix() for name in data.filenames]
     record_file = folder / "masks.json"
-    record = json.loads(record_file.read_text(encoding="utf-8")) if record_file.is_file() else {}
-    if record.get("made_from") == source and all(target.is_file() for target in targets):
+    record = json.loads(record_file.read_text(encoding="utf-8")) if record_file.is_file() else {"files": []}
+    is_current = record.get("made_from") == source and record["files"] == files
+    if is_current and all((folder / name).is_file() for name in files):
         return MaskReport(**record["report"])
     record_file.unlink(missing_ok=True)  # if interrupted from here on, the next call writes all masks again
-    for name in record.get("files", ()):
+    for name in record["files"]:
         (folder / name).unlink(missing_ok=True)  # it may belong to an image that is no longer in the data set
     empty = 0
-    for index, target in enumerate(targets):
+    for index, name in enumerate(files):
         instances = data.instances(index)
         empty += int((instances.areas == 0).sum())
-        write_index_png(target, _paint(instances, data.overlap), data.classes)
+        write_index_png(folder / name, paint_mask(instances, data.overlap), data.classes)
     actions = Counter(problem.action for problem in data.problems)
-    report = MaskReport(len(targets), actions["skipped"], actions["repaired"], empty)
-    files = [target.relative_to(folder).as_posix() for target in targets]
+    report = MaskReport(len(files), actions["skipped"], actions["repaired"], empty)
     write_json(record_file, {"made_from": source, "report": asdict(report), "files": files})
     return report
 
 
-def _mask_source(data: COCOSegmentationDataset) -> dict[str, Any]:
-    """All that the masks of a data set depend on."""
-    status = data.annotation_file.stat()
-    return {
-        "annotation_file": data.annotation_file.name,
-        "bytes": status.st_size,
-        "changed": status.st_mtime_ns,
-        "categories": data.categories,
-        "classes": data.classes,
-        "overlap": data.overlap,
-        "images": len(data),
-    }
-
-
-def _read_annotation_file(path: Path) -> dict[str, list[Any]]:
+def _read_annotation_file(path: Path) -> dict[str, list[_Entry]]:
     """The JSON of an annotation file, with its three lists."""
     if not path.is_file():
         raise FileNotFoundError(f"no annotation file {path}: COCO's are named annotations/instances_*.json")
     try:
-        content = json.loads(
-            path.read_text(encoding="utf-8-sig")
-        )  # Windows editors begin a file with a byte order mark
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))  # Windows editors begin with a byte order mark
+    except ValueError as error:
         raise ValueError(f"{path} is not JSON ({error}): it may be incomplete; copy or download it again") from None
-    missing = [key for key in ("images", "annotations", "categories") if not isinstance(_get(content, key), list)]
-    if missing:
-        raise ValueError(
-            f"{path} has no list of {' or '.join(missing)}: a COCO instance annotation file has images, annotations "
-            "and categories"
-        )
+    for key in ("images", "annotations", "categories"):
+        entries = content.get(key) if isinstance(content, dict) else None
+        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+            raise ValueError(
+                f"{path} has no list of {key}: a COCO instance annotation file has images, annotations and categories"
+            )
     return content
 
 
-def _get(content: Any, key: str) -> Any:
-    return content.get(key) if isinstance(content, dict) else None
-
-
-def _describe(entry: Any) -> str:
-    return f"image {_get(entry, 'id')} ({_get(entry, 'file_name')})"
+def _describe(entry: _Entry) -> str:
+    return f"image {entry.get('id')} ({entry.get('file_name')})"
 
 
 def _stem(entry: _Entry) -> str:
     return str(Path(entry["file_name"]).with_suffix(""))
 
 
-def _field_errors(entry: Any, fields: Mapping[str, type | UnionType]) -> str:
+def _field_error(entry: _Entry, fields: Mapping[str, type | UnionType]) -> str:
     """What is missing or of the wrong type in an entry of an annotation file; "" if nothing is."""
-    if not isinstance(entry, dict):
-        return f"no fields: it is {entry!r}"
-    missing = [key for key in fields if key not in entry]
-    if missing:
-        return f"no {', '.join(missing)}"
-    wrong = [key for key, kind in fields.items() if not isinstance(entry[key], kind)]
-    sides = [key for key in ("height", "width") if key in fields and key not in wrong]
-    wrong += [key for key in sides if not (1 <= entry[key] < 1e6 and entry[key] == int(entry[key]))]
-    return ", ".join(f"{key} {entry[key]!r}" for key in wrong)
+    wrong = [f"{key}: {entry.get(key)!r}" for key, kind in fields.items() if not isinstance(entry.get(key), kind)]
+    return f"has no valid {', '.join(wrong)}" if wrong else ""
 
 
-def _annotation_error(annotation: Any, ids: set[_Id], known: Mapping[str, set[_Id]]) -> str:
-    """What is wrong with an annotation, given the annotation ids before it and the ids it may name; else ""."""
-    if errors := _field_errors(annotation, _ANNOTATION_FIELDS):
-        return f"has {errors}"
+def _id_error(annotation: _Entry, ids: set[_Id], images: set[_Id], categories: set[_Id]) -> str:
+    """What is wrong with the ids of an annotation, given those before it and those it may refer to; else ""."""
     if annotation["id"] in ids:
         return "another annotation has that id"
-    for key, values in known.items():
-        if annotation[key] not in values:
+    for key, known in (("category_id", categories), ("image_id", images)):
+        if annotation[key] not in known:
             return f"its {key} {annotation[key]} is not in the file"
     return ""
 
@@ -385,8 +317,8 @@ def _check_rle(rle: Any, height: int, width: int) -> None:
 def _select_categories(known: list[_Entry], wanted: Sequence[str | int] | None, path: Path) -> list[_Entry]:
     """The wanted categories in the order given; all, in id order, if `wanted` is None."""
     for category in known:
-        if errors := _field_errors(category, _CATEGORY_FIELDS):
-            raise ValueError(f"{path}: category {category} has {errors}")
+        if error := _field_error(category, _CATEGORY_FIELDS):
+            raise ValueError(f"{path}: category {category} {error}")
     by_id = {category["id"]: category for category in known}
     by_name = {category["name"]: category for category in known}
     if len(by_id) < len(known) or len(by_name) < len(known):

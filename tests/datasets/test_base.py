@@ -61,7 +61,10 @@ def test_hold_out_takes_the_stems_with_the_smallest_hashes_in_any_order():
 def test_hold_out_limits():
     names = [f"{number}.jpg" for number in range(20)]
     assert len(hold_out(Named(names), at_most=3)[1]) == 3
-    assert [len(part) for part in hold_out(Named(names[:2]), fraction=1.0)] == [1, 1]
+    assert [len(part) for part in hold_out(Named(names[:2]), fraction=0.99)] == [1, 1]
+    for fraction in (0, 1, 2.0):
+        with pytest.raises(ValueError, match=f"above 0 and below 1, not {fraction}"):
+            hold_out(Named(names), fraction)
     for data in (Named(names[:1]), [1, 2, 3]):
         with pytest.raises(ValueError, match="at least two samples"):
             hold_out(data)
