@@ -32,7 +32,6 @@ __all__ = [
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
 _ORIENTATION = 0x0112  # the EXIF tag
-_STORED_AS = {6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}  # by orientation, from an upright raster
 
 
 @contextmanager
@@ -72,19 +71,13 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def write_jpeg(path: str | Path, image: np.ndarray, gray: bool = False, exif: int | None = None) -> None:
-    """Write an image as a JPEG file.
-
-    Args:
-        image: uint8 (H, W, 3) RGB, upright.
-        gray: store one channel.
-        exif: EXIF orientation to store it in, 6 or 8; None: upright.
-    """
+    """Write an upright uint8 (H, W, 3) image as a JPEG, in one channel if `gray`; `exif` is an orientation, 6 or 8."""
     raster = Image.fromarray(image)
     tags = Image.Exif()
     if gray:
         raster = raster.convert("L")
     if exif:
-        raster = raster.transpose(_STORED_AS[exif])
+        raster = raster.transpose(Image.Transpose.ROTATE_90 if exif == 6 else Image.Transpose.ROTATE_270)
         tags[_ORIENTATION] = exif
     raster.save(path, quality=90, exif=tags)
 
@@ -101,23 +94,16 @@ def link_or_copy(source: Path, target: Path) -> None:
 def locked(path: str | Path, message: str, timeout: float | None = None) -> Iterator[None]:
     """Hold a lock file while the block runs, so that other processes keep out.
 
-    Where the file system has no locks, or the lock file cannot be created, the block runs without one, and a warning
-    says so.
-
     Args:
         path: the lock file.
         message: what to tell the user when another process holds the lock.
         timeout: seconds to wait for that process; None: print `message` and wait as long as it takes.
 
     Raises:
-        OSError: the folder of the lock file cannot be created.
         RuntimeError: `message`, when the time is over.
     """
     folder = Path(path).parent
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OSError(f"cannot write {folder}: {error.strerror}. Choose a folder that may be written to.") from error
+    folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)
     try:
         lock.acquire(timeout=timeout or 0)
@@ -126,11 +112,8 @@ def locked(path: str | Path, message: str, timeout: float | None = None) -> Iter
             raise RuntimeError(message) from None
         print(message, flush=True)
         lock.acquire()
-    except (OSError, NotImplementedError) as error:
-        reason = str(error) or "not supported"
-        warnings.warn(
-            f"files cannot be locked in {folder} ({reason}): let only one process at a time work there", stacklevel=3
-        )
+    except (OSError, NotImplementedError) as error:  # some network drives have no locks
+        warnings.warn(f"no locks in {folder} ({error!r}): let only one process at a time work there", stacklevel=3)
     try:
         yield
     finally:
@@ -150,37 +133,23 @@ def image_files(folder: str | Path) -> dict[str, Path]:
 
 
 @contextmanager
-def _name_file_in_errors(path: str | Path) -> Iterator[None]:
-    """Turn whatever goes wrong while an image is read into an error that names the file."""
+def open_image(path: str | Path) -> Iterator[Image.Image]:
+    """Open an image file for the block, which decodes it. Raises ValueError, naming the file, if that fails."""
     try:
-        yield
+        with Image.open(path) as image:
+            yield image
     except FileNotFoundError:
-        raise FileNotFoundError(f"no image {path}: put the file there, or remove it from the data set") from None
+        raise
     except Image.DecompressionBombError as error:
-        raise ValueError(
-            f"{path} is larger than Pillow opens ({error}): make the image smaller or cut it into tiles; if you trust "
-            "the file, set PIL.Image.MAX_IMAGE_PIXELS = None"
-        ) from error
+        raise ValueError(f"{path}: {error} Cut it into tiles, or set PIL.Image.MAX_IMAGE_PIXELS = None.") from error
     except Exception as error:  # a damaged file can make a decoder raise anything
-        raise ValueError(f"{path} cannot be read as an image ({error}): replace or remove the file") from error
-
-
-def open_image(path: str | Path) -> Image.Image:
-    """Open and decode an image file.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file cannot be decoded, or has more pixels than Pillow's limit allows.
-    """
-    with _name_file_in_errors(path), Image.open(path) as image:  # closed even if decoding fails
-        image.load()
-    return image
+        raise ValueError(f"{path} cannot be read as an image: {error}") from error
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
     """(height, width) of an image as a viewer shows it, without decoding it. Raises as `open_image` does."""
     orientation = 1
-    with _name_file_in_errors(path), Image.open(path) as image:
+    with open_image(path) as image:
         width, height = image.size
         if image.format == "TIFF":  # some versions of Pillow turn the size on opening, others on decoding
             width, height = image.tag_v2[256], image.tag_v2[257]  # type: ignore[attr-defined]  # TiffImageFile has it
@@ -207,51 +176,42 @@ def read_image(path: str | Path, size: tuple[int, int] | None = None) -> np.ndar
         FileNotFoundError: there is no such file.
         ValueError: the file cannot be decoded, has no known white, or has another size than `size`.
     """
-    stored = open_image(path)
-    try:
-        upright = ImageOps.exif_transpose(stored)
-    except Exception:  # damaged EXIF: viewers do not turn the image either
+    with open_image(path) as stored:
+        stored.load()
         upright = stored
-    if size is None or (upright.height, upright.width) == tuple(size):
-        return _decode(upright, path)
-    if (stored.height, stored.width) == tuple(size):
-        return _decode(stored, path)
+        with suppress(Exception):  # damaged EXIF: viewers do not turn the image either
+            upright = ImageOps.exif_transpose(stored)
+        height, width = size or (upright.height, upright.width)
+        for image in (upright, stored):
+            if (image.height, image.width) == (height, width):
+                return as_rgb(_to_array(image))
     raise ValueError(
         f"{path} is {upright.height}x{upright.width} (height x width) but its annotations or mask say "
-        f"{size[0]}x{size[1]}: the image was resized, or the annotations belong to another image"
+        f"{height}x{width}: the image was resized, or the annotations belong to another image"
     )
 
 
-def _decode(image: Image.Image, path: str | Path) -> np.ndarray:
-    """The pixels of an image as uint8 (H, W, 3) RGB."""
-    if image.mode == "F":
-        raise ValueError(f"{path} holds fractions, whose black and white are not known: save it with 8 or 16 bits")
-    if image.mode not in ("I", "I;16", "I;16B", "I;16L"):
-        return np.array(image.convert("RGB"))
-    values = np.asarray(image)  # more than 8 bits, which `convert` would cut off at 255
-    if values.max() > 65535 or values.min() < 0:
-        raise ValueError(f"{path} holds numbers beyond 16 bits: save it with 8 or 16 bits a channel")
-    has_8_bits = image.mode == "I" and values.max() <= 255
-    return as_rgb(values.astype(np.uint8 if has_8_bits else np.uint16))
+def _to_array(image: Image.Image) -> np.ndarray:
+    """The pixels of an image with 8 or 16 bits a channel."""
+    if image.mode in ("I", "F"):
+        raise ValueError("it has 32 bits a channel, whose black and white are not known: save it with 8 or 16")
+    if image.mode.startswith("I;16"):  # `convert` would cut off all values at 255
+        return np.array(image).astype(np.uint16)
+    return np.array(image.convert("RGB"))
 
 
 def as_rgb(image: np.ndarray) -> np.ndarray:
-    """Convert an image array of any common kind to RGB.
+    """Convert an image array of any common kind to uint8 (H, W, 3) RGB.
 
     Args:
         image: uint8 or uint16; (H, W) or (H, W, 1) gray, (H, W, 3) RGB, or (H, W, 4) RGBA, whose alpha is dropped.
 
-    Returns:
-        uint8 (H, W, 3) RGB.
-
     Raises:
         ValueError: another type, shape or number of channels.
     """
-    if image.dtype not in (np.uint8, np.uint16) or image.ndim not in (2, 3) or image.size == 0:
-        raise ValueError(f"an image is uint8 (H, W, 3), not {image.dtype} {image.shape}")
-    channels = image.reshape(*image.shape[:2], -1)
-    if channels.shape[2] not in (1, 3, 4):
-        raise ValueError(f"an image has 1, 3 or 4 channels, last: (H, W, 3), not {image.shape}")
+    channels = image[..., None] if image.ndim == 2 else image
+    if image.dtype not in (np.uint8, np.uint16) or channels.ndim != 3 or channels.shape[2] not in (1, 3, 4):
+        raise ValueError(f"an image is uint8 of shape (H, W, 3), not {image.dtype} {image.shape}")
     if image.dtype == np.uint16:
         channels = (channels / 257).round().astype(np.uint8)
     if channels.shape[2] == 1:

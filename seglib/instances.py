@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 from pycocotools import mask as coco_mask
 
-from seglib.files import check_choice
 from seglib.masks import IGNORE, RLE, mask_to_rle, polygons_to_rle, rle_to_mask
 
 if TYPE_CHECKING:
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
 __all__ = ["Instances", "as_instances"]
 
 _Mask = ArrayLike | Mapping[str, Any]  # a bitmap, an RLE, or a list of polygons
-_KEYS = ("masks", "labels", "scores", "crowd", "iscrowd", "size", "boxes", "area", "image_id")  # the last three unused
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,8 +37,8 @@ class Instances:
             object is one.
 
     Raises:
-        ValueError: the number of masks, labels, scores and crowds differs, a label is below 1, a score is not finite,
-            or a mask has another size than the image.
+        ValueError: there is not one label, score and crowd for each mask, a label is below 1, a score is not finite, or
+            a mask has another size than the image.
     """
 
     size: tuple[int, int]
@@ -86,10 +84,9 @@ class Instances:
         Raises:
             ValueError: see `Instances`; or `masks` is not of these kinds.
         """
+        size = size or _size_of(masks)
         if size is None:
-            size = _size_of(masks)
-        if size is None:
-            raise ValueError("there are no masks, or only polygons: give size=(height, width)")
+            raise ValueError("masks are (N, H, W); if there are none, or only polygons, give size=(height, width)")
         height, width = int(size[0]), int(size[1])
         rles = [_to_rle(mask, height, width) for mask in masks]
         numbers: Any = [1] * len(rles) if labels is None else labels
@@ -142,7 +139,7 @@ class Instances:
 
         A crowd is 255 where no other object covers it.
         """
-        if len(self) and self.labels.max() >= IGNORE:
+        if self.labels.max(initial=0) >= IGNORE:
             raise ValueError(f"label {self.labels.max()}: a mask of bytes holds classes up to {IGNORE - 1}")
         classes = np.zeros(self.size, dtype=np.uint8)
         areas = self.areas
@@ -155,25 +152,19 @@ def as_instances(objects: Instances | Mapping[str, Any], size: tuple[int, int] |
     """Convert the objects of an image, as other libraries describe them, to `Instances`.
 
     Args:
-        objects: a mapping with "masks" and optionally "labels", "scores", "crowd" (or "iscrowd") and "size". "boxes",
-            "area" and "image_id" are not used.
+        objects: a mapping with "masks" and optionally "labels", "scores", "crowd" (or "iscrowd") and "size".
         size: (height, width) of the image, if neither the masks nor the mapping have it.
 
     Raises:
         TypeError: `objects` is of another type.
-        ValueError: the mapping has a key that is not known.
     """
     if isinstance(objects, Instances):
         return objects
     if not isinstance(objects, Mapping) or "masks" not in objects:
-        found = list(objects) if isinstance(objects, Mapping) else type(objects).__name__
-        raise TypeError(f'the objects of an image are Instances, or a mapping with "masks", not {found}')
-    for key in objects:
-        check_choice("a key of the objects of an image", key, _KEYS)
-    masks = objects["masks"]
+        raise TypeError(f'the objects of an image are Instances, or a mapping with "masks", not {type(objects)}')
+    size = objects.get("size") or _size_of(objects["masks"]) or size
     crowd = objects.get("crowd", objects.get("iscrowd"))
-    size = objects.get("size") or (_size_of(masks) if len(masks) else None) or size
-    return Instances.of(masks, objects.get("labels"), objects.get("scores"), crowd, size)
+    return Instances.of(objects["masks"], objects.get("labels"), objects.get("scores"), crowd, size)
 
 
 def _to_rle(mask: Any, height: int, width: int) -> RLE:
@@ -195,8 +186,6 @@ def _to_numbers(values: Any, count: int, name: str, kind: type) -> np.ndarray:
     array = _to_numpy(values).reshape(-1)
     if len(array) != count:
         raise ValueError(f"{len(array)} {name} for {count} masks")
-    if kind is int and array.dtype.kind == "f" and not (np.isfinite(array) & (np.trunc(array) == array)).all():
-        raise ValueError(f"{name} are whole numbers, not {array.tolist()[:8]}")
     return array.astype(kind)
 
 
@@ -207,9 +196,7 @@ def _to_numpy(values: Any) -> np.ndarray:
 
 def _size_of(masks: Any) -> tuple[int, int] | None:
     """The (height, width) of masks; None if there are no masks, or only polygons."""
-    if hasattr(masks, "shape"):
-        if len(masks.shape) != 3:
-            raise ValueError(f"an array of masks is (N, H, W), one for each object, not of shape {tuple(masks.shape)}")
+    if len(getattr(masks, "shape", ())) == 3:
         return tuple(masks.shape[1:])
     for mask in masks:
         if isinstance(mask, Mapping):

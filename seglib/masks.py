@@ -43,7 +43,6 @@ RLE = dict[str, Any]  # {"size": [height, width], "counts": ...}
 _Point = tuple[int, int]  # a corner of pixels: (x, y)
 
 IGNORE = 255  # the value of pixels that do not count
-_MAX_COORDINATE = 1e6  # pixels; pycocotools crashes on much larger numbers
 _COLORS = [
     (0, 0, 0), (230, 57, 70), (58, 110, 230), (255, 183, 3), (42, 157, 80), (155, 93, 229), (0, 187, 212),
     (244, 120, 40), (240, 98, 170), (140, 100, 70), (160, 200, 60), (0, 240, 210), (90, 105, 0), (255, 0, 255),
@@ -57,24 +56,22 @@ _COLORS = [
 def check_polygon(polygon: Sequence[float], height: int, width: int) -> None:
     """Raise ValueError if a polygon cannot be drawn in a (height, width) image; the message says why."""
     try:
-        points = np.asarray(polygon, dtype=object).astype(float)
+        points = np.asarray(polygon, dtype=float)
     except (TypeError, ValueError):
-        raise ValueError(f"polygon holds a value that is not a number: {list(polygon)[:8]}") from None
-    if points.ndim != 1:
-        raise ValueError(f"polygon has the shape {points.shape}: it must be a flat list x1, y1, x2, y2, ...")
-    if points.size % 2:
-        raise ValueError(f"polygon has an odd number of coordinates ({points.size}): it must be x1, y1, x2, y2, ...")
+        raise ValueError(f"polygon holds a value that is not a number: {str(polygon)[:60]}") from None
+    if points.ndim != 1 or points.size % 2:
+        raise ValueError(f"polygon must be a flat list x1, y1, x2, y2, ..., not of shape {points.shape}")
     if points.size < 6:
         raise ValueError(f"polygon has {points.size // 2} points: an area needs three")
     largest = np.abs(points).max()
-    if not largest <= _MAX_COORDINATE:  # True for NaN as well
-        raise ValueError(f"polygon has a coordinate of {largest:g} pixels: not a number up to {_MAX_COORDINATE:g}")
+    if not largest <= 1e6:  # pycocotools crashes on larger numbers; False for NaN as well
+        raise ValueError(f"polygon has a coordinate of {largest:g} pixels: not a number up to a million")
     x = points[0::2]
     y = points[1::2]
     if x.max() <= 0 or y.max() <= 0 or x.min() >= width or y.min() >= height:
         raise ValueError(
-            f"polygon lies wholly outside the image: x {x.min():g} to {x.max():g}, y {y.min():g} to {y.max():g}, "
-            f"image {height}x{width} (height x width)"
+            f"polygon lies wholly outside the image of {height}x{width} (height x width): "
+            f"x {x.min():g} to {x.max():g}, y {y.min():g} to {y.max():g}"
         )
 
 
@@ -89,8 +86,7 @@ def polygons_to_mask(polygons: Sequence[Sequence[float]], height: int, width: in
         bool (height, width).
 
     Raises:
-        ValueError: a polygon has fewer than three points, an odd number of coordinates, a coordinate that is not a
-            finite number, or lies wholly outside the image.
+        ValueError: a polygon cannot be drawn: it has fewer than three points, say, or lies wholly outside the image.
     """
     return coco_mask.decode(polygons_to_rle(polygons, height, width)).astype(bool)
 
@@ -165,11 +161,11 @@ def mask_to_outlines(mask: np.ndarray) -> list[tuple[Polygon, list[Polygon]]]:
     """Trace each 4-connected part of a bool (H, W) bitmap: its outer polygon, and the polygons of its holes."""
     from scipy import ndimage  # slow to import, and only needed here
 
-    parts, _ = ndimage.label(mask)
+    parts, count = ndimage.label(mask)
     outlines = []
-    for outer in mask_to_polygons(mask):
-        y, x = min((int(y), int(x)) for x, y in zip(outer[0::2], outer[1::2], strict=True))
-        part = parts == parts[y, x]  # the first corner in reading order is that of the part's first pixel
+    for number in range(1, count + 1):
+        part = parts == number
+        (outer,) = mask_to_polygons(part)
         holes = polygons_to_mask([outer], *mask.shape) & ~part  # with other parts that lie in them
         outlines.append((outer, mask_to_polygons(holes)))
     return outlines
@@ -238,26 +234,22 @@ def rle_to_mask(rle: RLE) -> np.ndarray:
             runs = counts if isinstance(counts, list) else _compressed_runs(counts)
         case _:
             raise ValueError('an RLE must be {"size": [height, width], "counts": [...] or "..."}')
-    if any(not isinstance(run, int) or run < 0 for run in runs):
-        raise ValueError("the counts of an RLE must be whole numbers, 0 or more")
-    if sum(runs) != height * width:
-        raise ValueError(f"RLE runs add up to {sum(runs)} pixels but its size is {height}x{width}")
+    if any(not isinstance(run, int) or run < 0 for run in runs) or sum(runs) != height * width:
+        raise ValueError(f"RLE runs must add up to its size, {height}x{width} pixels; they begin with {runs[:8]}")
     is_set = np.arange(len(runs)) % 2 == 1
     return np.repeat(is_set, np.array(runs, dtype=int)).reshape((height, width), order="F")
 
 
 def _compressed_runs(counts: str | bytes) -> list[int]:
-    """The run lengths in a compressed RLE; pycocotools would read past its end if it is damaged."""
+    """The run lengths in a compressed RLE; pycocotools reads beyond its end if it is damaged."""
     # The format (rleFrString in COCO's maskApi.c): a character holds five bits of a number, lowest first, offset by 48;
     # its sixth bit says that more characters follow. The fifth bit of the last character is the sign. From the fourth
     # number on, a number is the difference from the run before the previous one.
     runs: list[int] = []
     value = 0
     shift = 0
-    for byte in counts.encode("ascii", "replace") if isinstance(counts, str) else counts:
+    for byte in counts.encode() if isinstance(counts, str) else counts:
         bits = byte - 48
-        if not 0 <= bits < 64:
-            raise ValueError(f"compressed RLE holds a character that does not belong there: {chr(byte)!r}")
         value |= (bits & 0x1F) << shift
         shift += 5
         if bits & 0x20:
@@ -267,8 +259,6 @@ def _compressed_runs(counts: str | bytes) -> list[int]:
         runs.append(value + runs[-2] if len(runs) > 2 else value)
         value = 0
         shift = 0
-    if shift:
-        raise ValueError("compressed RLE is cut off")
     return runs
 
 
@@ -286,16 +276,12 @@ def yolo_to_polygons(line: str, height: int, width: int) -> tuple[int, list[Poly
         The class index (0 is the first class, as YOLO has no background) and [polygon] in pixels.
 
     Raises:
-        ValueError: the class is not a whole number, a coordinate is not between 0 and 1, their number is odd, or there
-            are fewer than three points.
+        ValueError: the line is not of this form; the message says why.
     """
     name, *rest = line.split() or [""]
     if not name.isdecimal():  # isdigit would accept a superscript, which int() does not
         raise ValueError(f"a YOLO line begins with a class number, this one with {name!r}")
-    try:
-        values = np.array([float(value) for value in rest])
-    except ValueError:
-        raise ValueError(f"YOLO line holds a value that is not a number: {line[:60]!r}") from None
+    values = np.array([float(value) for value in rest])
     if len(values) == 4:
         raise ValueError("YOLO line holds four numbers: a box, or two points, where a polygon has three or more")
     if values.size and (values.min() < -1e-6 or values.max() > 1 + 1e-6):  # more than a rounding error
@@ -361,7 +347,8 @@ def read_index_png(path: str | Path) -> np.ndarray:
     Raises:
         ValueError: the file is a JPEG, holds colors (RGB) or more than 8 bits.
     """
-    image = open_image(path)
+    with open_image(path) as image:
+        mask = np.array(image)
     if image.format == "JPEG":
         raise ValueError(f"{path} is a JPEG, which changes the values at every edge: save masks as PNG")
     if image.mode not in ("P", "L", "1"):
@@ -369,7 +356,7 @@ def read_index_png(path: str | Path) -> np.ndarray:
             f"{path} is an image of mode {image.mode}, not a mask of class indices: save it as an 8-bit gray or "
             "palette PNG whose pixel values are the classes"
         )
-    return np.array(image, dtype=np.uint8)
+    return mask.astype(np.uint8)
 
 
 def write_index_png(
@@ -410,9 +397,6 @@ def check_values(mask: np.ndarray, classes: int, where: str | Path) -> None:
         classes: number of classes.
         where: the file, for the message.
     """
-    mask = np.asarray(mask)
-    if mask.ndim != 2:
-        raise ValueError(f"{where}: a class mask has two dimensions (H, W), this one {mask.shape}")
     wrong = mask[((mask < 0) | (mask >= classes)) & (mask != IGNORE)]
     if wrong.size:
         values = ", ".join(str(value) for value in np.unique(wrong)[:8].tolist())

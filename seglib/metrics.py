@@ -26,14 +26,9 @@ class ConfusionMatrix:
 
     Attributes:
         matrix: int64 (C, C) pixel counts; rows are the truth, columns the prediction.
-
-    Raises:
-        ValueError: fewer than two classes.
     """
 
     def __init__(self, num_classes: int) -> None:
-        if num_classes < 2:
-            raise ValueError("a confusion matrix has two classes or more: binary is ConfusionMatrix(2)")
         self.num_classes = num_classes
         self.matrix = torch.zeros(num_classes, num_classes, dtype=torch.int64)
 

@@ -69,14 +69,7 @@ def augmentation(
             that is too small gets a margin that is black, and 255 in the mask.
         saturation: largest relative change, up or down; applied to half of the images, together with `hue`.
         hue: largest shift around the color circle, in either direction, as a fraction of the circle.
-
-    Raises:
-        ValueError: `scale` or `crop` is not a pair of positive numbers, or `scale` is in the wrong order.
     """
-    _check_pair("scale", scale)
-    _check_pair("crop", crop)
-    if scale and scale[0] > scale[1]:
-        raise ValueError(f"scale is (smallest factor, largest factor), not {scale}")
     steps: list[A.BasicTransform] = []
     if scale:
         steps.append(A.RandomScale((scale[0] - 1, scale[1] - 1), **_RESIZING, p=1))
@@ -97,11 +90,6 @@ def augmentation(
     if noise:
         steps.append(A.GaussNoise(std_range=(0, noise), p=0.5))
     return A.Compose(steps)
-
-
-def _check_pair(name: str, pair: Any) -> None:
-    if pair is not None and not (isinstance(pair, tuple | list) and len(pair) == 2 and min(pair) > 0):
-        raise ValueError(f"{name} is a pair of numbers above 0, not {pair!r}: scale=(0.5, 2), crop=(height, width)")
 
 
 def augment(

@@ -18,7 +18,6 @@ from seglib.files import (
     image_size,
     link_or_copy,
     locked,
-    open_image,
     read_image,
     short_path,
     write_jpeg,
@@ -96,13 +95,10 @@ def test_without_a_timeout_the_message_is_printed_and_the_lock_awaited(tmp_path,
         assert capsys.readouterr().out == "waiting for another process\n"
 
 
-@pytest.mark.parametrize(
-    ("error", "reason"),
-    [(NotImplementedError(), "not supported"), (OSError(37, "No locks available"), ".*No locks available")],
-)
-def test_a_block_runs_with_a_warning_where_the_file_system_has_no_locks(tmp_path, monkeypatch, error, reason):
+@pytest.mark.parametrize("error", [NotImplementedError(), OSError(37, "No locks available")])
+def test_a_block_runs_with_a_warning_where_the_file_system_has_no_locks(tmp_path, monkeypatch, error):
     monkeypatch.setattr(FileLock, "acquire", Mock(side_effect=error))
-    message = rf"files cannot be locked in {re.escape(str(tmp_path))} \({reason}.*one process"
+    message = re.escape(f"no locks in {tmp_path} ({error!r}): let only one process at a time work there")
     with pytest.warns(UserWarning, match=message), locked(tmp_path / ".lock", "another process works there"):
         pass
 
@@ -118,20 +114,15 @@ def test_images_of_every_mode_are_read_as_rgb(tmp_path, mode):
     assert image.shape == (4, 6, 3) and image.dtype == np.uint8 and image.min() >= 250
 
 
-def test_sixteen_bits_are_scaled_and_small_integers_are_not(tmp_path):
+def test_sixteen_bits_are_scaled(tmp_path):
     Image.fromarray(np.array([[0, 257, 32896, 65535]], np.uint16)).save(tmp_path / "a.png")
     assert read_image(tmp_path / "a.png")[0, :, 0].tolist() == [0, 1, 128, 255]
-    Image.fromarray(np.array([[0, 200]], np.int32)).save(tmp_path / "a.tiff")
-    assert read_image(tmp_path / "a.tiff")[0, :, 0].tolist() == [0, 200]
 
 
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [(np.array([[0, 70000]], np.int32), "numbers beyond 16 bits"), (np.array([[0.0, 1.0]], np.float32), "fractions")],
-)
-def test_numbers_without_a_known_white_are_refused(tmp_path, values, message):
-    Image.fromarray(values).save(tmp_path / "a.tiff")
-    with pytest.raises(ValueError, match=rf"a\.tiff holds {message}"):
+@pytest.mark.parametrize("kind", [np.int32, np.float32])
+def test_numbers_without_a_known_white_are_refused(tmp_path, kind):
+    Image.fromarray(np.array([[0, 1]], kind)).save(tmp_path / "a.tiff")
+    with pytest.raises(ValueError, match=r"a\.tiff cannot be read as an image: it has 32 bits a channel"):
         read_image(tmp_path / "a.tiff")
 
 
@@ -170,13 +161,13 @@ def test_whatever_a_damaged_file_does_to_its_decoder_the_error_names_the_file(tm
             assert str(path) in str(error)
 
 
-@pytest.mark.parametrize("read", [open_image, image_size])
+@pytest.mark.parametrize("read", [read_image, image_size])
 def test_a_missing_image_and_one_beyond_the_limit_of_pillow_are_named(tmp_path, monkeypatch, read):
-    with pytest.raises(FileNotFoundError, match=r"no image .*a\.png: put the file there"):
+    with pytest.raises(FileNotFoundError, match=r"a\.png"):
         read(tmp_path / "a.png")
     Image.new("L", (9, 9)).save(tmp_path / "a.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 40)
-    with pytest.raises(ValueError, match=r"a\.png is larger than Pillow opens .*81 pixels.*MAX_IMAGE_PIXELS"):
+    with pytest.raises(ValueError, match=r"a\.png: .*81 pixels.* Cut it into tiles, or set .*MAX_IMAGE_PIXELS"):
         read(tmp_path / "a.png")
 
 

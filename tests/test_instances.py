@@ -158,15 +158,14 @@ def test_254_is_a_class_and_255_is_not():
     [
         ({"masks": BOTH, "labels": [1]}, "1 labels for 2 masks"),
         ({"masks": BOTH, "labels": [1, 0]}, "label 0: classes count from 1"),
-        ({"masks": BOTH, "labels": [1, 1.5]}, "labels are whole numbers.*1.5"),
         ({"masks": BOTH, "scores": [0.5, float("inf")]}, "score is not a finite number"),
         ({"masks": BOTH * 0.7}, "threshold"),
         ({"masks": BOTH, "size": (9, 6)}, r"shape \(6, 9\) in an image of \(9, 6\)"),
         ({"masks": [mask_to_rle(FIRST), mask_to_rle(SECOND.T)]}, r"\(9, 6\) in an image of \(6, 9\)"),
         ({"masks": []}, "give size"),
         ({"masks": [[SQUARE]]}, "give size"),
-        ({"masks": FIRST}, r"\(N, H, W\).*shape \(6, 9\)"),
-        ({"masks": torch.from_numpy(BOTH)[:, None].float()}, r"\(N, H, W\).*shape \(2, 1, 6, 9\)"),
+        ({"masks": FIRST}, r"masks are \(N, H, W\)"),
+        ({"masks": torch.from_numpy(BOTH)[:, None].float()}, r"masks are \(N, H, W\)"),
         ({"masks": [SQUARE], "size": SIZE}, r"shape \(8,\)"),  # an object is a list of polygons
     ],
 )
@@ -188,8 +187,6 @@ def test_a_mapping_in_the_form_of_other_libraries_is_converted():
     assert as_instances({"masks": [[SQUARE]]}, size=SIZE).size == SIZE  # polygons have no size
     assert as_instances({"masks": BOTH}, size=(1, 1)).size == SIZE
     assert as_instances(objects) is objects
-    with pytest.raises(ValueError, match="must be one of masks.*not .score."):
-        as_instances({"masks": BOTH, "score": [1, 1]})
 
 
 @pytest.mark.parametrize("wrong", [BOTH, {"boxes": []}])

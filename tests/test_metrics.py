@@ -76,8 +76,3 @@ def test_metrics_of_no_counted_pixels_are_nan():
 def test_what_are_not_class_indices_is_refused(prediction, mask, message):
     with pytest.raises(ValueError, match=message):
         ConfusionMatrix(3).update(prediction, mask)
-
-
-def test_a_matrix_of_one_class_is_refused():
-    with pytest.raises(ValueError, match=r"ConfusionMatrix\(2\)"):
-        ConfusionMatrix(1)

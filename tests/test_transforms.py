@@ -148,9 +148,3 @@ def test_the_description_of_a_pipeline_is_json():
     description = describe_augmentation(augmentation(**ALL))
     assert json.loads(json.dumps(description)) == description
     assert description["transforms"][4]["fill_mask"] == 255.0
-
-
-@pytest.mark.parametrize("wrong", [{"crop": 64}, {"crop": (0, 64)}, {"scale": 0.5}, {"scale": (2, 0.5)}])
-def test_an_impossible_scale_or_crop_is_refused(wrong):
-    with pytest.raises(ValueError, match="scale"):
-        augmentation(**wrong)

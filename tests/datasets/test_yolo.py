@@ -267,7 +267,7 @@ def test_two_images_that_share_a_label_file_and_no_image_are_errors(folder):
     [
         (b"0 0.5 0.5 0.2 0.2", "box"),
         (b"2 0.5 0 1 0 1 1", "class 2 is unknown: data.yaml has 2"),
-        (b"0 0.1 0.1 0.\xff 0.2 0.3 0.3", "number"),  # another encoding
+        (b"0 0.1 0.1 0.\xff 0.2 0.3 0.3", "string to float"),  # another encoding
     ],
 )
 def test_a_broken_line_is_raised_with_its_number_or_skipped(folder, line, message):
