@@ -3,25 +3,29 @@
 Nothing is downloaded and no photograph is used. A picture depends only on the seed and on its index.
 """
 
+import json
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from seglib.datasets.download import data_home
-from seglib.datasets.sample.buildings import write_buildings
-from seglib.datasets.sample.coco import write_coco
-from seglib.datasets.sample.common import VERSION
-from seglib.datasets.sample.voc import write_voc
+from seglib.datasets.sample import buildings, coco, voc
+from seglib.files import check_choice
+from seglib.progress import progress_bar
 
-__all__ = ["render"]
+__all__ = ["VERSION", "WRITERS", "render"]
 
-WRITERS: dict[str, Callable[[Path, int, int, int], None]] = {
-    "coco": write_coco,
-    "voc2012": write_voc,
-    "buildings_yolo": write_buildings,
-}
+VERSION = 3  # part of the folder's name; increase it whenever the pictures change, so that old folders are not reused
+# Each module has write_image(folder, index, images, size, seed), which returns a record for JSON, and
+# write_lists(folder, records), which writes the files that concern all images.
+WRITERS = {"coco": coco, "voc2012": voc, "buildings_yolo": buildings}
+SHARE = 50  # images that are worth another process, which takes some seconds to start
 
 
 def render(name: str, images: int, size: int, seed: int = 0, root: Path | None = None) -> Path:
@@ -43,8 +47,7 @@ def render(name: str, images: int, size: int, seed: int = 0, root: Path | None =
         ValueError: the data set has no sample, or `images` or `size` is too small.
         OSError: the folder cannot be written.
     """
-    if name not in WRITERS:
-        raise ValueError(f"no bundled sample of {name!r}: there is one of {', '.join(sorted(WRITERS))}")
+    check_choice("the name of a bundled sample", name, sorted(WRITERS))
     if images < 2 or size < 64:
         raise ValueError(f"a sample needs at least 2 images of at least 64 pixels; got {images} of {size} pixels")
     folder = Path(root or data_home()) / f"sample_{name}_{images}x{size}_seed{seed}_v{VERSION}"
@@ -53,7 +56,8 @@ def render(name: str, images: int, size: int, seed: int = 0, root: Path | None =
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        WRITERS[name](temporary, images, size, seed)
+        records = progress_bar(_draw(name, temporary, images, size, seed), "drawing the sample", total=images)
+        WRITERS[name].write_lists(temporary, list(records))
         temporary.chmod(0o755)
         os.rename(temporary, folder)
     except OSError:
@@ -62,3 +66,30 @@ def render(name: str, images: int, size: int, seed: int = 0, root: Path | None =
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return folder
+
+
+def _draw(name: str, folder: Path, images: int, size: int, seed: int) -> Iterator[dict[str, Any]]:
+    """Draw the images of a sample, on all cores if they are many; yield their records in order."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    step = min(cores, images // SHARE)
+    if step < 2:
+        for index in range(images):
+            yield WRITERS[name].write_image(folder, index, images, size, seed)
+        return
+    # Plain child processes: a pool of multiprocessing would run the user's script again if that is not guarded.
+    command = [sys.executable, "-m", "seglib.datasets.sample", name, folder, images, size, seed]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    with ExitStack() as stack:
+        children = []
+        for first in range(step):  # each draws the images first, first + step, ...
+            words = [str(word) for word in (*command, first, step)]
+            child = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+            children.append(stack.enter_context(child))
+            stack.callback(child.kill)
+        for index in range(images):
+            child = children[index % step]
+            assert child.stdout and child.stderr  # they are pipes
+            line = child.stdout.readline()
+            if not line:
+                raise OSError(f"the sample could not be drawn: {child.stderr.read().strip()}")
+            yield json.loads(line)

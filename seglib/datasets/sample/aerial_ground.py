@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
+from seglib.datasets.sample.objects import smooth_noise
 from seglib.datasets.sample.old_objects import pick
 from seglib.datasets.sample.old_objects.outlines import Outline
 from seglib.datasets.sample.old_objects.roofs import (
@@ -23,7 +24,6 @@ from seglib.datasets.sample.old_objects.roofs import (
     rectangle,
     with_brightness,
 )
-from seglib.datasets.sample.objects import smooth_noise
 
 __all__ = [
     "ASPHALT", "CROPS", "LAWNS", "PAINT", "PAVING", "POOL", "SOIL", "WATER", "ZOOM", "AerialScene", "Bridge",

@@ -5,6 +5,7 @@ an outline.
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from seglib.datasets.sample.old_objects.roofs import Building, next_points
 from seglib.datasets.yolo import YOLO_PARTS, write_data_yaml
 from seglib.files import write_jpeg, write_lines
 
-__all__ = ["annotate", "split_of", "visible_outlines", "write_buildings"]
+__all__ = ["annotate", "split_of", "visible_outlines", "write_image", "write_lists"]
 
 CLASS = "building"
 # A building at the border is left out if less than this share and fewer than this number of pixels are visible.
@@ -103,37 +104,38 @@ def _courtyard_mask(scene: AerialScene, hole: Outline, size: int) -> np.ndarray:
 # ---------------------------------------------------------------------------------------------------------------- files
 
 
-def write_buildings(folder: Path, images: int, size: int, seed: int) -> None:
-    """Write the sample to {train,valid,test}/images, /labels and /_annotations.coco.json, and data.yaml.
-
-    Args:
-        folder: where to write.
-        images: number of pictures.
-        size: side of a picture in pixels.
-        seed: another seed gives other pictures.
-    """
-    files = {split: _empty_coco() for split in YOLO_PARTS.values()}
-    for split in files:
-        for kind in ("images", "labels"):
-            (folder / split / kind).mkdir(parents=True)
-    for index in range(images):
-        split = split_of(index)
-        special = SPECIALS.get(index % PERIOD)
-        name = f"tile_{index + 1:06d}"
-        scene = compose(np.random.default_rng([seed, index, 512]), special)
-        exif, gray = (special.exif, special.gray) if special else (None, False)
-        write_jpeg(folder / split / "images" / f"{name}.jpg", paint_aerial_scene(scene, size), gray, exif)
-        found = annotate(scene, size)
-        lines = [line for polygons, _ in found for line in masks.polygons_to_yolo(0, polygons, size, size)]
-        write_lines(folder / split / "labels" / f"{name}.txt", lines)
-        files[split]["images"].append({"id": index, "file_name": f"{name}.jpg", "height": size, "width": size})
-        files[split]["annotations"] += [
+def write_image(folder: Path, index: int, images: int, size: int, seed: int) -> dict:
+    """Write a picture and its labels to {train,valid,test}/images and /labels; return its split and COCO's entries."""
+    split = split_of(index)
+    special = SPECIALS.get(index % PERIOD)
+    name = f"tile_{index + 1:06d}"
+    scene = compose(np.random.default_rng([seed, index, 512]), special)
+    exif, gray = (special.exif, special.gray) if special else (None, False)
+    (folder / split / "images").mkdir(parents=True, exist_ok=True)
+    write_jpeg(folder / split / "images" / f"{name}.jpg", paint_aerial_scene(scene, size), gray, exif)
+    found = annotate(scene, size)
+    lines = [line for polygons, _ in found for line in masks.polygons_to_yolo(0, polygons, size, size)]
+    write_lines(folder / split / "labels" / f"{name}.txt", lines)
+    return {
+        "split": split,
+        "image": {"id": index, "file_name": f"{name}.jpg", "height": size, "width": size},
+        "annotations": [
             {"id": 1000 * index + number, "image_id": index, "category_id": 1, **annotation}
             for number, (_, annotation) in enumerate(found)
-        ]
-    for split, content in files.items():
+        ],
+    }
+
+
+def write_lists(folder: Path, records: Sequence[dict]) -> None:
+    """Write {train,valid,test}/_annotations.coco.json and data.yaml from what `write_image` has returned."""
+    for part, split in YOLO_PARTS.items():
+        here = [record for record in records if record["split"] == split]
+        content = _empty_coco()
+        content["images"] = [record["image"] for record in here]
+        content["annotations"] = [annotation for record in here for annotation in record["annotations"]]
         write_lines(folder / split / "_annotations.coco.json", [json.dumps(content)])
-    for part in YOLO_PARTS:
+        for kind in ("images", "labels"):
+            (folder / split / kind).mkdir(parents=True, exist_ok=True)
         write_data_yaml(folder, [CLASS], part)
 
 

@@ -32,7 +32,7 @@ _ROUND = np.stack([np.cos(np.linspace(0, 2 * np.pi, 25)[:-1]), np.sin(np.linspac
 
 def pick(rng: np.random.Generator, colors: Sequence[Color]) -> Color:
     """Return one of the colors, a little lighter or darker."""
-    return tint(colors[rng.integers(len(colors))], rng.uniform(0.85, 1.15))
+    return tint(colors[int(rng.integers(len(colors)))], rng.uniform(0.85, 1.15))
 
 
 def tint(color: Color, factor: float) -> Color:
@@ -55,11 +55,11 @@ def camera(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         rng: decides how light the picture is and how much noise it has.
     """
     height, width = picture.shape[:2]
-    patches = 1 + 0.15 * smooth_noise(rng, height, width, max(height, width) / 3)
+    patches = 1 + 0.12 * smooth_noise(rng, height, width, max(height, width) / 3)
     color = rng.uniform(0.78, 1.12) * rng.normal(1, 0.03, 3)
     noise = rng.standard_normal((height, width), np.float32) * np.float32(rng.uniform(1, 5))
-    planes = [cv2.add(picture[..., i] * (patches * np.float32(color[i])), noise) for i in range(3)]
-    return cv2.merge([cv2.convertScaleAbs(cv2.max(plane, 0)) for plane in planes])
+    planes = [picture[..., i] * (patches * np.float32(color[i])) + noise for i in range(3)]
+    return cv2.merge([np.clip(plane, 0, 255).astype(np.uint8) for plane in planes])
 
 
 class Sprite(NamedTuple):
@@ -68,10 +68,12 @@ class Sprite(NamedTuple):
     Attributes:
         color: float32 (h, w, 3), multiplied by alpha.
         alpha: float32 (h, w), the share of each pixel that the object covers.
+        base: the row on which it stands.
     """
 
     color: np.ndarray
     alpha: np.ndarray
+    base: int
 
 
 class Pen:
@@ -90,10 +92,13 @@ class Pen:
         columns = math.ceil(width * height)
         self.sheet = np.zeros((2 * rows, 2 * columns, 4), np.uint8)
 
+    def _to_pixels(self, points: Sequence[Point] | np.ndarray) -> np.ndarray:
+        """Points of the sheet as OpenCV takes them with shift=4: sixteenths of a pixel, from a pixel's center."""
+        return ((self.corner + np.asarray(points) * (1, -1)) * (16 * self.scale) - 8).round().astype(np.int32)
+
     def polygon(self, points: Sequence[Point] | np.ndarray, color: Color) -> None:
         """Fill a polygon."""
-        pixels = (self.corner + np.asarray(points) * (1, -1)) * (self.scale * 16) - 8
-        cv2.fillPoly(self.sheet, [pixels.round().astype(np.int32)], (*color, 255), shift=4)
+        cv2.fillPoly(self.sheet, [self._to_pixels(points)], (*color, 255), shift=4)
 
     def ellipse(self, center: Point, rx: float, ry: float, color: Color, degrees: float = 0) -> None:
         """Fill an ellipse, turned counterclockwise."""
@@ -101,12 +106,11 @@ class Pen:
         turn = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
         self.polygon(_ROUND * (rx, ry) @ turn + center, color)
 
-    def limb(self, points: Sequence[Point] | np.ndarray, start: float, end: float, color: Color) -> None:
-        """Draw a bent line with round ends, whose width changes from `start` to `end`."""
-        joints = ((self.corner + np.asarray(points) * (1, -1)) * (self.scale * 16) - 8).round().astype(int)
-        for i, width in enumerate(np.linspace(start, end, len(joints) - 1)):
-            thickness = max(1, round(width * self.scale))
-            cv2.line(self.sheet, joints[i], joints[i + 1], (*color, 255), thickness, shift=4)
+    def limb(self, points: Sequence[Point] | np.ndarray, widths: Sequence[float], color: Color) -> None:
+        """Draw a bent line with round ends; widths: one for each segment."""
+        joints = self._to_pixels(points)
+        for i, width in enumerate(widths):
+            cv2.line(self.sheet, joints[i], joints[i + 1], (*color, 255), max(1, round(width * self.scale)), shift=4)
 
     def sprite(self, light: int, flip: bool) -> Sprite:
         """Return the drawing, mirrored if `flip`; brighter on the right if `light` is 1, on the left if it is -1."""
@@ -116,10 +120,12 @@ class Pen:
         bevel = max(1, round(self.scale / 40))
         relief = cv2.blur(alpha, (2 * bevel + 1, 2 * bevel + 1))
         dark_side = np.roll(relief, (-bevel, -light * bevel), axis=(0, 1))
-        return Sprite(small[..., :3] * (1 + 0.45 * (relief - dark_side))[..., None], alpha)
+        return Sprite(
+            small[..., :3] * (1 + 0.45 * (relief - dark_side))[..., None], alpha, round(self.corner[1] * self.scale / 2)
+        )
 
 
-def _bend(start: Point, lengths: Sequence[float], degrees: Sequence[float]) -> list[Point]:
+def _bend(start: Point, lengths: Sequence[float], degrees: np.ndarray) -> list[Point]:
     """The joints of a limb: segments at angles from straight down, positive to the right."""
     joints = [start]
     for length, angle in zip(lengths, np.radians(degrees), strict=True):
@@ -144,97 +150,83 @@ POSES = {
 
 def person(rng: np.random.Generator, height: float, pose: str = "") -> Pen:
     """A person; pose: one of POSES, "" by chance."""
-    angles = [np.array(pair) + rng.normal(0, 4, 2) for pair in POSES[pose or list(POSES)[rng.integers(len(POSES) - 1)]]]
-    skin = pick(rng, SKIN)
-    top = pick(rng, PAINT)
-    trousers = pick(rng, PAINT)
+    pose = pose or str(rng.choice(list(POSES)))
+    angles = [np.array(pair) + rng.normal(0, 4, 2) for pair in POSES[pose]]
     pen = Pen(height, 1.1, 1.12)
-    legs = [_bend((0.05 * side, 0), (0.24, 0.22), pair) for side, pair in zip((-1, 1), angles[2:], strict=True)]
-    hip = 0.03 - min(y for leg in legs for _, y in leg)
-    long_trousers = rng.random() < 0.6
-    for side, leg in zip((-1, 1), legs, strict=True):
+    skin = pick(rng, SKIN)
+    trousers = pick(rng, PAINT)
+    legs = [_bend((0.05 * side, 0), (0.24, 0.22), angles[2 + (side > 0)]) for side in (-1, 1)]
+    hip = 0.03 - min(y for leg in legs for _, y in leg)  # the lowest joint is just above the ground
+    lower_leg = trousers if rng.random() < 0.6 else skin
+    for leg in legs:
         joints = [(x, y + hip) for x, y in leg]
-        pen.ellipse((joints[-1][0] + 0.02 * side, joints[-1][1] - 0.005), 0.05, 0.026, DARK)
-        pen.limb(joints, 0.11, 0.065, trousers if long_trousers else skin)
-        pen.limb(joints[:2], 0.11, 0.09, trousers)
+        pen.ellipse((joints[-1][0] * 1.15, joints[-1][1] - 0.005), 0.05, 0.026, DARK)
+        pen.limb(joints, (0.1, 0.075), lower_leg)
+        pen.limb(joints, (0.11,), trousers)
     if rng.random() < 0.25:  # a skirt
         pen.polygon([(-0.09, hip + 0.04), (0.09, hip + 0.04), (0.17, hip - 0.2), (-0.17, hip - 0.2)], trousers)
-    _upper_body(pen, rng, hip, angles[:2], skin, top)
+    _upper_body(pen, rng, hip, angles[:2], skin)
     _head(pen, rng, hip + 0.42, skin)
     return pen
 
 
-def _upper_body(pen: Pen, rng: np.random.Generator, hip: float, arms: list[np.ndarray], skin: Color, top: Color) -> None:
-    sides = np.array([(0.13, 0.32), (0.1, 0.12), (0.11, -0.02)])
-    outline = np.concatenate([sides, sides[::-1] * (-1, 1)]) + (0, hip)
-    pen.limb([(0, hip + 0.3), (0, hip + 0.4)], 0.07, 0.07, skin)
-    pen.polygon(outline, top)
-    pen.ellipse((0, hip + 0.31), 0.13, 0.045, top)
+def _upper_body(pen: Pen, rng: np.random.Generator, hip: float, arms: list[np.ndarray], skin: Color) -> None:
+    shirt = pick(rng, PAINT)
+    sleeve = tint(shirt, 0.88)
+    pen.limb([(0, hip + 0.3), (0, hip + 0.4)], (0.07,), skin)
+    right = np.array([(0.13, 0.32), (0.1, 0.12), (0.11, -0.02)])
+    pen.polygon(np.concatenate([right, right[::-1] * (-1, 1)]) + (0, hip), shirt)
+    pen.ellipse((0, hip + 0.31), 0.13, 0.045, shirt)
     if rng.random() < 0.35:
-        stripe = pick(rng, PAINT)
-        for y in np.arange(0.03, 0.3, 0.08):
-            pen.polygon([(-0.1, hip + y), (0.1, hip + y), (0.1, hip + y + 0.035), (-0.1, hip + y + 0.035)], stripe)
-    sleeve = tint(top, 0.88)
-    long_sleeves = rng.random() < 0.5
-    for side, pair in zip((-1, 1), arms, strict=True):
-        joints = _bend((0.115 * side, hip + 0.31), (0.17, 0.16), pair)
-        pen.limb(joints, 0.068, 0.045, sleeve if long_sleeves else skin)
-        pen.limb(joints[:2], 0.075, 0.06, sleeve)
+        stripes = pick(rng, PAINT)
+        for y in hip + np.arange(0.05, 0.3, 0.08):
+            pen.limb([(-0.085, y), (0.085, y)], (0.035,), stripes)
+    lower_arm = sleeve if rng.random() < 0.5 else skin
+    for side, degrees in zip((-1, 1), arms, strict=True):
+        joints = _bend((0.115 * side, hip + 0.31), (0.17, 0.16), degrees)
+        pen.limb(joints, (0.06, 0.055), lower_arm)
+        pen.limb(joints, (0.07,), sleeve)
         pen.ellipse(joints[-1], 0.03, 0.03, skin)
 
 
-def _head(pen: Pen, rng: np.random.Generator, middle: float, skin: Color) -> None:
+def _head(pen: Pen, rng: np.random.Generator, y: float, skin: Color) -> None:
     hair = pick(rng, FUR)
-    style = rng.choice(["short", "long", "cap", "behind"])
-    if style == "long":
-        pen.ellipse((0, middle - 0.03), 0.085, 0.12, hair)
-    pen.ellipse((0, middle + 0.015), 0.074, 0.083, hair)
-    if style == "behind":  # seen from behind: no face
+    pen.ellipse((0, y + 0.015), 0.074, 0.083, hair)
+    if rng.random() < 0.25:  # seen from behind: no face
         return
-    pen.ellipse((0, middle - 0.008), 0.062, 0.07, skin)
-    for side in (-1, 1):
-        pen.ellipse((0.025 * side, middle), 0.009, 0.011, DARK)
-    pen.ellipse((0, middle - 0.042), 0.02, 0.007, (150, 70, 66))
-    if style == "cap":
+    pen.ellipse((0, y - 0.014), 0.062, 0.07, skin)
+    for x in (-0.025, 0.025):
+        pen.ellipse((x, y), 0.009, 0.011, DARK)
+    pen.ellipse((0, y - 0.042), 0.02, 0.007, (150, 70, 66))
+    if rng.random() < 0.3:
         cap = pick(rng, PAINT)
-        pen.ellipse((0, middle + 0.05), 0.076, 0.05, cap)
-        pen.ellipse((0.03, middle + 0.03), 0.085, 0.016, tint(cap, 0.8))
+        pen.ellipse((0, y + 0.05), 0.076, 0.05, cap)
+        pen.ellipse((0.03, y + 0.03), 0.085, 0.016, tint(cap, 0.8))
 
 
 def cat(rng: np.random.Generator, height: float) -> Pen:
-    """A cat that sits, walks or lies: pointed ears, a round face, a long thin tail."""
+    """A cat that sits, walks or lies: pointed ears, a round face, a long tail."""
     pen = Pen(height, 2.3)
     fur = pick(rng, FUR)
-    pose = rng.choice(["sit", "walk", "lie"])
-    tail = {
-        "sit": [(0.2, 0.06), (0.45, 0.06), (0.55, 0.24)],
-        "walk": [(-0.5, 0.56), (-0.78, 0.7), (-0.8, 1.0)],
-        "lie": [(-0.5, 0.12), (-0.2, 0.05), (0.2, 0.05)],
-    }[pose]
-    if pose == "lie":
-        pen.ellipse((-0.15, 0.28), 0.62, 0.29, fur)
-    pen.limb(tail, 0.1, 0.07, tint(fur, 0.8))
-    head = _body(pen, rng, pose, fur, 0.1)
+    x, y = _animal(pen, rng, str(rng.choice(["sit", "walk", "lie"])), fur, 0.1)
     for side in (-1, 1):
-        ear = np.array([(0.06, 0.14), (0.21, 0.36), (0.23, 0.03)]) * (side, 1) + head
+        ear = np.array([(0.06, 0.14), (0.21, 0.36), (0.23, 0.03)]) * (side, 1) + (x, y)
         pen.polygon(ear, tint(fur, 0.85))
-        pen.polygon((ear - ear.mean(axis=0)) * 0.5 + ear.mean(axis=0), (214, 160, 150))
-    pen.ellipse(head, 0.24, 0.19, fur)
-    pen.ellipse((head[0], head[1] - 0.08), 0.12, 0.08, tint(fur, 1.5))
-    for side in (-1, 1):
-        pen.ellipse((head[0] + 0.095 * side, head[1] + 0.03), 0.045, 0.05, (170, 190, 80))
-        pen.ellipse((head[0] + 0.095 * side, head[1] + 0.03), 0.014, 0.045, DARK)
-    pen.polygon([(head[0] - 0.03, head[1] - 0.04), (head[0] + 0.03, head[1] - 0.04), (head[0], head[1] - 0.08)], DARK)
+        pen.polygon(ear * 0.5 + ear.mean(axis=0) * 0.5, (214, 160, 150))
+    pen.ellipse((x, y), 0.24, 0.19, fur)
+    pen.ellipse((x, y - 0.08), 0.12, 0.08, tint(fur, 1.5))
+    for eye in (x - 0.095, x + 0.095):
+        pen.ellipse((eye, y + 0.03), 0.045, 0.05, (170, 190, 80))
+        pen.ellipse((eye, y + 0.03), 0.014, 0.045, DARK)
+    pen.polygon([(x - 0.03, y - 0.04), (x + 0.03, y - 0.04), (x, y - 0.08)], DARK)
     return pen
 
 
 def dog(rng: np.random.Generator, height: float) -> Pen:
-    """A dog that sits or walks: hanging ears, a long muzzle, a short tail, long legs."""
-    pen = Pen(height, 2.0)
+    """A dog that sits or walks: hanging ears, a long muzzle, stout legs."""
+    pen = Pen(height, 2.3)
     fur = pick(rng, FUR)
-    pose = rng.choice(["sit", "walk"])
-    pen.limb([(0.2, 0.1), (0.42, 0.22)] if pose == "sit" else [(-0.5, 0.6), (-0.72, 0.78)], 0.1, 0.05, fur)
-    x, y = _body(pen, rng, pose, fur, 0.13)
+    x, y = _animal(pen, rng, str(rng.choice(["sit", "walk"])), fur, 0.13)
     pen.ellipse((x, y), 0.19, 0.19, fur)
     pen.ellipse((x + 0.03, y - 0.09), 0.14, 0.11, tint(fur, 1.35))
     pen.ellipse((x + 0.03, y - 0.04), 0.06, 0.045, DARK)
@@ -244,84 +236,72 @@ def dog(rng: np.random.Generator, height: float) -> Pen:
     return pen
 
 
-def _body(pen: Pen, rng: np.random.Generator, pose: str, fur: Color, leg: float) -> Point:
-    """Draw the body and the legs of an animal; returns where its head is."""
+def _animal(pen: Pen, rng: np.random.Generator, pose: str, fur: Color, leg: float) -> Point:
+    """Draw an animal without its head; returns the middle of the head."""
     paw = tint(fur, rng.choice([0.9, 1.6]))
+    shade = tint(fur, 0.8)
     if pose == "sit":
+        pen.limb([(0.2, 0.06), (0.45, 0.06), (0.55, 0.24)], (0.1, 0.08), shade)
         pen.polygon([(-0.12, 0.7), (0.12, 0.7), (0.3, 0.08), (-0.3, 0.08)], fur)
         pen.ellipse((0, 0.16), 0.31, 0.16, fur)
         pen.ellipse((0, 0.42), 0.1, 0.2, tint(fur, 1.4))
-        for side in (-1, 1):
-            pen.limb([(0.1 * side, 0.42), (0.1 * side, 0.04)], leg, leg, tint(fur, 0.92))
-            pen.ellipse((0.1 * side, 0.02), 0.08, 0.045, paw)
+        for x in (-0.1, 0.1):
+            pen.limb([(x, 0.42), (x, 0.04)], (leg,), tint(fur, 0.92))
+            pen.ellipse((x, 0.02), 0.08, 0.045, paw)
         return 0.0, 0.72
     if pose == "walk":
-        for i, x in enumerate((-0.44, 0.28, -0.3, 0.42)):
+        pen.limb([(-0.5, 0.56), (-0.78, 0.7), (-0.8, 0.96)], (0.1, 0.08), shade)
+        for x, color in ((-0.44, shade), (0.28, shade), (-0.3, fur), (0.42, fur)):
             foot = (x + rng.uniform(-0.16, 0.16), 0.03)
-            pen.limb([(x, 0.4), foot], leg * 1.3, leg * 0.8, tint(fur, 0.75 if i < 2 else 0.95))
+            pen.limb([(x, 0.4), foot], (1.1 * leg,), color)
             pen.ellipse(foot, 0.075, 0.04, paw)
         pen.ellipse((0, 0.46), 0.56, 0.2, fur)
-        for x in np.arange(-0.35, 0.3, 0.16):
-            pen.limb([(x, 0.62), (x + 0.03, 0.45)], 0.05, 0.02, tint(fur, 0.82))
-        pen.limb([(0.4, 0.5), (0.6, 0.68)], 0.26, 0.22, fur)
+        for x in (-0.35, -0.19, -0.03, 0.13):
+            pen.limb([(x, 0.62), (x + 0.03, 0.45)], (0.04,), shade)
+        pen.limb([(0.4, 0.5), (0.6, 0.68)], (0.24,), fur)
         return 0.64, 0.68
+    pen.ellipse((-0.15, 0.28), 0.62, 0.29, fur)
+    pen.limb([(-0.5, 0.12), (-0.2, 0.05), (0.2, 0.05)], (0.1, 0.08), shade)
     for x in (0.25, 0.5):
         pen.ellipse((x, 0.06), 0.16, 0.06, paw)
     return 0.42, 0.44
 
 
 def ball(rng: np.random.Generator, height: float) -> Pen:
-    """A ball with stripes, patches or seams."""
+    """A ball with stripes or patches."""
     pen = Pen(height, 1.06)
     color = pick(rng, PAINT)
-    other = pick(rng, PAINT)
-    pen.ellipse((0, 0.5), 0.5, 0.5, color)
+    pen.ellipse((0, 0.5), 0.5, 0.5, pick(rng, PAINT))
     turn = rng.uniform(0, 360)
-    kind = rng.integers(3)
-    for angle in np.radians(turn + np.arange(0, 360, 72)):
-        way = np.array([math.cos(angle), math.sin(angle)])
-        if kind == 0:
-            side = np.array([-way[1], way[0]])
-            pen.polygon([(0, 0.5), 0.49 * way + 0.14 * side + (0, 0.5), 0.49 * way - 0.14 * side + (0, 0.5)], other)
-        elif kind == 1:
-            pen.ellipse(tuple(0.36 * way + (0, 0.5)), 0.09, 0.13, other, math.degrees(angle))
-    if kind == 1:
-        pen.ellipse((0, 0.5), 0.15, 0.15, other)
-    if kind == 2:
-        for shift in (-0.24, 0, 0.24):
-            half = math.sqrt(0.24 - shift**2)
-            ends = np.array([(-half, shift), (0, shift * 1.5), (half, shift)])
-            tilt = math.radians(turn)
-            seam = ends @ np.array([[math.cos(tilt), math.sin(tilt)], [-math.sin(tilt), math.cos(tilt)]]) + (0, 0.5)
-            pen.limb([(x, y) for x, y in seam], 0.05, 0.05, tint(color, 0.55))
+    striped = rng.random() < 0.5
+    for degrees in turn + np.arange(0, 360, 72):
+        if striped:
+            angles = np.radians([degrees, degrees + 12, degrees + 24, degrees + 36])
+            rim = [(0.49 * math.cos(angle), 0.5 + 0.49 * math.sin(angle)) for angle in angles]
+            pen.polygon([(0, 0.5), *rim], color)
+        else:
+            angle = math.radians(degrees)
+            pen.ellipse((0.36 * math.cos(angle), 0.5 + 0.36 * math.sin(angle)), 0.09, 0.13, color, degrees)
+    pen.ellipse((0, 0.5), 0.13, 0.13, color)
     return pen
 
 
-def book(rng: np.random.Generator, height: float, pose: str = "") -> Pen:
-    """A book that is open or stands closed, or a pile; pose: "open", "closed", "pile" or "" by chance."""
+def book(rng: np.random.Generator, height: float, is_open: bool | None = None) -> Pen:
+    """A book that stands; is_open: None for by chance."""
     cover = pick(rng, PAINT)
-    pose = pose or rng.choice(["open", "closed", "pile"])
-    if pose == "open":
+    if rng.random() < 0.5 if is_open is None else is_open:
         pen = Pen(height, 2.0)
         pen.polygon([(-0.95, 0), (0.95, 0), (0.86, 1), (-0.86, 1)], cover)
         for side in (-1, 1):
-            pen.polygon(np.array([(0.0, 0.04), (0.88, 0.07), (0.8, 0.97), (0.0, 0.93)]) * (side, 1), PAGE)
+            pen.polygon(np.array([(0.02, 0.05), (0.88, 0.07), (0.8, 0.96), (0.02, 0.92)]) * (side, 1), PAGE)
             for y in np.arange(0.2, 0.85, 0.13):
-                pen.limb([(0.13 * side, y), (0.7 * side, y)], 0.03, 0.03, (150, 146, 140))
-        pen.limb([(0, 0.04), (0, 0.93)], 0.03, 0.03, (176, 168, 156))
-    elif pose == "closed":
-        pen = Pen(height, 1.1)
-        pen.polygon([(0.3, 0.02), (0.45, 0.06), (0.45, 1.0), (0.3, 0.98)], PAGE)
-        pen.polygon([(-0.42, 0), (0.36, 0), (0.36, 0.98), (-0.42, 0.98)], cover)
-        pen.polygon([(-0.42, 0), (-0.33, 0), (-0.33, 0.98), (-0.42, 0.98)], tint(cover, 0.7))
-        pen.polygon([(-0.2, 0.6), (0.24, 0.6), (0.24, 0.84), (-0.2, 0.84)], PAGE)
-    else:
-        pen = Pen(height, 2.2)
-        for y in np.arange(4) / 4:
-            x = rng.uniform(-0.1, 0.1)
-            pen.polygon([(x - 0.75, y), (x + 0.75, y), (x + 0.75, y + 0.25), (x - 0.75, y + 0.25)], pick(rng, PAINT))
-            pen.polygon([(x - 0.6, y + 0.05), (x + 0.76, y + 0.05), (x + 0.76, y + 0.2), (x - 0.6, y + 0.2)], PAGE)
-            pen.polygon([(x - 0.75, y), (x - 0.5, y), (x - 0.5, y + 0.25), (x - 0.75, y + 0.25)], pick(rng, PAINT))
+                pen.limb([(0.13 * side, y), (0.7 * side, y)], (0.03,), (150, 146, 140))
+        return pen
+    pen = Pen(height, 1.1)
+    pen.polygon([(0.3, 0.02), (0.45, 0.06), (0.45, 1.0), (0.3, 0.98)], PAGE)
+    pen.polygon([(-0.42, 0), (0.36, 0), (0.36, 0.98), (-0.42, 0.98)], cover)
+    pen.polygon([(-0.42, 0), (-0.33, 0), (-0.33, 0.98), (-0.42, 0.98)], tint(cover, 0.7))
+    pen.polygon([(-0.2, 0.6), (0.24, 0.6), (0.24, 0.84), (-0.2, 0.84)], PAGE)
     return pen
 
 
@@ -329,12 +309,12 @@ def plant(rng: np.random.Generator, height: float) -> Pen:
     """A plant in a pot."""
     pen = Pen(height, 1.3)
     green = pick(rng, GREEN)
+    pot = pick(rng, PAINT)
     wide = rng.uniform(0.3, 0.55)
     for spread in rng.permutation(np.linspace(-1, 1, 11)):
         tip = (wide * spread + rng.normal(0, 0.03), 0.98 - 0.35 * spread**2 - rng.uniform(0, 0.2))
         middle = (tip[0] * 0.45, 0.3 + (tip[1] - 0.3) * 0.65)
-        pen.limb([(0, 0.3), middle, tip], 0.09, 0.03, tint(green, rng.uniform(0.75, 1.3)))
-    pot = pick(rng, PAINT)
+        pen.limb([(0, 0.3), middle, tip], (0.09, 0.06), tint(green, rng.uniform(0.75, 1.3)))
     pen.polygon([(-0.2, 0.32), (0.2, 0.32), (0.14, 0), (-0.14, 0)], pot)
     pen.polygon([(-0.23, 0.38), (0.23, 0.38), (0.22, 0.29), (-0.22, 0.29)], tint(pot, 1.12))
     return pen
@@ -348,11 +328,11 @@ def car(rng: np.random.Generator, height: float) -> Pen:
     pen.polygon([(-0.95, 0.58), (-0.62, 0.98), (roof - 0.1, 1), (roof + 0.35, 0.58)], tint(paint, 0.92))
     pen.polygon([(-1.42, 0.25), (-1.4, 0.55), (-0.9, 0.62), (1.3, 0.62), (1.45, 0.5), (1.45, 0.25)], paint)
     pen.polygon([(-1.42, 0.22), (1.45, 0.22), (1.45, 0.32), (-1.42, 0.32)], tint(paint, 0.7))
-    middle = (roof - 0.6) / 2
+    middle = roof / 2 - 0.3
     for left, right in ((-0.76, middle - 0.06), (middle + 0.06, roof + 0.2)):
         pen.polygon([(left, 0.62), (right, 0.62), (right - 0.14, 0.92), (left + 0.14, 0.92)], (150, 176, 192))
-    pen.limb([(-1.38, 0.48), (-1.3, 0.48)], 0.09, 0.09, (250, 236, 180))
-    pen.limb([(1.36, 0.48), (1.4, 0.48)], 0.08, 0.08, (190, 40, 36))
+    pen.ellipse((-1.34, 0.48), 0.07, 0.045, (250, 236, 180))
+    pen.ellipse((1.38, 0.48), 0.06, 0.045, (190, 40, 36))
     for x in (-0.85, 0.88):
         pen.ellipse((x, 0.22), 0.24, 0.24, DARK)
         pen.ellipse((x, 0.22), 0.12, 0.12, (160, 160, 164))
@@ -366,12 +346,13 @@ def sofa(rng: np.random.Generator, height: float) -> Pen:
     half = rng.uniform(0.8, 1.1)
     pen.polygon([(-half, 0.1), (half, 0.1), (half - 0.04, 1), (0.04 - half, 1)], tint(cloth, 0.82))
     for side in (-1, 1):
+        arm = np.array([(half - 0.05, 0), (half + 0.25, 0), (half + 0.25, 0.68), (half - 0.05, 0.68)])
         pen.polygon(np.array([(0.02, 0.32), (half, 0.32), (half, 0.54), (0.02, 0.54)]) * (side, 1), cloth)
-        pen.polygon(np.array([(half - 0.05, 0), (half + 0.25, 0), (half + 0.25, 0.68), (half - 0.05, 0.68)]) * (side, 1), cloth)
+        pen.polygon(arm * (side, 1), cloth)
         pen.ellipse((side * (half + 0.1), 0.68), 0.155, 0.08, tint(cloth, 1.1))
     pen.polygon([(-half, 0.08), (half, 0.08), (half, 0.3), (-half, 0.3)], tint(cloth, 0.75))
     if rng.random() < 0.6:
-        pen.ellipse((half * rng.uniform(-0.7, 0.7), 0.66), 0.2, 0.17, pick(rng, PAINT), rng.uniform(-20, 20))
+        pen.ellipse((half * rng.uniform(-0.7, 0.7), 0.66), 0.2, 0.17, pick(rng, PAINT))
     return pen
 
 
@@ -380,10 +361,11 @@ def table(rng: np.random.Generator, height: float) -> Pen:
     pen = Pen(height, 2.2)
     wood = pick(rng, (*WOOD, *PAINT))
     half = rng.uniform(0.7, 1.0)
-    for x, foot in ((-half + 0.2, 0.16), (half - 0.27, 0.16), (-half + 0.05, 0.0), (half - 0.12, 0.0)):
-        pen.polygon([(x, foot), (x + 0.08, foot), (x + 0.08, 0.85), (x, 0.85)], tint(wood, 0.6 + foot))
+    for side in (-1, 1):
+        for x, foot in ((half - 0.23, 0.16), (half - 0.08, 0.04)):
+            pen.limb([(x * side, foot), (x * side, 0.8)], (0.08,), tint(wood, 0.6 + foot))
     pen.polygon([(-half, 0.84), (half, 0.84), (half - 0.16, 1), (0.16 - half, 1)], tint(wood, 1.1))
-    pen.polygon([(-half, 0.76), (half, 0.76), (half, 0.85), (-half, 0.85)], tint(wood, 0.8))
+    pen.polygon([(-half, 0.75), (half, 0.75), (half, 0.85), (-half, 0.85)], tint(wood, 0.8))
     return pen
 
 
@@ -391,22 +373,21 @@ def tree(rng: np.random.Generator, height: float) -> Pen:
     """A tree."""
     pen = Pen(height, 1.2)
     green = pick(rng, GREEN)
-    pen.limb([(0, 0), (rng.normal(0, 0.02), 0.6)], 0.12, 0.07, pick(rng, WOOD))
+    pen.limb([(0, 0), (rng.normal(0, 0.02), 0.6)], (0.1,), pick(rng, WOOD))
     for y in np.linspace(0.5, 0.86, 12):
-        x = rng.uniform(-1, 1) * 0.6 * (1 - y)
-        pen.ellipse((x, y), 0.2, 0.13, tint(green, 0.4 + 0.8 * y + rng.uniform(-0.05, 0.05)))
+        pen.ellipse((rng.uniform(-0.6, 0.6) * (1 - y), y), 0.2, 0.13, tint(green, 0.4 + 0.8 * y))
     return pen
 
 
 def post(rng: np.random.Generator, height: float) -> Pen:
     """A post. In front of a person, it divides the outline."""
     pen = Pen(height, 0.3)
-    pen.limb([(0, 0.02), (0, 0.97)], 0.06, 0.05, pick(rng, (*WOOD, *PAINT)))
+    pen.limb([(0, 0.02), (0, 0.97)], (0.06,), pick(rng, (*WOOD, *PAINT)))
     return pen
 
 
 def box(rng: np.random.Generator, height: float) -> Pen:
-    """A box with a lid."""
+    """A box."""
     pen = Pen(height, 1.6)
     color = pick(rng, PAINT)
     pen.polygon([(-0.6, 0), (0.4, 0), (0.4, 0.85), (-0.6, 0.85)], color)
@@ -415,8 +396,7 @@ def box(rng: np.random.Generator, height: float) -> Pen:
     return pen
 
 
-Draw = Callable[..., Pen]
-DRAW: dict[str, Draw] = {
+DRAW: dict[str, Callable[..., Pen]] = {
     "person": person, "cat": cat, "dog": dog, "sports ball": ball, "book": book, "potted plant": plant, "car": car,
     "sofa": sofa, "table": table, "tree": tree, "post": post, "box": box,
 }  # fmt: skip

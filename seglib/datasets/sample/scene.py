@@ -1,220 +1,205 @@
-"""A scene seen from the ground: its camera, its light, its objects, and how they are painted.
+"""A scene seen from the ground: a room or a street, objects from far to near, and what is visible of each."""
 
-A pinhole camera looks horizontally over flat ground. An object that stands on the ground at row y of the picture is
-drawn at (y - horizon) / camera pixels per meter.
-"""
-
-import math
 from dataclasses import dataclass, field
+from typing import Any
 
+import cv2
 import numpy as np
-from PIL import Image, ImageFilter
 
-from seglib.datasets.sample import old_objects as objects
-from seglib.datasets.sample.old_objects import Drawing, Sprite, pick
+from seglib.datasets.sample.background import paint_background
+from seglib.datasets.sample.objects import DRAW, Sprite, camera
 
-__all__ = [
-    "BALL", "BOOK", "CAT", "DOG", "PERSON", "PLANT", "Scene", "SceneObject", "color_planes", "make_scene",
-    "paint_scene", "smooth_noise",
-]  # fmt: skip
+__all__ = ["METERS", "Placed", "Scene", "everyday"]
 
-# COCO's category ids
-PERSON = 1
-CAT = 17
-DOG = 18
-BALL = 37
-PLANT = 64
-BOOK = 84
-
-ASPECTS = (0.75, 0.75, 0.75, 0.667, 0.667, 0.625)  # short side by long side
-SHADOW: objects.Color = (16, 14, 24)
+METERS = {
+    "person": 1.7, "cat": 0.42, "dog": 0.62, "sports ball": 0.3, "book": 0.3, "potted plant": 0.65, "car": 1.4,
+    "sofa": 0.9, "table": 0.75, "tree": 4.0, "post": 2.4, "box": 0.45,
+}  # fmt: skip
 
 
-@dataclass
-class SceneObject:
-    """A drawing and its place in a scene.
+@dataclass(eq=False)
+class Placed:
+    """An object in a scene.
 
-    Annotators draw the outline of an object straight across what it holds: `held_objects` lists those objects.
+    Attributes:
+        name: a key of `objects.DRAW`.
+        sprite: its pixels.
+        x: the column of its middle, in pixels.
+        bottom: the row on which it stands, in pixels.
+        depth: objects are painted in this order; the nearest has the largest.
+        scale: pixels per meter.
+        crowd: whether it is one of a crowd.
+        holds: objects in front of it that annotators do not cut out of its outline.
     """
 
-    drawing: Drawing
-    x: float  # pixels; (x, y) is where it touches the ground
-    y: float
-    scale: float  # pixels per meter there
-    category: int | None = None  # the id of a COCO category; None: not annotated
-    depth: float = 0.0  # objects are painted in the order of their depth: the row of the ground they stand on
-    flip: bool = False
-    above_ground: bool = False  # without a shadow
+    name: str
+    sprite: Sprite
+    x: float
+    bottom: float
+    depth: float
+    scale: float
     crowd: bool = False
-    owner: "SceneObject | None" = None  # of fingers around a book: the person, who is painted earlier
-    held_objects: list["SceneObject"] = field(default_factory=list)
-    kind: str = ""  # of an object without a COCO category: "car", "sofa"; VOC has a class for some of them
-    sprite: Sprite | None = None  # its pixels, set by paint_scene; None: outside the picture
-
-    def to_pixels(self, point: objects.Point) -> tuple[float, float]:
-        """Pixel position (x, y) of a point in the units of the drawing."""
-        unit = self.scale * self.drawing.size
-        return self.x + point[0] * unit * (-1 if self.flip else 1), self.y - point[1] * unit
+    holds: list["Placed"] = field(default_factory=list)
 
 
-@dataclass
 class Scene:
-    """The objects of one picture, its camera and its light."""
-
-    rng: np.random.Generator  # decides which objects there are
-    # Textures and noise draw more numbers for a larger picture. Their own generator keeps the objects the same.
-    texture_rng: np.random.Generator
-    height: int
-    width: int
-    horizon: float  # row in pixels
-    camera: float  # meters above the ground
-    light: int  # 1: the light comes from the right, -1: from the left
-    sunny: bool
-    indoor: bool
-    cluttered: bool = True  # objects without a category may be in the foreground
-    min_scale: float = 1.0  # pixels per meter at the farthest place where objects may stand
-    objects: list[SceneObject] = field(default_factory=list)
-    canvas: np.ndarray = field(init=False)  # the background, float32 (3, height, width), 0 to 255
-
-    def __post_init__(self) -> None:
-        self.canvas = np.zeros((3, self.height, self.width), np.float32)
-
-    def scale_at(self, y: float) -> float:
-        """Pixels per meter at row y of the ground."""
-        return max((y - self.horizon) / self.camera, 1e-3)
-
-    def place(
-        self,
-        drawing: Drawing,
-        x: float,
-        scale: float,
-        category: int | None = None,
-        flip: bool | None = None,
-        crowd: bool = False,
-    ) -> SceneObject:
-        """Place a drawing on the ground.
-
-        Args:
-            x: column in pixels.
-            scale: pixels per meter, which determines the distance.
-            category: the id of a COCO category; None: not annotated.
-            flip: whether to mirror it; None: at random.
-            crowd: whether to annotate it as a crowd.
-        """
-        y = self.horizon + self.camera * scale
-        random_flip = bool(self.rng.random() < 0.5)  # always drawn, so that the next objects do not depend on `flip`
-        flip = random_flip if flip is None else flip
-        obj = SceneObject(drawing, x, y, scale, category, depth=y, flip=flip, crowd=crowd)
-        self.objects.append(obj)
-        return obj
-
-    def attach(
-        self,
-        drawing: Drawing,
-        x: float,
-        y: float,
-        scale: float,
-        category: int | None = None,
-        depth: float = 0.0,
-        flip: bool = False,
-        owner: SceneObject | None = None,
-    ) -> SceneObject:
-        """Place a drawing above the ground: on a wall, on a table, in a person's hands.
-
-        Args:
-            x, y: position in pixels.
-            scale: pixels per meter.
-            category, depth, flip, owner: see `SceneObject`.
-        """
-        obj = SceneObject(drawing, x, y, scale, category, depth, flip, above_ground=True, owner=owner)
-        self.objects.append(obj)
-        return obj
-
-
-def make_scene(rng: np.random.Generator, size: int, indoor: bool, camera: float, aspect: float | None = None) -> Scene:
-    """Return a scene without objects.
+    """A room or a street without objects.
 
     Args:
+        rng: decides everything that is random in the scene.
         size: longer side of the picture in pixels.
-        camera: height of the camera in meters.
-        aspect: height divided by width; None: at random.
+        indoor: a room, or a street.
+        aspect: height divided by width.
+
+    Attributes:
+        objects: what `put` has added.
+        pan: meters that the camera has moved to the right. Change it and call `paint` again for the next frame of a
+            video; near objects move more than far ones.
+        stuff: uint8 (H, W) after `paint`: what the background shows at each pixel, as an index of `background.STUFF`.
     """
-    if aspect is None:
-        short = pick(rng, ASPECTS)
-        aspect = float(rng.choice([short, 1 / short, 1.0], p=[0.7, 0.18, 0.12]))
-    height, width = (size, round(size / aspect)) if aspect > 1 else (round(size * aspect), size)
-    return Scene(
-        rng,
-        texture_rng=rng.spawn(1)[0],
-        height=height,
-        width=width,
-        horizon=height * rng.uniform(0.34, 0.46),
-        camera=camera,
-        light=pick(rng, (-1, 1)),
-        sunny=bool(rng.random() < 0.6),
-        indoor=indoor,
-    )
+
+    def __init__(self, rng: np.random.Generator, size: int, indoor: bool, aspect: float = 0.75) -> None:
+        self.rng = rng
+        self.indoor = indoor
+        self.height = round(size * min(1, aspect))
+        self.width = round(size / max(1, aspect))
+        self.eye = rng.uniform(0.55, 1.15)  # height of the camera in meters
+        self.horizon = self.height * (0.64 - 0.26 * self.eye + rng.uniform(-0.04, 0.04))
+        self.far = self.height * rng.uniform(0.2, 0.28)  # pixels per meter where the ground ends
+        self.light = int(rng.choice((-1, 1)))
+        self.seed = int(rng.integers(2**32))
+        self.objects: list[Placed] = []
+        self.pan = 0.0
+        self.stuff = np.zeros((self.height, self.width), np.uint8)
+
+    def put(
+        self, name: str, x: float, size: float, meters: float = 0, lift: float = 0, crowd: bool = False, **how: Any
+    ) -> Placed:
+        """Stand an object on the ground.
+
+        Args:
+            name: a key of `objects.DRAW`.
+            x: its middle, from 0 (left) to 1 (right).
+            size: 0 is at the far end of the ground, 1 as large as it fits into the picture; above 1 it is cut off.
+            meters: height of the object; 0: the usual one, more or less.
+            crowd: whether it is one of a crowd.
+            how: passed to the function that draws it.
+        """
+        meters = meters or METERS[name] * self.rng.uniform(0.85, 1.15)
+        largest = 0.97 * (self.height - self.horizon) / self.eye
+        if meters > self.eye:
+            largest = min(largest, 0.97 * self.horizon / (meters - self.eye))
+        scale = self.far + size * (max(largest, self.far) - self.far)
+        sprite = DRAW[name](self.rng, meters * scale, **how).sprite(self.light, self.rng.random() < 0.5)
+        bottom = self.horizon + self.eye * scale
+        placed = Placed(name, sprite, x * self.width, bottom, scale, scale, crowd)
+        self.objects.append(placed)
+        return placed
+
+    def put_before(self, owner: Placed, name: str, meters: float, lift: float, x: float = 0, **how: Any) -> Placed:
+        """Put an object into somebody's hands, or on something; the outline of `owner` is not cut by it.
+
+        Args:
+            owner: the object behind.
+            name: a key of `objects.DRAW`.
+            meters: height of the object.
+            lift: meters from where `owner` stands up to the lower edge of the object.
+            x: meters to the right of the middle of `owner`.
+            how: passed to the function that draws it.
+        """
+        sprite = DRAW[name](self.rng, meters * owner.scale, **how).sprite(self.light, False)
+        bottom = owner.bottom - lift * owner.scale
+        held = Placed(name, sprite, owner.x + x * owner.scale, bottom, owner.depth + 0.001, owner.scale)
+        owner.holds.append(held)
+        self.objects.append(held)
+        return held
+
+    def paint(self) -> np.ndarray:
+        """Paint the picture: uint8 (H, W, 3)."""
+        rng = np.random.default_rng(self.seed)
+        picture, self.stuff = paint_background(self, rng)
+        self.objects.sort(key=lambda placed: placed.depth)
+        for placed in self.objects:
+            self._paint_shadow(picture, placed)
+            window, part = self._window(placed)
+            alpha = placed.sprite.alpha[part][..., None]
+            picture[window] = picture[window] * (1 - alpha) + placed.sprite.color[part]
+        return camera(picture, rng)
+
+    def visible(self) -> list[tuple[Placed, np.ndarray]]:
+        """Return each object, from far to near, with its visible pixels, bool (H, W).
+
+        An object is seen through what it holds.
+        """
+        top = np.full((self.height, self.width), -1, np.int16)
+        solid = []
+        for i, placed in enumerate(self.objects):
+            window, part = self._window(placed)
+            solid.append((window, placed.sprite.alpha[part] > 0.5))
+            top[window][solid[i][1]] = i
+        found = []
+        for i, placed in enumerate(self.objects):
+            mask = top == i
+            window, inside = solid[i]
+            for held in placed.holds:
+                mask[window] |= inside & (top[window] == self.objects.index(held))
+            found.append((placed, mask))
+        return found
+
+    def _window(self, placed: Placed) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+        """The part of the picture that the sprite of an object covers, and the part of the sprite that is in it."""
+        height, width = placed.sprite.alpha.shape
+        left = round(placed.x - self.pan * placed.scale - width / 2)
+        top = round(placed.bottom) - placed.sprite.base
+        rows = slice(min(max(0, top), self.height), max(0, min(self.height, top + height)))
+        columns = slice(min(max(0, left), self.width), max(0, min(self.width, left + width)))
+        part = slice(rows.start - top, rows.stop - top), slice(columns.start - left, columns.stop - left)
+        return (rows, columns), part
+
+    def _paint_shadow(self, picture: np.ndarray, placed: Placed) -> None:
+        """Darken the ground around the feet of an object."""
+        height, width = placed.sprite.alpha.shape
+        center = (round(placed.x - self.pan * placed.scale - self.light * 0.1 * width), round(placed.bottom))
+        axes = (round(0.36 * width) + 1, round(0.05 * min(height, width)) + 1)
+        x0, y0 = max(0, center[0] - 2 * axes[0]), max(0, center[1] - 3 * axes[1])
+        region = picture[y0 : center[1] + 3 * axes[1], x0 : center[0] + 2 * axes[0]]
+        if region.size:
+            shadow = np.zeros(region.shape[:2], np.float32)
+            cv2.ellipse(shadow, (center[0] - x0, center[1] - y0), axes, 0, 0, 360, 0.4, -1)
+            region *= 1 - cv2.blur(shadow, (axes[1] | 1, axes[1] | 1))[..., None]
 
 
-# --------------------------------------------------------------------------------------------------------------- pixels
-
-
-def smooth_noise(rng: np.random.Generator, height: int, width: int, cell: float) -> np.ndarray:
-    """Return smooth noise, float32 (height, width), mostly between -1 and 1, with bumps of about `cell` pixels."""
-    rows, columns = math.ceil(height / cell) + 2, math.ceil(width / cell) + 2
-    coarse = rng.random((rows, columns), dtype=np.float32) * 2 - 1
-    return np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
-
-
-def color_planes(color: objects.Color | np.ndarray) -> np.ndarray:
-    """Return a color as float32 (3, 1, 1), to be multiplied with light (H, W)."""
-    return np.asarray(color, np.float32)[:, None, None]
-
-
-def paint_scene(scene: Scene) -> np.ndarray:
-    """Paint all objects, from far to near, and set their sprites; return the picture, uint8 (H, W, 3)."""
-    frame = (scene.height, scene.width)
-    for obj in scene.objects:
-        obj.sprite = objects.rasterize(obj.drawing, obj.x, obj.y, obj.scale, frame, scene.light, obj.flip)
-    # Drawings are darker than their colors, so that lit sides can be brighter; the background must match.
-    background = np.clip(scene.canvas * (objects.EVEN_LIGHT / 255), 0, 255).astype(np.uint8)
-    picture = Image.fromarray(np.ascontiguousarray(background.transpose(1, 2, 0)))
-    for obj in scene.objects:
-        if obj.sprite and not obj.above_ground:
-            _paint_shadow(scene, picture, obj.sprite, obj.y)
-    for obj in scene.objects:
-        if obj.sprite:
-            picture.paste(obj.sprite.image, (obj.sprite.left, obj.sprite.top), obj.sprite.image)
-    return _add_camera_effects(scene, picture)
-
-
-def _paint_shadow(scene: Scene, picture: Image.Image, sprite: Sprite, y: float) -> None:
-    """Darken the ground around row y; in sunlight the shadow is long and points away from the light."""
-    cover = sprite.image.getchannel("A")
-    strong, lean, flat = (0.5, 0.55, 0.22) if scene.sunny and not scene.indoor else (0.35, 0.1, 0.16)
-    reach = math.ceil(lean * cover.height)
-    rows = math.ceil(flat * cover.height) + 1
-    ground = min(y - sprite.top, cover.height)  # the row of the sprite that touches the ground
-    shift = reach if scene.light > 0 else 0
-    slope = -scene.light * lean / flat
-    # Pillow's coefficients, which map a pixel of the shadow to the pixel of the sprite that casts it.
-    transform = (1, slope, -shift - slope * rows, 0, 1 / flat, ground - rows / flat)
-    shadow = cover.transform(
-        (cover.width + reach, rows + 3), Image.Transform.AFFINE, transform, Image.Resampling.BILINEAR
-    )
-    shadow = shadow.filter(ImageFilter.BoxBlur(max(0.6, 0.012 * cover.height)))
-    shadow = shadow.point([int(value * strong) for value in range(256)])
-    picture.paste(SHADOW, (sprite.left - shift, round(sprite.top + ground - rows)), shadow)
-
-
-def _add_camera_effects(scene: Scene, picture: Image.Image) -> np.ndarray:
-    """Add what a camera adds: a color cast, darker corners, some texture, sensor noise."""
+def everyday(scene: Scene) -> None:
+    """Add people, animals and other objects."""
     rng = scene.rng
-    shape = (scene.height, scene.width)
-    across, down = (np.linspace(-1, 1, side, dtype=np.float32) for side in (scene.width, scene.height))
-    light = rng.uniform(1.0, 1.2) * (1 - 0.07 * (across**2 + down[:, None] ** 2)) + across * rng.uniform(-0.08, 0.08)
-    light += 0.03 * smooth_noise(scene.texture_rng, *shape, max(3, scene.height / 40))
-    pixels = np.asarray(picture).transpose(2, 0, 1) * light
-    pixels *= color_planes(rng.normal(1, 0.02, 3))
-    pixels += scene.texture_rng.standard_normal(shape, dtype=np.float32) * np.float32(rng.uniform(2, 6))
-    return np.ascontiguousarray(np.clip(pixels, 0, 255).astype(np.uint8).transpose(1, 2, 0))
+    around = (
+        ("sofa", "table", "box", "potted plant") if scene.indoor else ("tree", "post", "car", "box", "potted plant")
+    )
+    for name in rng.choice(around, rng.integers(1, 4)):
+        scene.put(str(name), rng.uniform(0, 1), rng.uniform(0, 0.1 if name in ("tree", "car") else 0.6))
+    people = int(rng.choice([0, 1, 2, 3], p=[0.12, 0.42, 0.32, 0.14]))
+    for slot in range(people):
+        x = (slot + rng.uniform(0.2, 0.8)) / people
+        if rng.random() < 0.15:
+            hold(scene, scene.put("person", x, rng.uniform(0.4, 1.0), pose="hold"))
+        else:
+            scene.put("person", x, rng.uniform(0.1, 1.1))
+    chances = {"cat": 0.45, "sports ball": 0.45, "book": 0.45, "dog": 0.25}
+    small = [name for name, chance in chances.items() if rng.random() < chance]
+    for slot, name in enumerate(rng.permutation(small)):
+        scene.put(str(name), (slot + rng.uniform(0.15, 0.85)) / len(small), rng.uniform(0.4, 1.05))
+    if rng.random() < 0.08:
+        put_on_book(scene)
+
+
+def hold(scene: Scene, owner: Placed) -> None:
+    """Give a person whose pose is "hold" a ball or a book."""
+    name = str(scene.rng.choice(["sports ball", "book"]))
+    scene.put_before(owner, name, scene.rng.uniform(0.28, 0.38), scene.rng.uniform(0.85, 0.95))
+
+
+def put_on_book(scene: Scene) -> None:
+    """Add a large open book with a kitten or a ball on it; the outline of the book is not cut by them."""
+    atlas = scene.put("book", scene.rng.uniform(0.25, 0.75), 1.0, is_open=True)
+    name = str(scene.rng.choice(["cat", "sports ball"]))
+    scene.put_before(atlas, name, 0.2, 0.08, scene.rng.uniform(-0.1, 0.1))

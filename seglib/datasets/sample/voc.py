@@ -4,155 +4,86 @@ Seven of VOC's twenty classes occur. A border of 255 separates two labels; relat
 VOC's.
 """
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image
 
-from seglib.datasets.sample import old_objects as objects
-from seglib.datasets.sample.composition import (
-    Ordinary,
-    add_close_up,
-    add_people,
-    add_person,
-    add_small_object,
-    compose,
-    split_of,
-)
-from seglib.datasets.sample.old_objects import Drawing, surroundings
-from seglib.datasets.sample.scene import CAT, DOG, PERSON, PLANT, Scene, SceneObject, paint_scene
+from seglib.datasets.sample.coco import split_of
+from seglib.datasets.sample.scene import Placed, Scene
 from seglib.datasets.voc import VOC_CLASSES
-from seglib.files import write_lines
+from seglib.files import write_jpeg, write_lines
 from seglib.masks import IGNORE, voc_palette, write_index_png
 
-__all__ = ["label_masks", "write_voc"]
+__all__ = ["CLASSES", "compose", "label_masks", "write_image", "write_lists"]
 
-DrawingFunction = Callable[[np.random.Generator], Drawing]
 BORDER = 5 / 500  # width of VOC's border divided by the longer side of a picture
-CLASS_OF_CATEGORY = {PERSON: "person", CAT: "cat", DOG: "dog", PLANT: "pottedplant"}
-CLASS_OF_KIND = {"car": "car", "sofa": "sofa", "table": "diningtable"}
-
-# --------------------------------------------------------------------------------------------------------------- scenes
-
-
-def _add_street_objects(scene: Scene) -> None:
-    """Add cars seen from the side, people and sometimes a dog."""
-    rng = scene.rng
-    for i in range(int(rng.integers(1, 4))):
-        share = rng.uniform(0.45, 0.85) if i == 0 else rng.uniform(0.2, 0.45)  # of the picture's width
-        _place_by_width(scene, surroundings.car, share, rng.uniform(0.1, 0.9))
-    for _ in range(int(rng.integers(0, 3))):
-        add_person(scene, rng.uniform(0.05, 0.95) * scene.width, rng.uniform(0.4, 0.9))
-    if rng.random() < 0.3:
-        add_small_object(scene, "dog", rng.uniform(0.2, 0.35), rng.uniform(0.1, 0.9) * scene.width)
+CLASSES = {  # VOC's names of drawn objects
+    "person": "person", "cat": "cat", "dog": "dog", "potted plant": "pottedplant", "car": "car", "sofa": "sofa",
+    "table": "diningtable",
+}  # fmt: skip
 
 
-def _add_living_room_objects(scene: Scene) -> None:
-    """Add a sofa and sometimes a cat on it, a table, plants, animals and a person."""
-    rng = scene.rng
-    sofa = _place_by_width(scene, surroundings.sofa, rng.uniform(0.45, 0.8), rng.uniform(0.3, 0.7))
-    if rng.random() < 0.5:
-        seat = 0.5 * sofa.scale
-        x = sofa.x + rng.uniform(-0.5, 0.5) * sofa.scale
-        scene.attach(objects.cat(rng, "lie"), x, sofa.y - seat, sofa.scale, CAT, depth=sofa.depth + 0.001)
-    if rng.random() < 0.6:
-        _place_by_width(scene, surroundings.table, rng.uniform(0.25, 0.5), rng.uniform(0.1, 0.9))
-    for name, chance in (("plant", 0.6), ("dog", 0.4), ("cat", 0.3)):
-        if rng.random() < chance:
-            add_small_object(scene, name, rng.uniform(0.2, 0.45), rng.uniform(0.05, 0.95) * scene.width)
-    if rng.random() < 0.4:
-        add_person(scene, rng.uniform(0.1, 0.9) * scene.width, rng.uniform(0.7, 1.0))
+def compose(rng: np.random.Generator, size: int) -> Scene:
+    """Return a living room or a street with its objects."""
+    scene = Scene(rng, size, indoor=bool(rng.random() < 0.55), aspect=float(rng.choice([0.667, 0.75, 1.333])))
+    if scene.indoor:
+        chances = {
+            "sofa": 0.65,
+            "table": 0.55,
+            "potted plant": 0.5,
+            "person": 0.5,
+            "cat": 0.45,
+            "dog": 0.35,
+            "box": 0.3,
+        }
+    else:
+        chances = {"tree": 0.5, "car": 0.85, "post": 0.3, "person": 0.7, "dog": 0.4, "cat": 0.3, "potted plant": 0.25}
+    names = [name for name, chance in chances.items() if rng.random() < chance] or ["person"]
+    slots = (rng.permutation(len(names)) + rng.uniform(0.1, 0.9, len(names))) / len(names)
+    for name, x in zip(names, slots, strict=True):
+        large = name in ("sofa", "table", "car", "tree")
+        placed = scene.put(name, x, rng.uniform(0, 0.2 if name == "tree" else 0.6) if large else rng.uniform(0.4, 1.05))
+        if name == "sofa" and rng.random() < 0.3:
+            scene.put_before(placed, str(rng.choice(["cat", "dog"])), 0.42, 0.45, rng.uniform(-0.6, 0.6))
+    return scene
 
 
-def _place_by_width(scene: Scene, draw: DrawingFunction, share: float, x: float) -> SceneObject:
-    """Place a drawing on the ground.
+def label_masks(visible: Sequence[tuple[Placed, np.ndarray]], height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the class mask and the object mask, both uint8 (height, width); see `Scene.visible`.
 
-    Args:
-        draw: a function of `surroundings`.
-        share: width as a fraction of the picture's width.
-        x: position between 0 (left) and 1 (right).
+    Objects are numbered from 1. Borders are 255 in both masks.
     """
-    drawing = draw(scene.rng)
-    across = float(np.ptp(np.concatenate([part.outline[:, 0] for part in drawing.parts])))  # meters
-    lowest = scene.scale_at(0.98 * scene.height)
-    scale = min(max(share * scene.width / across, scene.min_scale * 1.05), lowest)
-    obj = scene.place(drawing, x * scene.width, scale)
-    obj.kind = draw.__name__
-    return obj
-
-
-ORDINARY: tuple[Ordinary, ...] = (
-    (add_people, False, (0.95, 1.3), 0.17),
-    (add_people, True, (0.95, 1.25), 0.13),
-    (add_close_up, False, (0.3, 0.5), 0.12),
-    (add_close_up, True, (0.3, 0.45), 0.12),
-    (_add_street_objects, False, (0.9, 1.4), 0.22),
-    (_add_living_room_objects, True, (0.8, 1.2), 0.24),
-)
-
-# ---------------------------------------------------------------------------------------------------------------- masks
-
-
-def _class_index(obj: SceneObject) -> int:
-    """Return VOC's class of an object: 0 if there is none, 255 for a crowd."""
-    if obj.crowd:
-        return IGNORE
-    name = CLASS_OF_KIND.get(obj.kind) if obj.category is None else CLASS_OF_CATEGORY.get(obj.category)
-    return VOC_CLASSES.index(name) if name else 0
-
-
-def label_masks(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
-    """Return the class mask and the object mask of a painted scene, both uint8 (H, W).
-
-    Objects are numbered from 1. Borders and crowds are 255 in both masks.
-    """
-    classes = np.zeros((scene.height, scene.width), np.uint8)
-    instances = np.zeros_like(classes)
-    numbers: dict[int, int] = {}
-    for obj in scene.objects:  # from far to near, as in paint_scene
-        if obj.sprite is None:
-            continue
-        owner = obj.owner or obj  # fingers get the label of their person
-        index = _class_index(owner)
-        number = numbers.setdefault(id(owner), len(numbers) + 1) if index else 0
-        seen = obj.sprite.solid()
-        classes[obj.sprite.window][seen] = index
-        instances[obj.sprite.window][seen] = number
-    side = max(1, round(BORDER * max(classes.shape))) + 1  # a window of this size that crosses an edge holds two labels
+    classes = np.zeros((height, width), np.uint8)
+    objects = np.zeros_like(classes)
+    for number, (placed, mask) in enumerate((item for item in visible if item[0].name in CLASSES), start=1):
+        classes[mask] = VOC_CLASSES.index(CLASSES[placed.name])
+        objects[mask] = number
+    side = max(1, round(BORDER * max(height, width))) + 1  # a window of this size that crosses an edge holds two labels
     window = np.ones((side, side), np.uint8)
-    void = (cv2.dilate(instances, window) != cv2.erode(instances, window)) | (classes == IGNORE)
-    classes[void] = instances[void] = IGNORE
-    return classes, instances
+    void = cv2.dilate(objects, window) != cv2.erode(objects, window)
+    classes[void] = IGNORE
+    objects[void] = IGNORE
+    return classes, objects
 
 
-# ---------------------------------------------------------------------------------------------------------------- files
-
-
-def write_voc(folder: Path, images: int, size: int, seed: int) -> None:
-    """Write the sample to JPEGImages/, SegmentationClass/, SegmentationObject/ and ImageSets/Segmentation/.
-
-    Args:
-        folder: where to write.
-        images: number of pictures.
-        size: longer side of a picture in pixels.
-        seed: another seed gives other pictures.
-    """
-    for name in ("JPEGImages", "ImageSets/Segmentation"):
-        (folder / name).mkdir(parents=True)
-    names: dict[str, list[str]] = {"train": [], "val": []}
-    colors = voc_palette()
+def write_image(folder: Path, index: int, images: int, size: int, seed: int) -> dict[str, str]:
+    """Write a picture, and its masks to SegmentationClass/ and SegmentationObject/; return its split and its name."""
+    scene = compose(np.random.default_rng([seed, index, 2012]), size)
+    picture = scene.paint()
+    classes, objects = label_masks(scene.visible(), scene.height, scene.width)
+    name = f"2012_{index + 1:06d}"
+    (folder / "JPEGImages").mkdir(exist_ok=True)
+    write_jpeg(folder / "JPEGImages" / f"{name}.jpg", picture)
+    write_index_png(folder / "SegmentationClass" / f"{name}.png", classes, VOC_CLASSES, voc_palette())
     numbers = [str(number) for number in range(IGNORE)]  # the names of the objects
-    for index in range(images):
-        scene = compose(np.random.default_rng([seed, index, 2012]), size, ordinary=ORDINARY)
-        picture = paint_scene(scene)
-        name = f"2012_{index + 1:06d}"
-        names[split_of(index, images)].append(name)
-        Image.fromarray(picture).save(folder / "JPEGImages" / f"{name}.jpg", quality=90)
-        classes, instances = label_masks(scene)
-        write_index_png(folder / "SegmentationClass" / f"{name}.png", classes, VOC_CLASSES, colors)
-        write_index_png(folder / "SegmentationObject" / f"{name}.png", instances, numbers, colors)
-    names["trainval"] = sorted(names["train"] + names["val"])
-    for split, listed in names.items():
-        write_lines(folder / "ImageSets/Segmentation" / f"{split}.txt", listed)
+    write_index_png(folder / "SegmentationObject" / f"{name}.png", objects, numbers, voc_palette())
+    return {"split": split_of(index, images), "name": name}
+
+
+def write_lists(folder: Path, records: Sequence[dict[str, str]]) -> None:
+    """Write ImageSets/Segmentation/{train,val,trainval}.txt from what `write_image` has returned."""
+    for split in ("train", "val", "trainval"):
+        names = [record["name"] for record in records if record["split"] in split]
+        write_lines(folder / "ImageSets/Segmentation" / f"{split}.txt", names)

@@ -1,13 +1,13 @@
 """render(): the folder of a sample, complete or not there, and the same files for the same seed."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 from seglib.datasets import render, sample
 from seglib.datasets.download import check_layout
-
-NAMES = ("coco", "voc2012", "buildings_yolo")
+from seglib.datasets.sample import coco
 
 
 def contents(folder: Path, suffix: str = "") -> dict[str, bytes]:
@@ -15,7 +15,7 @@ def contents(folder: Path, suffix: str = "") -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ["coco", "voc2012", "buildings_yolo"])
 def test_files_depend_on_the_seed_and_pictures_on_seed_and_index_alone(name, tmp_path):
     few = check_layout(name, render(name, 3, 64, root=tmp_path))
     pictures = contents(few, ".jpg")
@@ -39,10 +39,28 @@ def test_a_fifth_is_for_validation_and_a_fifth_of_the_buildings_for_testing(name
     assert {split: len(list(folder.rglob(f"{split}/**/*.jpg"))) for split in expected} == expected
 
 
+def test_several_processes_draw_the_same_files(tmp_path, monkeypatch):
+    alone = render("coco", 5, 64, root=tmp_path / "alone")
+    monkeypatch.setattr(sample, "SHARE", 2)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1}, raising=False)
+    monkeypatch.setattr(coco, "write_image", lambda *numbers: pytest.fail("drawn in this process"))
+    assert contents(render("coco", 5, 64, root=tmp_path / "together")) == contents(alone)
+
+
+def test_an_error_of_another_process_is_shown_and_leaves_nothing_behind(tmp_path, monkeypatch):
+    monkeypatch.setattr(sample, "SHARE", 1)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1}, raising=False)
+    monkeypatch.setenv("PYTHONPATH", "")
+    monkeypatch.setattr(sample.sys, "executable", "/bin/false")
+    with pytest.raises(OSError, match="could not be drawn"):
+        render("coco", 2, 64, root=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_sample_is_drawn_once_for_each_version(tmp_path, monkeypatch):
     folder = render("coco", 2, 64, root=tmp_path)
     with monkeypatch.context() as patch:
-        patch.setitem(sample.WRITERS, "coco", lambda *numbers: pytest.fail("drawn again"))
+        patch.setattr(coco, "write_image", lambda *numbers: pytest.fail("drawn again"))
         assert render("coco", 2, 64, root=tmp_path) == folder
     monkeypatch.setattr(sample, "VERSION", sample.VERSION + 1)
     assert render("coco", 2, 64, root=tmp_path) != folder
@@ -52,24 +70,13 @@ def test_the_sample_of_a_faster_process_is_kept(tmp_path, monkeypatch):
     expected = render("coco", 2, 64, root=tmp_path / "elsewhere")
     target = tmp_path / expected.name
     # The other process finishes while this one draws.
-    monkeypatch.setitem(sample.WRITERS, "coco", lambda folder, *numbers: expected.rename(target))
+    monkeypatch.setattr(coco, "write_lists", lambda folder, records: expected.rename(target))
     assert render("coco", 2, 64, root=tmp_path) == target
     assert {path.name for path in tmp_path.iterdir()} == {"elsewhere", target.name}
 
 
-def test_a_failure_leaves_nothing_behind(tmp_path, monkeypatch):
-    def write(folder, *numbers):
-        (folder / "half").mkdir()
-        raise OSError("disk full")
-
-    monkeypatch.setitem(sample.WRITERS, "coco", write)
-    with pytest.raises(OSError, match="disk full"):
-        render("coco", 2, 64, root=tmp_path)
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_errors_name_the_choices_and_the_limits(tmp_path):
-    with pytest.raises(ValueError, match=r"'nosuch': there is one of buildings_yolo, coco, voc2012"):
+    with pytest.raises(ValueError, match=r"one of buildings_yolo, coco, voc2012, not 'nosuch'"):
         render("nosuch", 4, 96, root=tmp_path)
     with pytest.raises(ValueError, match="at least 2 images of at least 64 pixels; got 1 of 96"):
         render("coco", 1, 96, root=tmp_path)

@@ -1,0 +1,15 @@
+"""Draws a share of a sample's images and prints their records: what `render` starts on every core."""
+
+import json
+import sys
+from pathlib import Path
+
+import cv2
+
+from seglib.datasets.sample import WRITERS
+
+name, folder = sys.argv[1:3]
+images, size, seed, first, step = map(int, sys.argv[3:])
+cv2.setNumThreads(1)
+for index in range(first, images, step):
+    print(json.dumps(WRITERS[name].write_image(Path(folder), index, images, size, seed)), flush=True)
