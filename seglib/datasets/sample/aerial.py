@@ -1,319 +1,413 @@
-"""Composes a scene from above: streets, the blocks between them, and the scenes of special pictures."""
+"""Scenes from above: streets, lots, buildings with their shadows, trees and cars.
+
+Positions are in meters from the middle of the land, along axes that are parallel to the streets.
+"""
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from dataclasses import dataclass, field
+from functools import partial
+from typing import NamedTuple
 
+import cv2
 import numpy as np
 
-from seglib.datasets.sample import aerial_blocks as blocks
-from seglib.datasets.sample.aerial_blocks import Block, add_building, add_car, add_random_trees
-from seglib.datasets.sample.aerial_ground import (
-    ASPHALT,
-    LAWNS,
-    PAINT,
-    PAVING,
-    SOIL,
-    AerialScene,
-    Bridge,
-    make_aerial_scene,
-)
-from seglib.datasets.sample.old_objects import pick
-from seglib.datasets.sample.old_objects.outlines import Outline
-from seglib.datasets.sample.old_objects.roofs import (
-    Patch,
-    courtyard_plan,
-    jitter,
-    rectangle,
-    winged_plan,
-    with_brightness,
-)
+from seglib.datasets.sample.objects import Color, camera, pick, smooth_noise, tint
 
-__all__ = ["SPECIALS", "Special", "compose"]
+__all__ = ["DISTRICTS", "SURFACES", "AerialScene", "Building", "make_aerial_scene", "paint_aerial_scene"]
 
-OUT_OF_SIGHT = 12  # meters from the picture; a block farther away casts no shadow into it
-PAVEMENT = 1.8  # width in meters, along both sides of a street
+Outline = np.ndarray  # float (N, 2), clockwise in a picture; that of a hole runs the other way round
+Lot = tuple[float, float, float, float]  # x and y of the upper left corner, width, depth
 
-FillBlock = Callable[[AerialScene, Block], None]
-SceneBuilder = Callable[[AerialScene], None]
-
-# -------------------------------------------------------------------------------------------------------------- streets
+SURFACES = ("grass", "soil", "paving", "road", "car", "building", "tree")  # what a pixel shows
+GRASS, SOIL, PAVING, ROAD, CAR, BUILDING, TREE = range(len(SURFACES))
+ROUGHNESS = np.array([0.2, 0.2, 0.12, 0.1, 0.03, 0.06, 0.3], np.float32)  # how strong the texture of each surface is
+ASPHALT = (102, 102, 106)
+COLORS: dict[int, Sequence[Color]] = {
+    GRASS: ((88, 108, 62), (70, 92, 54), (106, 118, 70), (130, 128, 88)),
+    SOIL: ((150, 112, 86), (158, 146, 102), (126, 92, 74), (112, 122, 70)),
+    PAVING: ((150, 144, 134), (170, 164, 154), (132, 130, 128)),
+    CAR: ((232, 232, 232), (40, 42, 48), (150, 154, 160), (150, 40, 40), (60, 84, 140)),
+    TREE: ((58, 84, 44), (74, 98, 48), (48, 72, 46), (92, 104, 52)),
+}
+TILES = ((160, 76, 58), (174, 96, 72), (156, 116, 92), (116, 84, 74), (92, 92, 98), (96, 106, 74))
+FLAT = ((200, 196, 188), (176, 170, 160), (212, 206, 194), (96, 96, 100), (150, 128, 104))
+METAL = ((72, 112, 172), (110, 144, 180), (214, 216, 218), (156, 70, 60), (104, 136, 122))
+ROOFS: dict[str, Sequence[Color]] = {"hip": TILES, "gable": TILES, "flat": FLAT, "metal": METAL}
+SLOPES = {"hip": 0.26, "gable": 0.26, "flat": 0.0, "metal": 0.13}  # how much brighter the side towards the sun is
+PAINT = (214, 212, 204)
+WINGS = {"I": 1.0, "L": 0.45, "U": 0.36, "O": 0.32}  # width of a wing, as a share of the shorter side, by plan
+EAVE = 0.4  # width of the visible edge of a roof in meters
+SHADE = 0.54  # share of the light that a shadow takes
+DARK, LIT = (255,), (0,)  # with and without a shadow
+ZOOM = 2  # painted at twice the size
+SHIFT = 4  # binary places of OpenCV's coordinates
 
 
-@dataclass(frozen=True)
-class _Neighborhood:
-    """The layout of a neighborhood and the functions that fill its blocks."""
+class Patch(NamedTuple):
+    """A piece of one color; a second outline is a hole."""
 
-    view: tuple[float, float]  # range of the width of the picture in meters
-    across: tuple[float, float]  # range of the size of a block along x
-    deep: tuple[float, float]  # range of the size of a block along y
-    street: tuple[float, float]  # range of the width of a street
-    uses: tuple[tuple[FillBlock, float], ...]  # functions with their shares of the blocks
+    outlines: Sequence[Outline]
+    color: Sequence[int]
+    surface: int
 
 
-SUBURB = _Neighborhood((54, 76), (60, 110), (48, 54), (5.0, 6.5), ((blocks.add_houses, 0.86), (blocks.add_park, 0.14)))
-TERRACES = _Neighborhood((92, 105), (70, 100), (46, 50), (5, 6.5), ((blocks.add_terraced_houses, 1.0),))
-TOWN = _Neighborhood(
-    (90, 130), (60, 100), (54, 80), (7, 11),
-    ((blocks.add_apartment_blocks, 0.36), (blocks.add_large_buildings, 0.36), (blocks.add_terraced_houses, 0.08),
-     (blocks.add_parking, 0.1), (blocks.add_park, 0.1)),
-)  # fmt: skip
-INDUSTRY = _Neighborhood(
-    (110, 160), (75, 130), (46, 66), (7, 11),
-    ((blocks.add_warehouses, 0.62), (blocks.add_tanks, 0.12), (blocks.add_parking, 0.12), (blocks.add_bare_soil, 0.14)),
-)  # fmt: skip
-COUNTRY = _Neighborhood(
-    (80, 120), (60, 110), (50, 80), (4, 6),
-    ((blocks.add_farm, 0.5), (blocks.add_field, 0.22), (blocks.add_wood, 0.1), (blocks.add_lake, 0.06),
-     (blocks.add_houses, 0.12)),
-)  # fmt: skip
-OPEN = _Neighborhood(
-    (80, 150), (50, 100), (45, 90), (5, 12),
-    ((blocks.add_field, 0.34), (blocks.add_wood, 0.14), (blocks.add_park, 0.22), (blocks.add_parking, 0.12),
-     (blocks.add_bare_soil, 0.08), (blocks.add_lake, 0.1)),
-)  # fmt: skip
+class Building(NamedTuple):
+    """A building, by what is painted of its roof."""
+
+    patches: Sequence[Patch]
+    height: float  # meters
+
+    @property
+    def outlines(self) -> Sequence[Outline]:
+        """The outline of the roof, and that of the courtyard if there is one."""
+        return self.patches[0].outlines
 
 
-def _add_neighborhood(scene: AerialScene, neighborhood: _Neighborhood) -> None:
-    """Add streets and fill the blocks between them.
+@dataclass
+class AerialScene:
+    """What there is on a piece of land.
 
-    Streets along y cross the whole picture. Streets along x end at them, so that not all blocks are in rows.
+    Attributes:
+        view: width of the picture in meters.
+        turn: angle of the streets in the picture, in radians.
+        shadow: (2,) where the shadow of a point one meter high falls, in meters.
+        center: the middle of the picture in meters; a small change moves the camera.
     """
-    rng = scene.rng
-    width = scene.rng.uniform(*neighborhood.street)
-    scene.base = jitter(rng, PAVING)
-    columns = _positions(rng, scene.radius, neighborhood.across)
-    plots = []
-    streets = []
-    for x0, x1 in pairwise(columns):
-        rows = _positions(rng, scene.radius, neighborhood.deep)
-        streets += [_Street(y, x0, x1, width, upright=False) for y in rows]
-        plots += [Block(x0, y0, x1, y1).inner(width / 2 + PAVEMENT) for y0, y1 in pairwise(rows)]
-    streets += [_Street(x, -1.5 * scene.radius, 1.5 * scene.radius, width, upright=True) for x in columns]
-    _add_streets(scene, streets)
-    uses, shares = zip(*neighborhood.uses, strict=True)
-    for plot in plots:
-        if plot.distance > scene.radius + OUT_OF_SIGHT:
-            continue
-        uses[rng.choice(len(uses), p=shares)](scene, plot)
-        if rng.random() < 0.6:
-            blocks.add_tree_row(scene, plot)
 
+    rng: np.random.Generator
+    view: float
+    turn: float
+    shadow: np.ndarray
+    center: tuple[float, float] = (0.0, 0.0)
+    ground: list[Patch] = field(default_factory=list)
+    buildings: list[Building] = field(default_factory=list)
+    trees: list[tuple[float, float, float]] = field(default_factory=list)  # x, y, radius
+    bridge: Outline | None = None  # a rectangle along y
 
-def _positions(rng: np.random.Generator, radius: float, spacing: tuple[float, float]) -> list[float]:
-    """Return the positions of streets along one axis; the first and the last are outside the picture."""
-    at = [-radius - rng.uniform(12, spacing[1])]
-    while at[-1] < radius + 12:
-        at.append(at[-1] + rng.uniform(*spacing))
-    return at
+    def to_pixels(self, points: Outline, size: int) -> Outline:
+        """Convert points (N, 2) from meters to pixels of a picture `size` pixels wide."""
+        return (points - self.center) @ _rotation(self.turn) * (size / self.view) + size / 2
 
+    def shows(self, x: float, y: float, margin: float) -> bool:
+        """Return whether a point is in the picture or at most `margin` meters beside it."""
+        cos, sin = math.cos(self.turn), math.sin(self.turn)
+        return max(abs(x * cos - y * sin), abs(x * sin + y * cos)) < self.view / 2 + margin
 
-@dataclass(frozen=True)
-class _Street:
-    """A street along y (upright) or x, from t0 to t1, with its middle line at `at`."""
+    def cover(self, lot: Lot, surface: int, color: Color | None = None) -> None:
+        """Cover ground with a surface; color: None for one that the surface has."""
+        self.ground.append(Patch([_box(*lot)], color or pick(self.rng, COLORS[surface]), surface))
 
-    at: float
-    t0: float
-    t1: float
-    width: float
-    upright: bool
+    def plant(self, lot: Lot, area: float) -> None:
+        """Plant trees, one for each `area` in square meters."""
+        x, y, width, depth = lot
+        count = self.rng.poisson(width * depth / area)
+        self.trees += self.rng.uniform((x, y, 1.3), (x + width, y + depth, 3.2), (count, 3)).tolist()
 
-    def strip(self, t0: float, t1: float, off: float, width: float) -> Outline:
-        """Return the outline of a strip along the street, from t0 to t1, at distance `off` from the middle line."""
-        low, high = self.at + off - width / 2, self.at + off + width / 2
-        return rectangle(low, t0, high, t1) if self.upright else rectangle(t0, low, t1, high)
+    def park(self, x: float, y: float, upright: bool) -> None:
+        """Park a car or a van with its middle at a point, along y if it is upright, else along x."""
+        length = self.rng.choice((4.4, 6.8), p=(0.85, 0.15))
+        width, depth = (2.0, length) if upright else (length, 2.0)
+        dx, dy = 1.2 * self.shadow
+        self.cover((x - width / 2 + dx, y - depth / 2 + dy, width, depth), ROAD, (48, 48, 52))
+        self.cover((x - width / 2, y - depth / 2, width, depth), CAR)
+        self.cover((x - 0.3 * width, y - 0.3 * depth, 0.6 * width, 0.6 * depth), CAR, (60, 66, 76))
 
+    def build(self, plan: str, roof: str, at: Sequence[float], size: Sequence[float], turn: float) -> None:
+        """Put up a building.
 
-def _add_streets(scene: AerialScene, streets: Sequence[_Street]) -> None:
-    """Add the asphalt of all streets, then their markings and cars."""
-    asphalt = jitter(scene.rng, ASPHALT)
-    for street in streets:
-        scene.add_ground(street.strip(street.t0, street.t1, 0, street.width), asphalt)
-    for street in streets:
-        crossings = [
-            other for other in streets if other.upright != street.upright and other.t0 <= street.at <= other.t1
+        Args:
+            plan: a key of WINGS; "O" has a courtyard.
+            roof: a key of ROOFS.
+            at: its middle.
+            size: its length along x and its width in meters.
+            turn: its angle against the streets in radians.
+        """
+        matrix = np.diag(self.rng.choice((-1.0, 1.0), 2)) @ _rotation(turn)
+        sun = matrix @ -self.shadow / np.hypot(*self.shadow)  # the direction towards the sun, on the plan
+        deep = WINGS[plan] * min(size)
+        patches = [
+            patch._replace(outlines=[(outline @ matrix + at).astype(np.float32) for outline in patch.outlines])
+            for patch in _roof(self.rng, _plan(plan, size, deep), roof, deep, sun)
         ]
-        _add_street_markings(scene, street, [other.at for other in crossings])
+        self.buildings.append(Building(patches, self.rng.uniform(1.0, 1.9) * math.sqrt(min(size))))
 
 
-def _add_street_markings(scene: AerialScene, street: _Street, crossings: Sequence[float]) -> None:
-    """Add lane markings and cars away from crossings, and sometimes zebra crossings."""
-    rng = scene.rng
-    width = street.width
-    if abs(street.at) > scene.radius:
-        return
-    far = math.sqrt(scene.radius**2 - street.at**2)  # beyond this, the street is outside the picture
-    for t in np.arange(max(street.t0, -far), min(street.t1, far), 9.0):
-        free = min((abs(t + 1.5 - crossing) for crossing in crossings), default=math.inf) - width / 2
-        if free > 4 and width > 5.5:
-            scene.add_ground(street.strip(t, t + 3, 0, 0.3), PAINT)
-        if free > 3 and rng.random() < 0.12:
-            side = street.at + rng.choice((-0.25, 0.25)) * width
-            x, y = (side, t) if street.upright else (t, side)
-            add_car(scene, x, y, upright=street.upright)
-    for crossing in crossings:
-        t = crossing + rng.choice((-1, 1)) * (width / 2 + 2.5)
-        if width > 7 and rng.random() < 0.4 and max(street.t0, -far) < t < min(street.t1, far):
-            for off in np.arange(0.6 - width / 2, width / 2 - 0.3, 1.1):
-                scene.add_ground(street.strip(t - 1.5, t + 1.5, off, 0.5), PAINT)
+def _box(x: float, y: float, width: float, depth: float) -> Outline:
+    return np.array([(x, y), (x + width, y), (x + width, y + depth), (x, y + depth)], dtype=float)
 
 
-# ------------------------------------------------------------------------------------------------------- special scenes
+def _rotation(angle: float) -> np.ndarray:
+    cos, sin = math.cos(angle), math.sin(angle)
+    return np.array([[cos, sin], [-sin, cos]])
 
 
-def _add_suburb(scene: AerialScene) -> None:
-    """Add houses and gardens."""
-    _add_neighborhood(scene, SUBURB)
+def _inset(outline: Outline, distance: float) -> Outline:
+    """An outline moved to the right of its direction, which is inwards; all its corners are right angles."""
+    ahead = np.roll(outline, -1, axis=0) - outline
+    normals = ahead[:, ::-1] * (-1, 1) / np.hypot(*ahead.T)[:, None]
+    return outline + distance * (normals + np.roll(normals, 1, axis=0))
 
 
-def _add_town(scene: AerialScene) -> None:
-    """Add apartment buildings, schools and offices."""
-    _add_neighborhood(scene, TOWN)
+# ------------------------------------------------------------------------------------------------ roofs
 
 
-def _add_industry(scene: AerialScene) -> None:
-    """Add warehouses and tanks."""
-    _add_neighborhood(scene, INDUSTRY)
+def _plan(kind: str, size: Sequence[float], deep: float) -> list[Outline]:
+    """The outline of a roof whose wings are `deep` meters wide, and that of its courtyard if there is one."""
+    length, width = size
+    x, y = length / 2, width / 2
+    inner = deep - y  # where the first wing ends and others begin
+    whole = _box(-x, -y, length, width)
+    match kind:
+        case "L":
+            return [np.array([*whole[:2], (x, inner), (deep - x, inner), (deep - x, y), (-x, y)])]
+        case "U":
+            gap = [(x - deep, y), (x - deep, inner), (deep - x, inner), (deep - x, y)]
+            return [np.array([*whole[:3], *gap, (-x, y)])]
+        case "O":
+            return [whole, _box(deep - x, inner, length - 2 * deep, -2 * inner)[::-1]]
+    return [whole]
 
 
-def _add_countryside(scene: AerialScene) -> None:
-    """Add farms and fields."""
-    _add_neighborhood(scene, COUNTRY)
+def _roof(rng: np.random.Generator, outlines: list[Outline], kind: str, deep: float, sun: np.ndarray) -> list[Patch]:
+    """What is painted of a roof, which rises from each side to the ridge; sun: the direction towards the sun."""
+    color = pick(rng, ROOFS[kind])
+    patches = [Patch(outlines, tint(color, 1.12 if kind == "flat" else 0.8), BUILDING)]
+    is_plain = sum(map(len, outlines)) == 4
+    for outline in outlines:
+        eaves = _inset(outline, EAVE)
+        ridge = _inset(outline, deep / 2)
+        if is_plain and kind in ("gable", "metal"):
+            ridge = eaves * (1, 0)
+        for i in range(len(outline)):
+            x, y = (eaves[i] - eaves[i - 1]) / math.dist(eaves[i], eaves[i - 1])
+            face = np.array([eaves[i - 1], eaves[i], ridge[i], ridge[i - 1]])
+            patches.append(Patch([face], tint(color, 1 + SLOPES[kind] * float(y * sun[0] - x * sun[1])), BUILDING))
+    if is_plain and kind == "flat":
+        for x, y in np.ptp(outlines[0], axis=0) * rng.uniform(-0.3, 0.3, (rng.integers(4), 2)):
+            machine = _box(x, y, *rng.uniform(1.2, 2.6, 2))
+            patches.append(Patch([machine - 0.8 * sun], tint(color, 0.55), BUILDING))
+            patches.append(Patch([machine], tint(color, 1.1), BUILDING))
+    return patches
 
 
-def _add_open_land(scene: AerialScene) -> None:
-    """Add fields, woods, parks and car parks, but no building."""
-    _add_neighborhood(scene, OPEN)
+# ------------------------------------------------------------------------------------------------ districts
 
 
-def _add_dense_housing(scene: AerialScene) -> None:
-    """Add more than forty terraced houses, wall to wall."""
-    _add_neighborhood(scene, TERRACES)
+def _lawn(scene: AerialScene, lot: Lot, area: float = 150.0) -> None:
+    scene.cover(lot, GRASS)
+    scene.plant(lot, area)
 
 
-def _add_courtyard_building(scene: AerialScene) -> None:
-    """Add one building around a courtyard: a hole, which YOLO's polygons cannot represent."""
-    _add_lawn_and_street(scene)
-    plan = courtyard_plan(scene.rng.uniform(36, 44), scene.rng.uniform(28, 36), scene.rng.uniform(8, 10))
-    add_building(scene, plan, pick(scene.rng, ("flat", "hip")), (0, 0), scene.rng.uniform(7, 9), 0.1)
-    add_random_trees(scene, Block(-40, -40, 40, 40), 30, (1.8, 4.0))
+def _crops(scene: AerialScene, lot: Lot) -> None:
+    """Rows of plants on soil in the colors of tiles."""
+    x, y, width, depth = lot
+    color = pick(scene.rng, COLORS[SOIL])
+    scene.cover(lot, SOIL, color)
+    for row in np.arange(1, depth - 1, 2.4):
+        scene.cover((x, y + row, width, 0.8), SOIL, tint(color, 0.88))
 
 
-def _add_building_under_bridge(scene: AerialScene) -> None:
-    """Add one long building below a wide bridge: its visible part is in two pieces."""
-    rng = scene.rng
-    _add_lawn_and_street(scene)
-    plan = winged_plan(rng.uniform(44, 54), rng.uniform(13, 17))
-    add_building(scene, plan, pick(rng, ("metal", "flat", "gable")), (0, 0), 7, 0.08)
-    at = rng.uniform(-8, 8)
-    half = rng.uniform(5, 6.5)
-    street = _Street(at, -2 * scene.radius, 2 * scene.radius, 2 * half, upright=True)
-    deck = street.strip(street.t0, street.t1, 0, street.width)
-    rails = [street.strip(street.t0, street.t1, side * (half - 0.4), 0.8) for side in (-1, 1)]
-    lines = [street.strip(t, t + 3, 0, 0.3) for t in np.arange(-scene.radius, scene.radius, 9.0)]
-    patches = [Patch((deck,), jitter(rng, ASPHALT)), *(Patch((rail,), with_brightness(PAVING, 1.2)) for rail in rails)]
-    scene.bridge = Bridge(deck, 12.0, (*patches, *(Patch((line,), PAINT) for line in lines)))
-    add_random_trees(scene, Block(-40, -40, at - half - 4, 40), 14)
-    add_random_trees(scene, Block(at + half + 4, -40, 40, 40), 14)
+def _parking(scene: AerialScene, lot: Lot) -> None:
+    """Rows of cars on asphalt, or on ground as light as a flat roof."""
+    x, y, width, depth = lot
+    scene.cover(lot, ROAD, pick(scene.rng, [ASPHALT, *FLAT[:2]]))
+    for row in np.arange(y + 4, y + depth - 3, 8.5):
+        for at in np.arange(x + 2, x + width - 1.5, 2.9):
+            scene.cover((at - 1.5, row - 2.6, 0.12, 5.2), ROAD, PAINT)
+            if scene.rng.random() < 0.5:
+                scene.park(at, row, upright=True)
 
 
-def _add_building_at_corner(scene: AerialScene) -> None:
-    """Add a building in a corner of the picture, which cuts it off, and a house."""
-    rng = scene.rng
-    _add_lawn_and_street(scene)
-    x, y = scene.to_meters(np.array([pick(rng, (0.0, 1.0)), pick(rng, (0.0, 1.0))]), size=1)
-    plan = winged_plan(rng.uniform(30, 36), rng.uniform(20, 24))
-    add_building(scene, plan, pick(rng, ("metal", "flat")), (x, y), 7, 0.2)
-    add_building(scene, winged_plan(14, 9, below=[(3.5, 6.0, 4.0)]), pick(rng, ("gable", "hip")), (0, 0), 6, 0.3)
-    add_random_trees(scene, Block(-40, -40, 40, 40), 25)
+def _court(scene: AerialScene, lot: Lot) -> None:
+    """A sports ground in the color of a roof."""
+    x, y, width, depth = lot
+    color = pick(scene.rng, [*TILES, *METAL])
+    scene.cover(lot, GRASS)
+    scene.cover((x + 2, y + 2, width - 4, depth - 4), PAVING, color)
+    for part in (1.0, 0.5):
+        scene.cover((x + 3.5, y + 3.5, part * (width - 7), depth - 7), PAVING, PAINT)
+        scene.cover((x + 3.8, y + 3.8, part * (width - 7) - 0.6, depth - 7.6), PAVING, color)
 
 
-def _add_sheds(scene: AerialScene) -> None:
-    """Add allotment gardens with sheds of a few pixels."""
-    rng = scene.rng
-    scene.base = jitter(rng, SOIL)
-    for plot in Block(-85, -85, 85, 85).cells(14, 11):
-        if not scene.is_visible(*plot.middle, 12):
-            continue
-        scene.add_ground(plot.inner(0.7).outline, jitter(rng, pick(rng, LAWNS), 0.08))
-        bed = Block(plot.x0 + 1.5, plot.y0 + 1.5, plot.x1 - 1.5, plot.y0 + 0.55 * plot.depth)
-        blocks.add_field(scene, bed)
-        if rng.random() < 0.22:
-            plan = winged_plan(rng.uniform(2.6, 3.4), rng.uniform(2.2, 2.6))
-            x = rng.uniform(plot.x0 + 3, plot.x1 - 3)
-            add_building(scene, plan, pick(rng, ("gable", "metal")), (x, plot.y1 - 2.6), 2.4, 0.1)
-        add_random_trees(scene, plot, 0.2, (1.0, 2.0))
+class District(NamedTuple):
+    """How a kind of land is divided and built on; lengths in meters."""
+
+    view: tuple[float, float]  # range of the width of a picture
+    lot: tuple[float, float]  # width and depth
+    columns: int  # lots side by side in a block, which has two rows
+    built: float  # share of the lots with a building
+    part: tuple[float, float]  # of the width and the depth of its lot that a building takes; 1: wall to wall
+    plans: str
+    roofs: tuple[str, ...]
+    others: tuple[Callable[[AerialScene, Lot], None], ...]  # for lots without a building
+    ground: int = GRASS  # around the buildings
 
 
-def _add_lawn_and_street(scene: AerialScene) -> None:
-    """Add a lawn with a street along one side, for scenes with few buildings."""
-    rng = scene.rng
-    scene.base = jitter(rng, pick(rng, LAWNS))
-    street = _Street(
-        pick(rng, (-1, 1)) * 0.42 * scene.view, -scene.radius, scene.radius, rng.uniform(6, 8), upright=False
-    )
-    scene.add_ground(street.strip(-scene.radius, scene.radius, 0, street.width + 2 * PAVEMENT), jitter(rng, PAVING))
-    _add_streets(scene, [street])
-
-
-# ---------------------------------------------------------------------------------------------------------- one picture
-
-
-@dataclass(frozen=True)
-class Special:
-    """A picture with a given scene and given properties of its file."""
-
-    build: SceneBuilder
-    view: float | None = None  # width of the picture in meters; None: at random
-    gray: bool = False
-    exif: int | None = None  # EXIF orientation of the file; the labels refer to what a viewer shows
-
-
-SPECIALS: dict[int, Special] = {  # by image index, modulo PERIOD
-    0: Special(_add_suburb),
-    3: Special(_add_courtyard_building, view=74),
-    4: Special(_add_building_under_bridge, view=72),
-    5: Special(_add_open_land),
-    6: Special(_add_open_land),  # valid
-    7: Special(_add_open_land),  # test
-    8: Special(_add_building_at_corner, view=66),
-    9: Special(_add_dense_housing),
-    10: Special(_add_sheds, view=110),
-    13: Special(_add_suburb, exif=6),
-    14: Special(_add_town, gray=True),
-    16: Special(_add_countryside, exif=6),  # valid
-    17: Special(_add_industry, gray=True),  # test
+_wood = partial(_lawn, area=20.0)
+DISTRICTS = {
+    "suburb": District((48, 66), (19, 23), 4, 0.88, (0.72, 0.52), "IIIL", ("hip", "gable", "flat"), (_lawn, _court)),
+    "terraces": District((48, 64), (9, 24), 8, 0.94, (1, 0.48), "I", ("gable", "flat"), (_lawn,)),
+    "town": District((78, 104), (34, 31), 3, 0.82, (0.85, 0.75), "ILUO", ("hip", "flat"), (_parking, _lawn, _court)),
+    "works": District((100, 140), (52, 42), 2, 0.84, (0.8, 0.72), "IIL", ("metal", "flat"), (_parking, _crops), PAVING),
+    "country": District((70, 95), (38, 34), 2, 0.5, (0.55, 0.42), "IL", ("gable", "hip", "metal"), (_crops, _wood)),
+    "open": District((80, 140), (38, 34), 2, 0.0, (0, 0), "", (), (_crops, _wood, _lawn, _parking, _court)),
+    "dense": District((94, 104), (8, 24), 9, 0.98, (1, 0.48), "I", ("gable", "flat"), (_lawn,)),
+    "sheds": District((105, 115), (11, 11), 6, 0.3, (0.33, 0.26), "I", ("gable", "metal"), (_lawn, _crops)),
 }
-VIEWS: dict[SceneBuilder, tuple[float, float]] = {  # width of the picture in meters
-    _add_suburb: SUBURB.view,
-    _add_town: TOWN.view,
-    _add_industry: INDUSTRY.view,
-    _add_countryside: COUNTRY.view,
-    _add_open_land: OPEN.view,
-    _add_dense_housing: TERRACES.view,
-}
-ORDINARY: tuple[tuple[SceneBuilder, float], ...] = (  # scenes with their shares of the pictures
-    (_add_suburb, 0.36),
-    (_add_town, 0.26),
-    (_add_industry, 0.18),
-    (_add_countryside, 0.16),
-    (_add_open_land, 0.02),
-    (_add_dense_housing, 0.02),
-)
+DISTRICTS["courtyards"] = DISTRICTS["town"]._replace(plans="O", built=1.0)
+DISTRICTS["bridge"] = DISTRICTS["works"]._replace(view=(80, 100), plans="I", built=1.0)
 
 
-def compose(rng: np.random.Generator, special: Special | None = None) -> AerialScene:
-    """Return the scene of one picture.
+def make_aerial_scene(rng: np.random.Generator, kind: str, view: float | None = None) -> AerialScene:
+    """Return a piece of land.
 
     Args:
-        rng: decides everything that is random in the picture.
-        special: the scene to build; None: one of `ORDINARY`, at random.
+        rng: decides what there is.
+        kind: a key of DISTRICTS.
+        view: width of the picture in meters; None: what is usual for the kind.
     """
-    build = ORDINARY[rng.choice(len(ORDINARY), p=[share for _, share in ORDINARY])][0]
-    if special:
-        build = special.build
-    view = (special and special.view) or rng.uniform(*VIEWS[build])
-    scene = make_aerial_scene(rng, view)
-    build(scene)
+    district = DISTRICTS[kind]
+    azimuth = rng.uniform(0, 2 * np.pi)
+    shadow = rng.uniform(0.5, 1.0) * np.array([np.cos(azimuth), np.sin(azimuth)])
+    scene = AerialScene(rng, view or rng.uniform(*district.view), rng.uniform(0, np.pi), shadow)
+    _settle(scene, district)
+    solid = [building.outlines[0] for building in scene.buildings]
+    if kind == "bridge":  # across the building in the middle
+        x, _ = min((outline.mean(axis=0) for outline in solid), key=lambda middle: float(np.hypot(*middle)))
+        scene.bridge = _box(x - 6, -scene.view, 12, 2 * scene.view).astype(np.float32)
+        solid.append(scene.bridge)
+    scene.trees = [  # those that hide no more than an edge or a corner of a roof
+        (x, y, radius)
+        for x, y, radius in scene.trees
+        if all(cv2.pointPolygonTest(outline, (x, y), True) < 1.0 - radius for outline in solid)
+    ]
     return scene
+
+
+def _settle(scene: AerialScene, district: District) -> None:
+    """Lay out streets and blocks, and use the lots."""
+    rng = scene.rng
+    street = rng.uniform(6, 9)
+    width, depth = district.lot
+    across, down = district.columns * width, 2 * depth
+    reach = 0.75 * scene.view + 10
+    for x in np.arange(-reach - rng.uniform(0, across), reach, across + street):
+        _mark_street(scene, x - street / 2, -reach, reach, upright=True)
+        for y in np.arange(-reach - rng.uniform(0, down), reach, down + street):
+            _mark_street(scene, y - street / 2, x, x + across, upright=False)
+            scene.cover((x - 1.6, y - 1.6, across + 3.2, down + 3.2), PAVING)
+            for column, row in np.ndindex(district.columns, 2):
+                lot = (x + column * width, y + row * depth, width, depth)
+                if not scene.shows(lot[0] + width / 2, lot[1] + depth / 2, 0.7 * max(width, depth) + 3):
+                    continue
+                if rng.random() < district.built:
+                    _build_on_lot(scene, lot, district, front=2 * row - 1)
+                else:
+                    district.others[rng.integers(len(district.others))](scene, lot)
+
+
+def _build_on_lot(scene: AerialScene, lot: Lot, district: District, front: int) -> None:
+    """Build on a lot, whose street is above it (front: -1) or below (1)."""
+    rng = scene.rng
+    x, y, width, depth = lot
+    in_row = district.part[0] == 1
+    size = (width, depth) * np.array(district.part) * (1 if in_row else rng.uniform(0.8, 1.1, 2))
+    shift = front * (depth - size[1]) * (0.2 if in_row else rng.uniform(0, 0.3))
+    if district.ground == GRASS:
+        scene.cover(lot, GRASS)
+    plan = district.plans[rng.integers(len(district.plans))]
+    roof = district.roofs[rng.integers(len(district.roofs))]
+    at = (x + width / 2, y + depth / 2 + shift)
+    scene.build(plan, roof, at, size, turn=0.0 if in_row else rng.normal(0, 0.04))
+    scene.plant(lot, area=180)
+
+
+def _mark_street(scene: AerialScene, at: float, start: float, end: float, upright: bool) -> None:
+    """Paint the middle line of a street and park cars."""
+    for along in np.arange(start, end, 8.0):
+        x, y = (at, along) if upright else (along, at)
+        if scene.shows(x, y, 5):
+            scene.cover((x, y, 0.3, 3) if upright else (x, y, 3, 0.3), ROAD, PAINT)
+            if scene.rng.random() < 0.2:
+                scene.park(x + 2 * upright, y + 2 * (not upright), upright)
+
+
+# ------------------------------------------------------------------------------------------------ painting
+
+
+def paint_aerial_scene(scene: AerialScene, size: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Paint a scene.
+
+    Args:
+        scene: what there is.
+        size: width of the picture in pixels.
+        rng: decides the texture of surfaces and the noise of the camera.
+
+    Returns:
+        The picture, uint8 (size, size, 3), and the surface of each pixel, an index into SURFACES, uint8 (size, size).
+    """
+    side = ZOOM * size
+    canvas = np.empty((side, side, 4), np.uint8)  # red, green, blue, surface
+    cv2.rectangle(canvas, (0, 0), (side, side), (*ASPHALT, ROAD), -1)
+    shade = np.zeros((side, side), np.uint8)
+    buildings = sorted(scene.buildings, key=lambda building: building.height)
+    _fill(canvas, scene, [*scene.ground, *(patch for building in buildings for patch in building.patches)])
+    _fill(shade, scene, [patch for building in buildings for patch in _shadow(building, scene.shadow)])
+    _fill(shade, scene, [Patch(building.outlines, LIT, 0) for building in buildings])
+    if scene.bridge is not None:
+        _fill(shade, scene, [Patch([scene.bridge + 10 * scene.shadow], DARK, 0), Patch([scene.bridge], LIT, 0)])
+        _fill(canvas, scene, [Patch([scene.bridge], PAINT, ROAD), Patch([_inset(scene.bridge, 0.5)], ASPHALT, ROAD)])
+    _paint_trees(canvas, shade, scene)
+    surfaces = canvas[ZOOM // 2 :: ZOOM, ZOOM // 2 :: ZOOM, 3]
+    meter = size / scene.view
+    texture = 0.4 * smooth_noise(rng, size, size, 8 * meter) + 0.5 * smooth_noise(rng, size, size, max(1.5, meter))
+    texture += 0.25 * rng.standard_normal((size, size), np.float32)
+    light = 1 - np.float32(SHADE / 255) * cv2.resize(shade, (size, size), interpolation=cv2.INTER_AREA)
+    light *= 1 + ROUGHNESS[surfaces] * texture
+    pixels = cv2.resize(canvas, (size, size), interpolation=cv2.INTER_AREA)[..., :3]
+    return camera(pixels * cv2.merge([light, light, light]), rng), surfaces
+
+
+def _shadow(building: Building, shadow: np.ndarray) -> list[Patch]:
+    """What a building shades: its outlines, moved away from the sun, and what each side covers on the way."""
+    way = (building.height * shadow).astype(np.float32)
+    ends = [outline + way for outline in building.outlines]
+    patches = [Patch(ends, DARK, 0)]
+    for start, end in zip(building.outlines, ends, strict=True):
+        patches += [Patch([np.array([start[i - 1], start[i], end[i], end[i - 1]])], DARK, 0) for i in range(len(start))]
+    return patches
+
+
+def _fill(canvas: np.ndarray, scene: AerialScene, patches: Sequence[Patch]) -> None:
+    """Paint patches one after the other, with their surface if the canvas has four channels."""
+    outlines = [outline for patch in patches for outline in patch.outlines]
+    if not outlines:
+        return
+    points = scene.to_pixels(np.concatenate(outlines), len(canvas)) - 0.5  # OpenCV's integers are the middles of pixels
+    fixed = np.rint(points * 2**SHIFT).astype(np.int32)
+    pieces = iter(np.split(fixed, np.cumsum([len(outline) for outline in outlines])[:-1]))
+    for patch in patches:
+        color = (*patch.color, patch.surface) if canvas.ndim == 3 else patch.color
+        cv2.fillPoly(canvas, [next(pieces) for _ in patch.outlines], color, shift=SHIFT)
+
+
+def _paint_trees(canvas: np.ndarray, shade: np.ndarray, scene: AerialScene) -> None:
+    """Paint the trees' shadows, then their crowns, brighter towards the sun."""
+    rng = np.random.default_rng(len(scene.trees))  # the same colors wherever the camera is
+    trees = np.array(scene.trees).reshape(-1, 3)
+    radii = (trees[:, 2] * len(canvas) / scene.view).tolist()
+    away = scene.shadow @ _rotation(scene.turn)
+    crowns = list(zip(scene.to_pixels(trees[:, :2], len(canvas)), radii, strict=True))
+    for center, radius in crowns:
+        _dot(shade, center + 1.2 * radius * away, radius, DARK)
+    for center, radius in crowns:
+        _dot(shade, center, radius, LIT)
+        green = pick(rng, COLORS[TREE])
+        for part, tone in ((1.0, 0.65), (0.75, 0.85), (0.4, 1.1)):
+            _dot(canvas, center - 0.9 * (1 - part) * radius * away, part * radius, (*tint(green, tone), TREE))
+
+
+def _dot(canvas: np.ndarray, center: np.ndarray, radius: float, color: Sequence[int]) -> None:
+    x, y, r = (round(value * 2**SHIFT) for value in (*center.tolist(), radius))
+    cv2.circle(canvas, (x, y), r, color, -1, shift=SHIFT)
