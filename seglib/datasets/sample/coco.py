@@ -13,67 +13,54 @@ import cv2
 import numpy as np
 
 from seglib import masks
-from seglib.datasets.sample.scene import Placed, Scene, everyday, hold
+from seglib.datasets.sample.scene import Placed, Scene, everyday
 from seglib.files import write_jpeg, write_lines
 
-__all__ = [
-    "CATEGORIES",
-    "PERIOD",
-    "SPECIALS",
-    "Special",
-    "annotate",
-    "compose",
-    "split_of",
-    "write_image",
-    "write_lists",
-]
+__all__ = ["SPECIALS", "annotate", "compose", "split_of", "write_image", "write_lists"]
 
-CATEGORIES = {"person": 1, "cat": 17, "dog": 18, "sports ball": 37, "potted plant": 64, "book": 84}
-GROUPS = ("person", "animal", "animal", "sports", "furniture", "indoor")  # COCO's supercategories of the above
+CATEGORIES = [
+    {"id": 1, "name": "person", "supercategory": "person"},
+    {"id": 17, "name": "cat", "supercategory": "animal"},
+    {"id": 18, "name": "dog", "supercategory": "animal"},
+    {"id": 37, "name": "sports ball", "supercategory": "sports"},
+    {"id": 64, "name": "potted plant", "supercategory": "furniture"},
+    {"id": 84, "name": "book", "supercategory": "indoor"},
+]
+IDS = {category["name"]: category["id"] for category in CATEGORIES}
 PERIOD = 80  # the special pictures repeat after this many pictures
 MIN_PIXELS = 8  # objects with fewer visible pixels are not annotated
 
 
-# ----------------------------------------------------------------------------------------------------- special pictures
-
-
-def _add_crowd(scene: Scene) -> None:
-    """Add people who stand close together, annotated as one crowd, behind everything else."""
-    rng = scene.rng
-    start = rng.uniform(0.05, 0.4)
+def _crowd(scene: Scene) -> None:
+    """People who stand close together, annotated as one crowd, behind everything else."""
+    start = scene.rng.uniform(0.05, 0.4)
     for x in np.linspace(start, start + 0.55, 11):
-        scene.put("person", x + rng.normal(0, 0.01), rng.uniform(0, 0.08), crowd=True)
+        scene.put("person", x, scene.rng.uniform(0, 0.08), crowd=True)
     everyday(scene)
 
 
-def _add_posts(scene: Scene) -> None:
-    """Add people behind posts: outlines with several parts."""
+def _posts(scene: Scene) -> None:
+    """People behind posts: outlines with several parts."""
     for x in (0.3, 0.7):
         owner = scene.put("person", x, scene.rng.uniform(0.5, 0.9), pose="walk")
-        scene.put("post", x, 1.0).depth = owner.depth + 0.01
+        scene.put("post", x, 1.0).scale = owner.scale + 0.01
     everyday(scene)
 
 
-def _add_tiny_objects(scene: Scene) -> None:
-    """Add balls of a few pixels in the distance."""
+def _tiny_balls(scene: Scene) -> None:
+    """Balls of a few pixels in the distance."""
     everyday(scene)
     for x in scene.rng.uniform(0.1, 0.9, 4):
         scene.put("sports ball", x, 0, meters=0.18)
 
 
-def _add_hands_on_hips(scene: Scene) -> None:
-    """Add a near person whose arms enclose two holes, and somebody who holds a ball."""
-    scene.put("person", 0.35, 1.0, pose="akimbo")
-    hold(scene, scene.put("person", 0.75, 0.8, pose="hold"))
-
-
-def _leave_empty(scene: Scene) -> None:
-    """Add objects of no category."""
-    scene.put("box", scene.rng.uniform(0.2, 0.8), 0.5)
+def _nothing(scene: Scene) -> None:
+    """No object of a category."""
+    scene.put("box", 0.5, 0.5)
 
 
 class Special(NamedTuple):
-    """A picture with a given scene, and properties of its file."""
+    """What a picture shows, and properties of its file."""
 
     build: Callable[[Scene], None] = everyday
     indoor: bool = False
@@ -83,55 +70,47 @@ class Special(NamedTuple):
 
 
 SPECIALS = {  # by image index modulo PERIOD; 2, 7, 12, 17, ... are in the validation split
-    1: Special(_add_crowd),
-    2: Special(_add_crowd),
-    3: Special(_add_posts),
-    4: Special(_add_hands_on_hips, indoor=True),
+    1: Special(_crowd),
+    2: Special(_crowd),
+    3: Special(_posts),
     5: Special(exif=6),
-    6: Special(_leave_empty),
-    7: Special(_add_posts, exif=6),
-    10: Special(_add_tiny_objects),
+    6: Special(_nothing),
+    7: Special(_posts, exif=6),
+    10: Special(_tiny_balls),
     11: Special(gray=True),
-    12: Special(_leave_empty, indoor=True),
+    12: Special(_nothing, indoor=True),
     14: Special(exif=8, stored=True),
     17: Special(gray=True),
-    27: Special(_add_tiny_objects),
+    27: Special(_tiny_balls),
 }
 
 
 def compose(rng: np.random.Generator, size: int, special: Special | None = None) -> Scene:
     """Return a scene with its objects; special: what it must show, None: chosen by chance."""
-    special = special or Special(_add_crowd if rng.random() < 0.08 else everyday, indoor=rng.random() < 0.5)
+    special = special or Special(_crowd if rng.random() < 0.08 else everyday, indoor=rng.random() < 0.5)
     scene = Scene(rng, size, special.indoor, float(rng.choice([0.667, 0.75, 0.75, 1.333])))
     special.build(scene)
     return scene
 
 
-# ---------------------------------------------------------------------------------------------------------- annotations
-
-
 def annotate(visible: Sequence[tuple[Placed, np.ndarray]]) -> list[dict[str, Any]]:
     """Return COCO's annotations, without ids, of objects and their visible pixels; see `Scene.visible`."""
-    crowds: dict[str, np.ndarray] = {}
-    found = []
+    crowd = np.any([mask for placed, mask in visible if placed.crowd] or [visible[0][1] & False], axis=0)
+    found = [_annotation("person", _plain_rle(crowd), crowd, iscrowd=1)] if crowd.any() else []
     for placed, mask in visible:
-        if placed.name not in CATEGORIES or mask.sum() < MIN_PIXELS:
-            continue
-        if placed.crowd:
-            crowds[placed.name] = crowds.get(placed.name, False) | mask
-        else:
+        if placed.name in IDS and not placed.crowd and mask.sum() >= MIN_PIXELS:
             polygons = _polygons(mask)
-            found.append(_annotation(placed.name, polygons, masks.polygons_to_mask(polygons, *mask.shape), crowd=0))
-    return found + [_annotation(name, _plain_rle(mask), mask, crowd=1) for name, mask in crowds.items()]
+            found.append(_annotation(placed.name, polygons, masks.polygons_to_mask(polygons, *mask.shape)))
+    return found
 
 
-def _annotation(name: str, segmentation: list | dict, mask: np.ndarray, crowd: int) -> dict[str, Any]:
+def _annotation(name: str, segmentation: list | dict, mask: np.ndarray, iscrowd: int = 0) -> dict[str, Any]:
     return {
-        "category_id": CATEGORIES[name],
+        "category_id": IDS[name],
         "segmentation": segmentation,
         "area": float(mask.sum()),
         "bbox": [float(value) for value in cv2.boundingRect(mask.astype(np.uint8))],
-        "iscrowd": crowd,
+        "iscrowd": iscrowd,
     }
 
 
@@ -142,12 +121,10 @@ def _polygons(mask: np.ndarray) -> list[list[float]]:
     """
     if mask.sum() < 200:  # each pixel counts
         return masks.mask_to_polygons(mask)
-    left, top, width, height = cv2.boundingRect(mask.astype(np.uint8))
-    part = mask[top : top + height, left : left + width].astype(np.uint8)
-    doubled = part.repeat(2, axis=0).repeat(2, axis=1)
+    doubled = mask.astype(np.uint8).repeat(2, axis=0).repeat(2, axis=1)
     loops, _ = cv2.findContours(doubled, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     loops = [cv2.approxPolyDP(loop, 0.8, True)[:, 0] for loop in loops]
-    return [((loop + 0.5) / 2 + (left, top)).ravel().tolist() for loop in loops if len(loop) > 2]
+    return [((loop + 0.5) / 2).ravel().tolist() for loop in loops if len(loop) > 2]
 
 
 def _plain_rle(mask: np.ndarray) -> dict[str, Any]:
@@ -155,9 +132,6 @@ def _plain_rle(mask: np.ndarray) -> dict[str, Any]:
     flat = mask.ravel(order="F")
     changes = np.flatnonzero(np.diff(flat, prepend=False)).tolist()
     return {"size": list(mask.shape), "counts": np.diff([0, *changes, flat.size]).tolist()}
-
-
-# ---------------------------------------------------------------------------------------------------------------- files
 
 
 def split_of(index: int, images: int) -> str:
@@ -181,9 +155,9 @@ def write_image(folder: Path, index: int, images: int, size: int, seed: int) -> 
     file = folder / "images" / split / image["file_name"]
     file.parent.mkdir(parents=True, exist_ok=True)
     write_jpeg(file, picture, bool(special and special.gray), special.exif if special else None)
+    numbers = range(index * 1000 + 1, (index + 1) * 1000)
     annotations = [
-        {"id": index * 1000 + i, "image_id": image_id, **annotation}
-        for i, annotation in enumerate(annotate(visible), start=1)
+        {"id": i, "image_id": image_id, **entry} for i, entry in zip(numbers, annotate(visible), strict=False)
     ]
     return {"split": split, "image": image, "annotations": annotations}
 
@@ -197,9 +171,6 @@ def write_lists(folder: Path, records: Sequence[dict[str, Any]]) -> None:
             "licenses": [{"id": 1, "name": "CC0 1.0", "url": "https://creativecommons.org/publicdomain/zero/1.0/"}],
             "images": [record["image"] for record in here],
             "annotations": [annotation for record in here for annotation in record["annotations"]],
-            "categories": [
-                {"id": id_, "name": name, "supercategory": group}
-                for (name, id_), group in zip(CATEGORIES.items(), GROUPS, strict=True)
-            ],
+            "categories": CATEGORIES,
         }
         write_lines(folder / "annotations" / f"instances_{split}.json", [json.dumps(content)])

@@ -1,20 +1,21 @@
 """Draws the objects of the bundled sample, and gives a picture the light and the noise of a camera.
 
-A function draws one object with a `Pen`. Lengths are in heights of the object; (0, 0) is where it touches the ground,
-and y points up.
+Lengths are in heights of the object; (0, 0) is where it touches the ground, and y points up.
 """
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 
-__all__ = ["DRAW", "POSES", "Color", "Sprite", "camera", "pick", "smooth_noise"]
+__all__ = ["DRAW", "Color", "Sprite", "camera", "pick", "smooth_noise"]
 
 Color = tuple[int, int, int]
 Point = tuple[float, float]
+Points = Sequence[Point] | np.ndarray
 
 # The same colors dress people, cover books and sofas, and paint walls and cars: color does not tell them apart.
 PAINT = (
@@ -27,7 +28,8 @@ GREEN = ((62, 108, 54), (88, 132, 62), (50, 90, 60))
 WOOD = ((122, 86, 58), (158, 114, 76), (94, 70, 52))
 DARK = (40, 36, 36)
 PAGE = (238, 232, 216)
-_ROUND = np.stack([np.cos(np.linspace(0, 2 * np.pi, 25)[:-1]), np.sin(np.linspace(0, 2 * np.pi, 25)[:-1])], axis=1)
+GLASS = (150, 176, 192)
+CIRCLE = np.array([(math.cos(angle), math.sin(angle)) for angle in np.arange(24) * math.pi / 12])
 
 
 def pick(rng: np.random.Generator, colors: Sequence[Color]) -> Color:
@@ -63,17 +65,11 @@ def camera(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 class Sprite(NamedTuple):
-    """An object's pixels.
+    """An object's pixels."""
 
-    Attributes:
-        color: float32 (h, w, 3), multiplied by alpha.
-        alpha: float32 (h, w), the share of each pixel that the object covers.
-        base: the row on which it stands.
-    """
-
-    color: np.ndarray
-    alpha: np.ndarray
-    base: int
+    color: np.ndarray  # float32 (h, w, 3), multiplied by alpha
+    alpha: np.ndarray  # float32 (h, w), the share of each pixel that the object covers
+    base: int  # the row on which the object stands
 
 
 class Pen:
@@ -81,32 +77,27 @@ class Pen:
 
     Args:
         height: pixels of the object's height.
-        width: width of the sheet in heights of the object.
-        top: upper edge of the sheet in heights of the object.
+        width, top: width and upper edge of the sheet in heights of the object.
     """
 
     def __init__(self, height: float, width: float, top: float = 1.02) -> None:
         self.scale = 2 * height
         self.corner = np.array([width / 2, top])
-        rows = math.ceil((top + 0.05) * height)
-        columns = math.ceil(width * height)
-        self.sheet = np.zeros((2 * rows, 2 * columns, 4), np.uint8)
+        self.sheet = np.zeros((2 * math.ceil((top + 0.05) * height), 2 * math.ceil(width * height), 4), np.uint8)
 
-    def _to_pixels(self, points: Sequence[Point] | np.ndarray) -> np.ndarray:
-        """Points of the sheet as OpenCV takes them with shift=4: sixteenths of a pixel, from a pixel's center."""
+    def _to_pixels(self, points: Points) -> np.ndarray:
+        """Points as OpenCV takes them with shift=4: sixteenths of a pixel, from the center of the first pixel."""
         return ((self.corner + np.asarray(points) * (1, -1)) * (16 * self.scale) - 8).round().astype(np.int32)
 
-    def polygon(self, points: Sequence[Point] | np.ndarray, color: Color) -> None:
+    def polygon(self, points: Points, color: Color) -> None:
         """Fill a polygon."""
         cv2.fillPoly(self.sheet, [self._to_pixels(points)], (*color, 255), shift=4)
 
-    def ellipse(self, center: Point, rx: float, ry: float, color: Color, degrees: float = 0) -> None:
-        """Fill an ellipse, turned counterclockwise."""
-        angle = math.radians(degrees)
-        turn = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
-        self.polygon(_ROUND * (rx, ry) @ turn + center, color)
+    def ellipse(self, center: Point, rx: float, ry: float, color: Color) -> None:
+        """Fill an ellipse with horizontal and vertical radii."""
+        self.polygon(CIRCLE * (rx, ry) + center, color)
 
-    def limb(self, points: Sequence[Point] | np.ndarray, widths: Sequence[float], color: Color) -> None:
+    def line(self, points: Points, widths: Sequence[float], color: Color) -> None:
         """Draw a bent line with round ends; widths: one for each segment."""
         joints = self._to_pixels(points)
         for i, width in enumerate(widths):
@@ -117,12 +108,10 @@ class Pen:
         sheet = self.sheet[:, ::-1] if flip else self.sheet
         small = cv2.resize(sheet, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
         alpha = small[..., 3] * np.float32(1 / 255)
-        bevel = max(1, round(self.scale / 40))
-        relief = cv2.blur(alpha, (2 * bevel + 1, 2 * bevel + 1))
-        dark_side = np.roll(relief, (-bevel, -light * bevel), axis=(0, 1))
-        return Sprite(
-            small[..., :3] * (1 + 0.45 * (relief - dark_side))[..., None], alpha, round(self.corner[1] * self.scale / 2)
-        )
+        edge = max(1, round(self.scale / 40))
+        relief = cv2.blur(alpha, (2 * edge + 1, 2 * edge + 1))
+        shade = 1 + 0.45 * (relief - np.roll(relief, (-edge, -light * edge), axis=(0, 1)))
+        return Sprite(small[..., :3] * shade[..., None], alpha, round(self.corner[1] * self.scale / 2))
 
 
 def _bend(start: Point, lengths: Sequence[float], degrees: np.ndarray) -> list[Point]:
@@ -150,19 +139,18 @@ POSES = {
 
 def person(rng: np.random.Generator, height: float, pose: str = "") -> Pen:
     """A person; pose: one of POSES, "" by chance."""
-    pose = pose or str(rng.choice(list(POSES)))
-    angles = [np.array(pair) + rng.normal(0, 4, 2) for pair in POSES[pose]]
     pen = Pen(height, 1.1, 1.12)
+    angles = np.array(POSES[pose or str(rng.choice(list(POSES)))]) + rng.normal(0, 4, (4, 2))
     skin = pick(rng, SKIN)
     trousers = pick(rng, PAINT)
-    legs = [_bend((0.05 * side, 0), (0.24, 0.22), angles[2 + (side > 0)]) for side in (-1, 1)]
-    hip = 0.03 - min(y for leg in legs for _, y in leg)  # the lowest joint is just above the ground
     lower_leg = trousers if rng.random() < 0.6 else skin
+    legs = [_bend((x, 0), (0.24, 0.22), degrees) for x, degrees in zip((-0.05, 0.05), angles[2:], strict=True)]
+    hip = 0.03 - min(y for leg in legs for _, y in leg)  # the lowest joint is just above the ground
     for leg in legs:
-        joints = [(x, y + hip) for x, y in leg]
-        pen.ellipse((joints[-1][0] * 1.15, joints[-1][1] - 0.005), 0.05, 0.026, DARK)
-        pen.limb(joints, (0.1, 0.075), lower_leg)
-        pen.limb(joints, (0.11,), trousers)
+        joints = np.array(leg) + (0, hip)
+        pen.ellipse((1.15 * joints[2, 0], joints[2, 1]), 0.05, 0.026, DARK)
+        pen.line(joints, (0.1, 0.075), lower_leg)
+        pen.line(joints, (0.11,), trousers)
     if rng.random() < 0.25:  # a skirt
         pen.polygon([(-0.09, hip + 0.04), (0.09, hip + 0.04), (0.17, hip - 0.2), (-0.17, hip - 0.2)], trousers)
     _upper_body(pen, rng, hip, angles[:2], skin)
@@ -170,28 +158,27 @@ def person(rng: np.random.Generator, height: float, pose: str = "") -> Pen:
     return pen
 
 
-def _upper_body(pen: Pen, rng: np.random.Generator, hip: float, arms: list[np.ndarray], skin: Color) -> None:
+def _upper_body(pen: Pen, rng: np.random.Generator, hip: float, arms: np.ndarray, skin: Color) -> None:
     shirt = pick(rng, PAINT)
     sleeve = tint(shirt, 0.88)
-    pen.limb([(0, hip + 0.3), (0, hip + 0.4)], (0.07,), skin)
+    lower_arm = sleeve if rng.random() < 0.5 else skin
     right = np.array([(0.13, 0.32), (0.1, 0.12), (0.11, -0.02)])
+    pen.line([(0, hip + 0.3), (0, hip + 0.4)], (0.07,), skin)
     pen.polygon(np.concatenate([right, right[::-1] * (-1, 1)]) + (0, hip), shirt)
     pen.ellipse((0, hip + 0.31), 0.13, 0.045, shirt)
     if rng.random() < 0.35:
         stripes = pick(rng, PAINT)
         for y in hip + np.arange(0.05, 0.3, 0.08):
-            pen.limb([(-0.085, y), (0.085, y)], (0.035,), stripes)
-    lower_arm = sleeve if rng.random() < 0.5 else skin
-    for side, degrees in zip((-1, 1), arms, strict=True):
-        joints = _bend((0.115 * side, hip + 0.31), (0.17, 0.16), degrees)
-        pen.limb(joints, (0.06, 0.055), lower_arm)
-        pen.limb(joints, (0.07,), sleeve)
+            pen.line([(-0.085, y), (0.085, y)], (0.035,), stripes)
+    for x, degrees in zip((-0.115, 0.115), arms, strict=True):
+        joints = _bend((x, hip + 0.31), (0.17, 0.16), degrees)
+        pen.line(joints, (0.06, 0.055), lower_arm)
+        pen.line(joints, (0.07,), sleeve)
         pen.ellipse(joints[-1], 0.03, 0.03, skin)
 
 
 def _head(pen: Pen, rng: np.random.Generator, y: float, skin: Color) -> None:
-    hair = pick(rng, FUR)
-    pen.ellipse((0, y + 0.015), 0.074, 0.083, hair)
+    pen.ellipse((0, y + 0.015), 0.074, 0.083, pick(rng, FUR))
     if rng.random() < 0.25:  # seen from behind: no face
         return
     pen.ellipse((0, y - 0.014), 0.062, 0.07, skin)
@@ -205,10 +192,10 @@ def _head(pen: Pen, rng: np.random.Generator, y: float, skin: Color) -> None:
 
 
 def cat(rng: np.random.Generator, height: float) -> Pen:
-    """A cat that sits, walks or lies: pointed ears, a round face, a long tail."""
+    """A cat: pointed ears, a round face, slender legs."""
     pen = Pen(height, 2.3)
     fur = pick(rng, FUR)
-    x, y = _animal(pen, rng, str(rng.choice(["sit", "walk", "lie"])), fur, 0.1)
+    x, y = _animal(pen, rng, fur, 0.1, tail=(0.1, 0.08))
     for side in (-1, 1):
         ear = np.array([(0.06, 0.14), (0.21, 0.36), (0.23, 0.03)]) * (side, 1) + (x, y)
         pen.polygon(ear, tint(fur, 0.85))
@@ -223,48 +210,42 @@ def cat(rng: np.random.Generator, height: float) -> Pen:
 
 
 def dog(rng: np.random.Generator, height: float) -> Pen:
-    """A dog that sits or walks: hanging ears, a long muzzle, stout legs."""
+    """A dog: hanging ears, a big muzzle, stout legs."""
     pen = Pen(height, 2.3)
     fur = pick(rng, FUR)
-    x, y = _animal(pen, rng, str(rng.choice(["sit", "walk"])), fur, 0.13)
+    x, y = _animal(pen, rng, fur, 0.13, tail=(0.13,))
     pen.ellipse((x, y), 0.19, 0.19, fur)
     pen.ellipse((x + 0.03, y - 0.09), 0.14, 0.11, tint(fur, 1.35))
     pen.ellipse((x + 0.03, y - 0.04), 0.06, 0.045, DARK)
     for side in (-1, 1):
-        pen.ellipse((x + 0.2 * side, y - 0.02), 0.075, 0.2, tint(fur, 0.7), -14 * side)
         pen.ellipse((x + 0.075 * side, y + 0.06), 0.026, 0.03, DARK)
+        pen.line([(x + 0.18 * side, y + 0.1), (x + 0.23 * side, y - 0.13)], (0.14,), tint(fur, 0.7))
     return pen
 
 
-def _animal(pen: Pen, rng: np.random.Generator, pose: str, fur: Color, leg: float) -> Point:
-    """Draw an animal without its head; returns the middle of the head."""
+def _animal(pen: Pen, rng: np.random.Generator, fur: Color, leg: float, tail: Sequence[float]) -> Point:
+    """Draw an animal that sits or walks, without its head; returns the middle of the head."""
     paw = tint(fur, rng.choice([0.9, 1.6]))
     shade = tint(fur, 0.8)
-    if pose == "sit":
-        pen.limb([(0.2, 0.06), (0.45, 0.06), (0.55, 0.24)], (0.1, 0.08), shade)
+    if rng.random() < 0.5:
+        pen.line([(0.2, 0.06), (0.45, 0.06), (0.55, 0.24)], tail, shade)
         pen.polygon([(-0.12, 0.7), (0.12, 0.7), (0.3, 0.08), (-0.3, 0.08)], fur)
         pen.ellipse((0, 0.16), 0.31, 0.16, fur)
         pen.ellipse((0, 0.42), 0.1, 0.2, tint(fur, 1.4))
         for x in (-0.1, 0.1):
-            pen.limb([(x, 0.42), (x, 0.04)], (leg,), tint(fur, 0.92))
+            pen.line([(x, 0.42), (x, 0.04)], (leg,), tint(fur, 0.92))
             pen.ellipse((x, 0.02), 0.08, 0.045, paw)
         return 0.0, 0.72
-    if pose == "walk":
-        pen.limb([(-0.5, 0.56), (-0.78, 0.7), (-0.8, 0.96)], (0.1, 0.08), shade)
-        for x, color in ((-0.44, shade), (0.28, shade), (-0.3, fur), (0.42, fur)):
-            foot = (x + rng.uniform(-0.16, 0.16), 0.03)
-            pen.limb([(x, 0.4), foot], (1.1 * leg,), color)
-            pen.ellipse(foot, 0.075, 0.04, paw)
-        pen.ellipse((0, 0.46), 0.56, 0.2, fur)
-        for x in (-0.35, -0.19, -0.03, 0.13):
-            pen.limb([(x, 0.62), (x + 0.03, 0.45)], (0.04,), shade)
-        pen.limb([(0.4, 0.5), (0.6, 0.68)], (0.24,), fur)
-        return 0.64, 0.68
-    pen.ellipse((-0.15, 0.28), 0.62, 0.29, fur)
-    pen.limb([(-0.5, 0.12), (-0.2, 0.05), (0.2, 0.05)], (0.1, 0.08), shade)
-    for x in (0.25, 0.5):
-        pen.ellipse((x, 0.06), 0.16, 0.06, paw)
-    return 0.42, 0.44
+    pen.line([(-0.5, 0.56), (-0.78, 0.7), (-0.8, 0.96)], tail, shade)
+    for x, color in ((-0.44, shade), (0.28, shade), (-0.3, fur), (0.42, fur)):
+        foot = (x + rng.uniform(-0.16, 0.16), 0.03)
+        pen.line([(x, 0.4), foot], (1.1 * leg,), color)
+        pen.ellipse(foot, 0.075, 0.04, paw)
+    pen.ellipse((0, 0.46), 0.56, 0.2, fur)
+    for x in (-0.35, -0.19, -0.03, 0.13):
+        pen.line([(x, 0.62), (x + 0.03, 0.45)], (0.04,), shade)
+    pen.line([(0.4, 0.5), (0.6, 0.68)], (0.24,), fur)
+    return 0.64, 0.68
 
 
 def ball(rng: np.random.Generator, height: float) -> Pen:
@@ -272,36 +253,27 @@ def ball(rng: np.random.Generator, height: float) -> Pen:
     pen = Pen(height, 1.06)
     color = pick(rng, PAINT)
     pen.ellipse((0, 0.5), 0.5, 0.5, pick(rng, PAINT))
-    turn = rng.uniform(0, 360)
-    striped = rng.random() < 0.5
-    for degrees in turn + np.arange(0, 360, 72):
-        if striped:
-            angles = np.radians([degrees, degrees + 12, degrees + 24, degrees + 36])
-            rim = [(0.49 * math.cos(angle), 0.5 + 0.49 * math.sin(angle)) for angle in angles]
-            pen.polygon([(0, 0.5), *rim], color)
-        else:
-            angle = math.radians(degrees)
-            pen.ellipse((0.36 * math.cos(angle), 0.5 + 0.36 * math.sin(angle)), 0.09, 0.13, color, degrees)
     pen.ellipse((0, 0.5), 0.13, 0.13, color)
+    striped = rng.random() < 0.5
+    for turn in rng.uniform(0, 6.28) + np.arange(5) * 2 * np.pi / 5:
+        around = np.array([(math.cos(turn + angle), math.sin(turn + angle)) for angle in (0, 0.2, 0.4, 0.6)]) * 0.49
+        if striped:
+            pen.polygon([(0, 0.5), *(around + (0, 0.5))], color)
+        else:
+            pen.line(around[[0, 2]] * 0.75 + (0, 0.5), (0.2,), color)
     return pen
 
 
 def book(rng: np.random.Generator, height: float, is_open: bool | None = None) -> Pen:
     """A book that stands; is_open: None for by chance."""
-    cover = pick(rng, PAINT)
-    if rng.random() < 0.5 if is_open is None else is_open:
-        pen = Pen(height, 2.0)
-        pen.polygon([(-0.95, 0), (0.95, 0), (0.86, 1), (-0.86, 1)], cover)
-        for side in (-1, 1):
-            pen.polygon(np.array([(0.02, 0.05), (0.88, 0.07), (0.8, 0.96), (0.02, 0.92)]) * (side, 1), PAGE)
-            for y in np.arange(0.2, 0.85, 0.13):
-                pen.limb([(0.13 * side, y), (0.7 * side, y)], (0.03,), (150, 146, 140))
-        return pen
-    pen = Pen(height, 1.1)
-    pen.polygon([(0.3, 0.02), (0.45, 0.06), (0.45, 1.0), (0.3, 0.98)], PAGE)
-    pen.polygon([(-0.42, 0), (0.36, 0), (0.36, 0.98), (-0.42, 0.98)], cover)
-    pen.polygon([(-0.42, 0), (-0.33, 0), (-0.33, 0.98), (-0.42, 0.98)], tint(cover, 0.7))
-    pen.polygon([(-0.2, 0.6), (0.24, 0.6), (0.24, 0.84), (-0.2, 0.84)], PAGE)
+    if rng.random() < 0.5 if is_open is None else not is_open:
+        return _rigid(rng, height, "closed book")
+    pen = Pen(height, 2.0)
+    pen.polygon([(-0.95, 0), (0.95, 0), (0.86, 1), (-0.86, 1)], pick(rng, PAINT))
+    for side in (-1, 1):
+        pen.polygon(np.array([(0.02, 0.05), (0.88, 0.07), (0.8, 0.96), (0.02, 0.92)]) * (side, 1), PAGE)
+        for y in np.arange(0.2, 0.85, 0.13):
+            pen.line([(0.13 * side, y), (0.7 * side, y)], (0.03,), (150, 146, 140))
     return pen
 
 
@@ -314,58 +286,9 @@ def plant(rng: np.random.Generator, height: float) -> Pen:
     for spread in rng.permutation(np.linspace(-1, 1, 11)):
         tip = (wide * spread + rng.normal(0, 0.03), 0.98 - 0.35 * spread**2 - rng.uniform(0, 0.2))
         middle = (tip[0] * 0.45, 0.3 + (tip[1] - 0.3) * 0.65)
-        pen.limb([(0, 0.3), middle, tip], (0.09, 0.06), tint(green, rng.uniform(0.75, 1.3)))
+        pen.line([(0, 0.3), middle, tip], (0.09, 0.06), tint(green, rng.uniform(0.75, 1.3)))
     pen.polygon([(-0.2, 0.32), (0.2, 0.32), (0.14, 0), (-0.14, 0)], pot)
     pen.polygon([(-0.23, 0.38), (0.23, 0.38), (0.22, 0.29), (-0.22, 0.29)], tint(pot, 1.12))
-    return pen
-
-
-def car(rng: np.random.Generator, height: float) -> Pen:
-    """A car from the side."""
-    pen = Pen(height, 3.1)
-    paint = pick(rng, PAINT)
-    roof = rng.uniform(0.2, 0.9)  # from a sedan to a van
-    pen.polygon([(-0.95, 0.58), (-0.62, 0.98), (roof - 0.1, 1), (roof + 0.35, 0.58)], tint(paint, 0.92))
-    pen.polygon([(-1.42, 0.25), (-1.4, 0.55), (-0.9, 0.62), (1.3, 0.62), (1.45, 0.5), (1.45, 0.25)], paint)
-    pen.polygon([(-1.42, 0.22), (1.45, 0.22), (1.45, 0.32), (-1.42, 0.32)], tint(paint, 0.7))
-    middle = roof / 2 - 0.3
-    for left, right in ((-0.76, middle - 0.06), (middle + 0.06, roof + 0.2)):
-        pen.polygon([(left, 0.62), (right, 0.62), (right - 0.14, 0.92), (left + 0.14, 0.92)], (150, 176, 192))
-    pen.ellipse((-1.34, 0.48), 0.07, 0.045, (250, 236, 180))
-    pen.ellipse((1.38, 0.48), 0.06, 0.045, (190, 40, 36))
-    for x in (-0.85, 0.88):
-        pen.ellipse((x, 0.22), 0.24, 0.24, DARK)
-        pen.ellipse((x, 0.22), 0.12, 0.12, (160, 160, 164))
-    return pen
-
-
-def sofa(rng: np.random.Generator, height: float) -> Pen:
-    """A sofa from the front."""
-    pen = Pen(height, 2.9)
-    cloth = pick(rng, PAINT)
-    half = rng.uniform(0.8, 1.1)
-    pen.polygon([(-half, 0.1), (half, 0.1), (half - 0.04, 1), (0.04 - half, 1)], tint(cloth, 0.82))
-    for side in (-1, 1):
-        arm = np.array([(half - 0.05, 0), (half + 0.25, 0), (half + 0.25, 0.68), (half - 0.05, 0.68)])
-        pen.polygon(np.array([(0.02, 0.32), (half, 0.32), (half, 0.54), (0.02, 0.54)]) * (side, 1), cloth)
-        pen.polygon(arm * (side, 1), cloth)
-        pen.ellipse((side * (half + 0.1), 0.68), 0.155, 0.08, tint(cloth, 1.1))
-    pen.polygon([(-half, 0.08), (half, 0.08), (half, 0.3), (-half, 0.3)], tint(cloth, 0.75))
-    if rng.random() < 0.6:
-        pen.ellipse((half * rng.uniform(-0.7, 0.7), 0.66), 0.2, 0.17, pick(rng, PAINT))
-    return pen
-
-
-def table(rng: np.random.Generator, height: float) -> Pen:
-    """A table."""
-    pen = Pen(height, 2.2)
-    wood = pick(rng, (*WOOD, *PAINT))
-    half = rng.uniform(0.7, 1.0)
-    for side in (-1, 1):
-        for x, foot in ((half - 0.23, 0.16), (half - 0.08, 0.04)):
-            pen.limb([(x * side, foot), (x * side, 0.8)], (0.08,), tint(wood, 0.6 + foot))
-    pen.polygon([(-half, 0.84), (half, 0.84), (half - 0.16, 1), (0.16 - half, 1)], tint(wood, 1.1))
-    pen.polygon([(-half, 0.75), (half, 0.75), (half, 0.85), (-half, 0.85)], tint(wood, 0.8))
     return pen
 
 
@@ -373,30 +296,70 @@ def tree(rng: np.random.Generator, height: float) -> Pen:
     """A tree."""
     pen = Pen(height, 1.2)
     green = pick(rng, GREEN)
-    pen.limb([(0, 0), (rng.normal(0, 0.02), 0.6)], (0.1,), pick(rng, WOOD))
+    pen.line([(0, 0), (rng.normal(0, 0.02), 0.6)], (0.1,), pick(rng, WOOD))
     for y in np.linspace(0.5, 0.86, 12):
         pen.ellipse((rng.uniform(-0.6, 0.6) * (1 - y), y), 0.2, 0.13, tint(green, 0.4 + 0.8 * y))
     return pen
 
 
-def post(rng: np.random.Generator, height: float) -> Pen:
-    """A post. In front of a person, it divides the outline."""
-    pen = Pen(height, 0.3)
-    pen.limb([(0, 0.02), (0, 0.97)], (0.06,), pick(rng, (*WOOD, *PAINT)))
-    return pen
+def _rectangle(left: float, bottom: float, right: float, top: float, slant: float = 0) -> Points:
+    """The corners of a rectangle whose upper side is shorter by `slant` at both ends."""
+    return np.array([(left, bottom), (right, bottom), (right - slant, top), (left + slant, top)])
 
 
-def box(rng: np.random.Generator, height: float) -> Pen:
-    """A box."""
-    pen = Pen(height, 1.6)
-    color = pick(rng, PAINT)
-    pen.polygon([(-0.6, 0), (0.4, 0), (0.4, 0.85), (-0.6, 0.85)], color)
-    pen.polygon([(0.4, 0), (0.65, 0.1), (0.65, 0.98), (0.4, 0.85)], tint(color, 0.7))
-    pen.polygon([(-0.6, 0.85), (0.4, 0.85), (0.65, 0.98), (-0.35, 0.98)], tint(color, 1.15))
+# Polygons of rigid objects, and how much darker than the object they are, or their own color.
+RIGID: dict[str, list[tuple[Points, float | Color]]] = {
+    "closed book": [
+        (_rectangle(0.3, 0.03, 0.45, 1), PAGE),
+        (_rectangle(-0.42, 0, 0.36, 0.98), 1),
+        (_rectangle(-0.42, 0, -0.33, 0.98), 0.7),
+        (_rectangle(-0.2, 0.6, 0.24, 0.84), PAGE),
+    ],
+    "car": [
+        (_rectangle(-0.95, 0.58, 0.95, 1, 0.3), 0.92),
+        (_rectangle(-1.42, 0.25, 1.45, 0.62, 0.06), 1),
+        (_rectangle(-1.42, 0.22, 1.45, 0.32), 0.7),
+        (_rectangle(-0.78, 0.62, -0.05, 0.92, 0.14), GLASS),
+        (_rectangle(0.05, 0.62, 0.78, 0.92, 0.14), GLASS),
+        (_rectangle(-1.4, 0.42, -1.24, 0.52), (250, 236, 180)),
+        (_rectangle(1.28, 0.42, 1.42, 0.52), (190, 40, 36)),
+        *[(np.array([(x, 0.23)]) + 0.24 * CIRCLE, DARK) for x in (-0.85, 0.88)],
+        *[(np.array([(x, 0.23)]) + 0.12 * CIRCLE, (160, 160, 164)) for x in (-0.85, 0.88)],
+    ],
+    "sofa": [
+        (_rectangle(-1, 0.1, 1, 1, 0.04), 0.82),
+        (_rectangle(-1, 0.08, 1, 0.3), 0.75),
+        (_rectangle(-1, 0.32, -0.02, 0.54), 1),
+        (_rectangle(0.02, 0.32, 1, 0.54), 1),
+        (_rectangle(-1.25, 0, -0.94, 0.72, 0.03), 1.1),
+        (_rectangle(0.94, 0, 1.25, 0.72, 0.03), 1.1),
+    ],
+    "table": [
+        *[(_rectangle(x, 0.14, x + 0.08, 0.85), 0.7) for x in (-0.66, 0.58)],
+        *[(_rectangle(x, 0, x + 0.09, 0.85), 0.6) for x in (-0.84, 0.75)],
+        (_rectangle(-0.9, 0.84, 0.9, 1, 0.14), 1.1),
+        (_rectangle(-0.9, 0.75, 0.9, 0.85), 0.8),
+    ],
+    "box": [
+        (_rectangle(-0.6, 0, 0.4, 0.85), 1),
+        ([(0.4, 0), (0.65, 0.1), (0.65, 0.98), (0.4, 0.85)], 0.7),
+        ([(-0.6, 0.85), (0.4, 0.85), (0.65, 0.98), (-0.35, 0.98)], 1.15),
+    ],
+    "post": [(_rectangle(-0.03, 0, 0.03, 0.97), 1)],
+}
+
+
+def _rigid(rng: np.random.Generator, height: float, name: str) -> Pen:
+    """An object of RIGID, a little wider or narrower."""
+    color = pick(rng, (*PAINT, *WOOD))
+    stretch = np.array([rng.uniform(0.85, 1.15), 1])
+    width = max(np.abs(points).max(axis=0)[0] for points, _ in RIGID[name])
+    pen = Pen(height, 2.4 * width)
+    for points, look in RIGID[name]:
+        pen.polygon(points * stretch, look if isinstance(look, tuple) else tint(color, look))
     return pen
 
 
 DRAW: dict[str, Callable[..., Pen]] = {
-    "person": person, "cat": cat, "dog": dog, "sports ball": ball, "book": book, "potted plant": plant, "car": car,
-    "sofa": sofa, "table": table, "tree": tree, "post": post, "box": box,
-}  # fmt: skip
+    "person": person, "cat": cat, "dog": dog, "sports ball": ball, "book": book, "potted plant": plant, "tree": tree,
+} | {name: partial(_rigid, name=name) for name in ("car", "sofa", "table", "box", "post")}  # fmt: skip

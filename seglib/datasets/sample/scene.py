@@ -9,7 +9,7 @@ import numpy as np
 from seglib.datasets.sample.background import paint_background
 from seglib.datasets.sample.objects import DRAW, Sprite, camera
 
-__all__ = ["METERS", "Placed", "Scene", "everyday"]
+__all__ = ["Placed", "Scene", "everyday"]
 
 METERS = {
     "person": 1.7, "cat": 0.42, "dog": 0.62, "sports ball": 0.3, "book": 0.3, "potted plant": 0.65, "car": 1.4,
@@ -19,27 +19,15 @@ METERS = {
 
 @dataclass(eq=False)
 class Placed:
-    """An object in a scene.
-
-    Attributes:
-        name: a key of `objects.DRAW`.
-        sprite: its pixels.
-        x: the column of its middle, in pixels.
-        bottom: the row on which it stands, in pixels.
-        depth: objects are painted in this order; the nearest has the largest.
-        scale: pixels per meter.
-        crowd: whether it is one of a crowd.
-        holds: objects in front of it that annotators do not cut out of its outline.
-    """
+    """An object in a scene; x and bottom: the column of its middle and the row on which it stands, in pixels."""
 
     name: str
     sprite: Sprite
     x: float
     bottom: float
-    depth: float
-    scale: float
+    scale: float  # pixels per meter; the nearest object has the largest
     crowd: bool = False
-    holds: list["Placed"] = field(default_factory=list)
+    holds: list["Placed"] = field(default_factory=list)  # what annotators do not cut out of its outline
 
 
 class Scene:
@@ -72,9 +60,7 @@ class Scene:
         self.pan = 0.0
         self.stuff = np.zeros((self.height, self.width), np.uint8)
 
-    def put(
-        self, name: str, x: float, size: float, meters: float = 0, lift: float = 0, crowd: bool = False, **how: Any
-    ) -> Placed:
+    def put(self, name: str, x: float, size: float, meters: float = 0, crowd: bool = False, **how: Any) -> Placed:
         """Stand an object on the ground.
 
         Args:
@@ -91,82 +77,62 @@ class Scene:
             largest = min(largest, 0.97 * self.horizon / (meters - self.eye))
         scale = self.far + size * (max(largest, self.far) - self.far)
         sprite = DRAW[name](self.rng, meters * scale, **how).sprite(self.light, self.rng.random() < 0.5)
-        bottom = self.horizon + self.eye * scale
-        placed = Placed(name, sprite, x * self.width, bottom, scale, scale, crowd)
+        placed = Placed(name, sprite, x * self.width, self.horizon + self.eye * scale, scale, crowd)
         self.objects.append(placed)
         return placed
 
-    def put_before(self, owner: Placed, name: str, meters: float, lift: float, x: float = 0, **how: Any) -> Placed:
-        """Put an object into somebody's hands, or on something; the outline of `owner` is not cut by it.
-
-        Args:
-            owner: the object behind.
-            name: a key of `objects.DRAW`.
-            meters: height of the object.
-            lift: meters from where `owner` stands up to the lower edge of the object.
-            x: meters to the right of the middle of `owner`.
-            how: passed to the function that draws it.
-        """
-        sprite = DRAW[name](self.rng, meters * owner.scale, **how).sprite(self.light, False)
-        bottom = owner.bottom - lift * owner.scale
-        held = Placed(name, sprite, owner.x + x * owner.scale, bottom, owner.depth + 0.001, owner.scale)
+    def put_before(self, owner: Placed, name: str, meters: float, lift: float) -> None:
+        """Put an object before another, `lift` meters above where that stands, without cutting its outline."""
+        sprite = DRAW[name](self.rng, meters * owner.scale).sprite(self.light, False)
+        held = Placed(name, sprite, owner.x, owner.bottom - lift * owner.scale, owner.scale)
         owner.holds.append(held)
         self.objects.append(held)
-        return held
 
     def paint(self) -> np.ndarray:
         """Paint the picture: uint8 (H, W, 3)."""
         rng = np.random.default_rng(self.seed)
         picture, self.stuff = paint_background(self, rng)
-        self.objects.sort(key=lambda placed: placed.depth)
+        self.objects.sort(key=lambda placed: placed.scale)
+        picture *= self._shadows()[..., None]
         for placed in self.objects:
-            self._paint_shadow(picture, placed)
             window, part = self._window(placed)
-            alpha = placed.sprite.alpha[part][..., None]
-            picture[window] = picture[window] * (1 - alpha) + placed.sprite.color[part]
+            picture[window] *= 1 - placed.sprite.alpha[part][..., None]
+            picture[window] += placed.sprite.color[part]
         return camera(picture, rng)
 
     def visible(self) -> list[tuple[Placed, np.ndarray]]:
-        """Return each object, from far to near, with its visible pixels, bool (H, W).
-
-        An object is seen through what it holds.
-        """
-        top = np.full((self.height, self.width), -1, np.int16)
-        solid = []
-        for i, placed in enumerate(self.objects):
-            window, part = self._window(placed)
-            solid.append((window, placed.sprite.alpha[part] > 0.5))
-            top[window][solid[i][1]] = i
+        """Return each object, far to near, with its visible pixels, bool (H, W); what it holds does not hide it."""
+        windows = [self._window(placed) for placed in self.objects]
+        solid = [placed.sprite.alpha[part] > 0.5 for placed, (_, part) in zip(self.objects, windows, strict=True)]
+        nearest = np.full((self.height, self.width), -1)
+        for i, (window, _) in enumerate(windows):
+            nearest[window][solid[i]] = i
         found = []
         for i, placed in enumerate(self.objects):
-            mask = top == i
-            window, inside = solid[i]
+            mask = nearest == i
+            window = windows[i][0]
             for held in placed.holds:
-                mask[window] |= inside & (top[window] == self.objects.index(held))
+                mask[window] |= solid[i] & (nearest[window] == self.objects.index(held))
             found.append((placed, mask))
         return found
 
     def _window(self, placed: Placed) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-        """The part of the picture that the sprite of an object covers, and the part of the sprite that is in it."""
+        """The part of the picture that an object's sprite covers, and the part of the sprite that is in the picture."""
         height, width = placed.sprite.alpha.shape
         left = round(placed.x - self.pan * placed.scale - width / 2)
         top = round(placed.bottom) - placed.sprite.base
-        rows = slice(min(max(0, top), self.height), max(0, min(self.height, top + height)))
-        columns = slice(min(max(0, left), self.width), max(0, min(self.width, left + width)))
-        part = slice(rows.start - top, rows.stop - top), slice(columns.start - left, columns.stop - left)
-        return (rows, columns), part
+        x0, x1 = np.clip((left, left + width), 0, self.width).tolist()
+        y0, y1 = np.clip((top, top + height), 0, self.height).tolist()
+        return (slice(y0, y1), slice(x0, x1)), (slice(y0 - top, y1 - top), slice(x0 - left, x1 - left))
 
-    def _paint_shadow(self, picture: np.ndarray, placed: Placed) -> None:
-        """Darken the ground around the feet of an object."""
-        height, width = placed.sprite.alpha.shape
-        center = (round(placed.x - self.pan * placed.scale - self.light * 0.1 * width), round(placed.bottom))
-        axes = (round(0.36 * width) + 1, round(0.05 * min(height, width)) + 1)
-        x0, y0 = max(0, center[0] - 2 * axes[0]), max(0, center[1] - 3 * axes[1])
-        region = picture[y0 : center[1] + 3 * axes[1], x0 : center[0] + 2 * axes[0]]
-        if region.size:
-            shadow = np.zeros(region.shape[:2], np.float32)
-            cv2.ellipse(shadow, (center[0] - x0, center[1] - y0), axes, 0, 0, 360, 0.4, -1)
-            region *= 1 - cv2.blur(shadow, (axes[1] | 1, axes[1] | 1))[..., None]
+    def _shadows(self) -> np.ndarray:
+        """How much light falls on the ground: float32 (H, W), less than 1 below the objects."""
+        light = np.ones((self.height, self.width), np.float32)
+        for placed in self.objects:
+            width = placed.sprite.alpha.shape[1]
+            center = (round(placed.x - self.pan * placed.scale - 0.1 * self.light * width), round(placed.bottom))
+            cv2.ellipse(light, center, (width * 2 // 5, width // 14 + 1), 0, 0, 360, 0.55, -1)
+        return cv2.blur(light, (self.width // 30 + 1, self.height // 60 + 1))
 
 
 def everyday(scene: Scene) -> None:
@@ -181,7 +147,8 @@ def everyday(scene: Scene) -> None:
     for slot in range(people):
         x = (slot + rng.uniform(0.2, 0.8)) / people
         if rng.random() < 0.15:
-            hold(scene, scene.put("person", x, rng.uniform(0.4, 1.0), pose="hold"))
+            owner = scene.put("person", x, rng.uniform(0.4, 1.0), pose="hold")
+            scene.put_before(owner, str(rng.choice(["sports ball", "book"])), 0.33, 0.9)
         else:
             scene.put("person", x, rng.uniform(0.1, 1.1))
     chances = {"cat": 0.45, "sports ball": 0.45, "book": 0.45, "dog": 0.25}
@@ -189,17 +156,5 @@ def everyday(scene: Scene) -> None:
     for slot, name in enumerate(rng.permutation(small)):
         scene.put(str(name), (slot + rng.uniform(0.15, 0.85)) / len(small), rng.uniform(0.4, 1.05))
     if rng.random() < 0.08:
-        put_on_book(scene)
-
-
-def hold(scene: Scene, owner: Placed) -> None:
-    """Give a person whose pose is "hold" a ball or a book."""
-    name = str(scene.rng.choice(["sports ball", "book"]))
-    scene.put_before(owner, name, scene.rng.uniform(0.28, 0.38), scene.rng.uniform(0.85, 0.95))
-
-
-def put_on_book(scene: Scene) -> None:
-    """Add a large open book with a kitten or a ball on it; the outline of the book is not cut by them."""
-    atlas = scene.put("book", scene.rng.uniform(0.25, 0.75), 1.0, is_open=True)
-    name = str(scene.rng.choice(["cat", "sports ball"]))
-    scene.put_before(atlas, name, 0.2, 0.08, scene.rng.uniform(-0.1, 0.1))
+        atlas = scene.put("book", rng.uniform(0.25, 0.75), 1.0, is_open=True)
+        scene.put_before(atlas, str(rng.choice(["cat", "sports ball"])), 0.2, 0.06)
