@@ -10,8 +10,8 @@ import argparse
 import itertools
 import math
 import sys
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,60 +31,16 @@ from seglib.models.common import autocast
 from seglib.progress import progress_bar
 from seglib.transforms import resize
 
-__all__ = ["PredictConfig", "SavedPredictions", "predict", "predict_instances", "predict_logits", "save_predictions"]
+__all__ = ["SavedPredictions", "predict", "predict_instances", "predict_logits", "save_predictions"]
 
 # The axes of (B, C, H, W) to flip for each view that the logits are averaged over.
 _FLIPS: dict[str, list[tuple[int, ...]]] = {"": [()], "h": [(), (3,)], "v": [(), (2,)], "hv": [(), (3,), (2,), (2, 3)]}
-_PRECISIONS = ("bf16", "fp16")
-_MAX_SIDE = 2048  # pixels: larger images are always predicted in tiles, and a batch has at most the square of it
+_MAX_SIDE = 2048  # pixels: larger images are always predicted in tiles
 _TILE = 1024  # pixels, the default side of a tile
 _OVERLAP = 128  # pixels that neighboring tiles share, or half a tile if that is less
 
 _ModelLike = nn.Module | str | Path
 _ImageLike = np.ndarray | Tensor | str | Path
-
-
-@dataclass(frozen=True)
-class PredictConfig:
-    """The settings of a prediction.
-
-    Args:
-        size: (height, width) to which an image is resized first. None: the size that the model was trained at, if its
-            checkpoint has one and no `tile` is given; otherwise the image's own size.
-        tile: side in pixels of the tiles into which an image is cut after resizing, rounded up to a multiple of the
-            model's stride; neighbors share 128 pixels, or half a tile if that is less. None: the whole image at once,
-            unless a side is longer than 2048.
-        flips: "h", "v" or "hv": average the logits over mirror images as well: left-right, upside down, or both.
-        batch_size: the largest number of images or tiles of one size that go through the model together.
-        precision: "fp16" or "bf16": compute in mixed precision, which is faster on a GPU and changes a few pixels.
-            None: float32.
-
-    Raises:
-        ValueError: a setting out of its range.
-
-    Tiles suit models that were trained at the scale of the photographs, not on photographs resized as a whole. The
-    result equals that of the whole image, up to rounding, if logits depend on pixels at most a quarter of the shared
-    ones away. With a larger receptive field some pixels change, and a model that pools the whole image, such as
-    DeepLabV3, gives another result for each tile.
-    """
-
-    size: tuple[int, int] | None = None
-    tile: int | None = None
-    flips: str = ""
-    batch_size: int = 8
-    precision: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.size is not None and (not isinstance(self.size, Sequence) or len(self.size) != 2):
-            raise ValueError(f"size must be (height, width), not {self.size!r}")
-        numbers = [*(self.size or ()), 1 if self.tile is None else self.tile, self.batch_size]
-        if min(numbers) < 1:
-            raise ValueError(f"size, tile and batch_size must be at least 1: {self}")
-        check_choice("flips", self.flips, _FLIPS)
-        check_choice("precision", self.precision, (None, *_PRECISIONS))
-
-
-# ------------------------------------------------------------------------------------------------ one image
 
 
 def predict(model: _ModelLike, image: _ImageLike, size: tuple[int, int] | None = None, **settings: Any) -> np.ndarray:
@@ -94,21 +50,57 @@ def predict(model: _ModelLike, image: _ImageLike, size: tuple[int, int] | None =
         model: a model, which is put into eval mode, or the path of a `best_model.pth`.
         image: uint8 (H, W, 3), a uint8 tensor (3, H, W) as data sets return it, or the path of an image file. Gray,
             RGBA and 16-bit images are converted.
-        size: (height, width) to which the image is resized first, see `PredictConfig`.
-        settings: other fields of `PredictConfig`, such as tile=512 or flips="h".
-
-    Raises:
-        ValueError: a setting out of its range.
-        TypeError: the model returns objects, not logits.
+        size: (height, width) to which the image is resized first, see `predict_logits`.
+        settings: other settings of `predict_logits`, such as tile=512 or flips="h".
     """
     return logits_to_mask(predict_logits(model, image, size, **settings))[0].numpy()
 
 
 def predict_logits(
-    model: _ModelLike, image: _ImageLike, size: tuple[int, int] | None = None, **settings: Any
+    model: _ModelLike,
+    image: _ImageLike,
+    size: tuple[int, int] | None = None,
+    tile: int | None = None,
+    flips: str = "",
+    batch_size: int = 8,
+    precision: str | None = None,
 ) -> Tensor:
-    """Return the logits of an image at its own size: float32 (1, C, H, W), on the CPU. Args are those of `predict`."""
-    return next(_predict_all(_prepare_model(model), [_to_array(image)], PredictConfig(size, **settings)))
+    """Return the logits of an image at its own size: float32 (1, C, H, W), on the CPU.
+
+    Tiles suit models that were trained at the scale of the photographs, not on photographs resized as a whole. The
+    result equals that of the whole image, up to rounding, if logits depend on pixels at most a quarter of the shared
+    ones away. With a larger receptive field some pixels change, and a model that pools the whole image, such as
+    DeepLabV3, gives another result for each tile.
+
+    Args:
+        model, image: see `predict`.
+        size: (height, width) to which the image is resized first. None: the size that the model was trained at, if its
+            checkpoint has one and no `tile` is given; otherwise the image's own size.
+        tile: side in pixels of the tiles into which the image is cut after resizing, rounded up to a multiple of the
+            model's stride; neighbors share 128 pixels, or half a tile if that is less. None: the whole image at once,
+            unless a side is longer than 2048.
+        flips: "h", "v" or "hv": average the logits over mirror images as well: left-right, upside down, or both.
+        batch_size: the number of tiles that go through the model together.
+        precision: "fp16" or "bf16": compute in mixed precision, which is faster on a GPU and changes a few pixels.
+            None: float32.
+
+    Raises:
+        ValueError: a setting out of its range.
+        TypeError: the model returns objects, not logits.
+    """
+    check_choice("flips", flips, _FLIPS)
+    if size is not None and np.shape(size) != (2,):
+        raise ValueError(f"size must be (height, width), not {size!r}")
+    model = _prepare_model(model)
+    if _finds_objects(model):
+        raise TypeError(f"{type(model).__name__} returns objects, not logits: use predict_instances(model, image)")
+    image = _to_array(image)
+    size = size or (None if tile else getattr(model, "image_size", None))
+    resized = resize(*size)(image=image)["image"] if size else image
+    logits = _predict_tiles(model, resized, tile, flips, batch_size, precision)[None]
+    if logits.shape[2:] != image.shape[:2]:
+        logits = F.interpolate(logits, size=image.shape[:2], mode="bilinear", align_corners=False)
+    return logits
 
 
 def predict_instances(
@@ -120,7 +112,7 @@ def predict_instances(
         model: one of `seglib.models.INSTANCE_MODELS`, or the path of its `best_model.pth`.
         image: see `predict`.
         score: leave out objects whose score is lower, 0 to 1. Use 0 to measure AP.
-        precision: see `PredictConfig`.
+        precision: see `predict_logits`.
 
     Raises:
         ValueError: score or precision out of range.
@@ -128,7 +120,6 @@ def predict_instances(
     """
     if not 0 <= score <= 1:
         raise ValueError(f"score must be from 0 to 1, not {score}")
-    PredictConfig(precision=precision)  # checks it
     model = _prepare_model(model)
     if not _finds_objects(model):
         raise TypeError(f"{type(model).__name__} returns logits, not objects: use predict(model, image)")
@@ -160,58 +151,28 @@ def _to_array(image: _ImageLike) -> np.ndarray:
     return as_rgb(image)
 
 
-def _predict_all(model: nn.Module, images: Sequence[np.ndarray], config: PredictConfig) -> Iterator[Tensor]:
-    """Logits (1, C, H, W) of each image at its own size; images that have one size form batches."""
-    if _finds_objects(model):
-        raise TypeError(f"{type(model).__name__} returns objects, not logits: use predict_instances(model, image)")
-    size = config.size or (None if config.tile else getattr(model, "image_size", None))
-    resized = [resize(*size)(image=image)["image"] if size else image for image in images]
-    max_side = config.tile or _MAX_SIDE
-    small = [image for image in resized if max(image.shape[:2]) <= max_side]
-    small_logits = iter(_predict_batches(model, small, config))
-    for image, input_image in zip(images, resized, strict=True):
-        is_small = max(input_image.shape[:2]) <= max_side
-        logits = (next(small_logits) if is_small else _predict_tiles(model, input_image, config))[None]
-        if logits.shape[2:] != image.shape[:2]:
-            logits = F.interpolate(logits, size=image.shape[:2], mode="bilinear", align_corners=False)
-        yield logits
-
-
-@torch.no_grad()
-def _predict_batches(model: nn.Module, images: Sequence[np.ndarray], config: PredictConfig) -> list[Tensor]:
-    """Logits (C, H, W) of each image (H, W, 3) at that size, on the CPU."""
-    device = _device(model)
-    by_shape = defaultdict(list)
-    for index, image in enumerate(images):
-        by_shape[image.shape].append(index)
-    logits: dict[int, Tensor] = {}
-    for (height, width, _), indices in by_shape.items():
-        batch_size = max(1, min(config.batch_size, _MAX_SIDE**2 // (height * width)))
-        for start in range(0, len(indices), batch_size):
-            chosen = indices[start : start + batch_size]
-            batch = torch.from_numpy(np.stack([images[index] for index in chosen])).permute(0, 3, 1, 2).to(device)
-            with autocast(device, config.precision):
-                views = [model(batch.flip(axes)).float().flip(axes) for axes in _FLIPS[config.flips]]
-            logits |= dict(zip(chosen, torch.stack(views).mean(dim=0).cpu(), strict=True))
-    return [logits[index] for index in range(len(images))]
-
-
 # ------------------------------------------------------------------------------------------------ tiles
 
 
-def _predict_tiles(model: nn.Module, image: np.ndarray, config: PredictConfig) -> Tensor:
-    """Logits (C, H, W) of a large image: the weighted mean of those of overlapping tiles."""
-    stride = getattr(model, "stride", 32)
-    tile = max(2, math.ceil((config.tile or _TILE) / stride)) * stride
-    overlap = min(_OVERLAP, tile // 2)
+def _predict_tiles(
+    model: nn.Module, image: np.ndarray, tile: int | None, flips: str, batch_size: int, precision: str | None
+) -> Tensor:
+    """Logits (C, H, W) of an image (H, W, 3): the weighted mean of those of overlapping tiles, if it has several."""
     height, width = image.shape[:2]
+    if tile is None:
+        tile = _TILE if max(height, width) > _MAX_SIDE else max(height, width)
+    stride = getattr(model, "stride", 32)
+    tile = max(2, math.ceil(tile / stride)) * stride
+    overlap = min(_OVERLAP, tile // 2)
     boxes = list(itertools.product(*(_tile_spans(side, tile, overlap, stride) for side in (height, width))))
+    if len(boxes) == 1:
+        return _predict_batch(model, [image], flips, precision)[0]
     total = torch.empty(0)
     weights = torch.zeros(height, width)
     # A batch at a time: the logits of all tiles could fill the memory.
-    for start in progress_bar(range(0, len(boxes), config.batch_size), "tiles"):
-        batch = boxes[start : start + config.batch_size]
-        logits = _predict_batches(model, [image[box] for box in batch], config)
+    for start in progress_bar(range(0, len(boxes), batch_size), "tiles"):
+        batch = boxes[start : start + batch_size]
+        logits = _predict_batch(model, [image[box] for box in batch], flips, precision)
         for (row, column), tile_logits in zip(batch, logits, strict=True):
             if not len(total):
                 total = torch.zeros(len(tile_logits), height, width)
@@ -219,6 +180,20 @@ def _predict_tiles(model: nn.Module, image: np.ndarray, config: PredictConfig) -
             total[:, row, column] += weight * tile_logits
             weights[row, column] += weight
     return total.div_(weights)
+
+
+@torch.no_grad()
+def _predict_batch(model: nn.Module, images: Sequence[np.ndarray], flips: str, precision: str | None) -> list[Tensor]:
+    """Logits (C, H, W) of each image (H, W, 3), on the CPU. Images of one size go through the model together."""
+    device = _device(model)
+    logits: dict[int, Tensor] = {}
+    for shape in {image.shape for image in images}:
+        indices = [index for index, image in enumerate(images) if image.shape == shape]
+        batch = torch.from_numpy(np.stack([images[index] for index in indices])).permute(0, 3, 1, 2).to(device)
+        with autocast(device, precision):
+            views = [model(batch.flip(axes)).float().flip(axes) for axes in _FLIPS[flips]]
+        logits |= dict(zip(indices, torch.stack(views).mean(dim=0).cpu(), strict=True))
+    return [logits[index] for index in range(len(images))]
 
 
 def _tile_spans(length: int, tile: int, overlap: int, stride: int) -> list[slice]:
@@ -279,103 +254,76 @@ def save_predictions(
 
     Raises:
         FileNotFoundError: a file or folder that does not exist.
-        ValueError: no photographs, two with the same name, missing or too many class names, or an output that would
-            overwrite a photograph.
+        ValueError: no photographs, two with the same name, missing or too many class names, or photographs in the
+            folders to write to.
     """
     model = _prepare_model(model)
-    config = PredictConfig(size, **settings)
     classes = classes or getattr(model, "class_names", None)
     if classes is None:
         raise ValueError('the model has no class names: pass classes=["background", ...]')
-    out_dir = Path(out_dir)
     saved = SavedPredictions()
-    outputs = _output_paths(_list_files(photographs), out_dir, saved)
-    for start in progress_bar(range(0, len(outputs), config.batch_size), "predicting"):
-        images = {}
-        for path in list(outputs)[start : start + config.batch_size]:
-            try:
-                images[path] = read_image(path)
-            except (OSError, ValueError) as error:
-                saved.skipped[str(path)] = str(error)
-        results = _masks_and_overlays(model, list(images.values()), config, classes)
-        for path, (mask, overlay) in zip(images, results, strict=True):
-            if not saved.masks:
-                colors = [f"{index} {palette()[index].tobytes().hex()} {name}" for index, name in enumerate(classes)]
-                write_lines(out_dir / "classes.txt", ["class, color as RRGGBB, name", *colors])
-            mask_path, color_path, overlay_path = outputs[path]
-            write_index_png(mask_path, mask, classes)
-            plots.save(plots.color_mask(mask), color_path)
-            plots.save(overlay, overlay_path)
-            saved.masks.append(mask_path)
-            saved.colors.append(color_path)
-            saved.overlays.append(overlay_path)
+    images = _list_images(photographs, saved.skipped)
+    masks, colors, overlays = (Path(out_dir) / kind for kind in ("masks", "colors", "overlays"))
+    if {masks.resolve(), colors.resolve(), overlays.resolve()} & {path.resolve().parent for path in images}:
+        raise ValueError(f"predictions could overwrite the photographs in {out_dir}: choose another output folder")
+    for path in progress_bar(images, "predicting"):
+        try:
+            image = read_image(path)
+        except (OSError, ValueError) as error:
+            saved.skipped[str(path)] = str(error)
+            continue
+        if _finds_objects(model):
+            objects = predict_instances(model, image, precision=settings.get("precision"))
+            mask = objects.semantic()
+            overlay = plots.draw_instances(image, objects)
+        else:
+            logits = predict_logits(model, image, size, **settings)
+            expected = max(2, logits.shape[1])
+            if len(classes) != expected:
+                raise ValueError(f"the model predicts {expected} classes, but {len(classes)} are named: {classes}")
+            mask = logits_to_mask(logits)[0].numpy()
+            overlay = plots.overlay(image, mask)
+        saved.masks.append(masks / f"{path.stem}.png")
+        saved.colors.append(colors / f"{path.stem}.png")
+        saved.overlays.append(overlays / f"{path.stem}.jpg")
+        write_index_png(saved.masks[-1], mask, classes)
+        plots.save(plots.color_mask(mask), saved.colors[-1])
+        plots.save(overlay, saved.overlays[-1])
+    if saved.masks:
+        lines = [f"{index} {palette()[index].tobytes().hex()} {name}" for index, name in enumerate(classes)]
+        write_lines(Path(out_dir) / "classes.txt", ["class, color as RRGGBB, name", *lines])
     return saved
 
 
-def _masks_and_overlays(
-    model: nn.Module, images: Sequence[np.ndarray], config: PredictConfig, classes: Sequence[str]
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The class mask of each image, uint8 (H, W), and its overlay, uint8 (H, W, 3)."""
-    if _finds_objects(model):
-        for image in images:
-            objects = predict_instances(model, image, precision=config.precision)
-            yield objects.semantic(), plots.draw_instances(image, objects)
-        return
-    for image, logits in zip(images, _predict_all(model, images, config), strict=True):
-        expected = max(2, logits.shape[1])
-        if len(classes) != expected:
-            raise ValueError(f"the model predicts {expected} classes, but {len(classes)} names are given: {classes}")
-        mask = logits_to_mask(logits)[0].numpy()
-        yield mask, plots.overlay(image, mask)
-
-
-def _list_files(photographs: str | Path | Iterable[str | Path]) -> list[Path]:
-    """The given files and the files in the given folders, each once."""
+def _list_images(photographs: str | Path | Iterable[str | Path], skipped: dict[str, str]) -> list[Path]:
+    """The images among the given files and in the given folders, each once; other files are added to `skipped`."""
     given = [photographs] if isinstance(photographs, str | Path) else list(photographs)
-    files: dict[Path, Path] = {}
-    for path in map(Path, given):
-        if not path.exists():
-            raise FileNotFoundError(f"no file or folder {path}")
-        found = [path]
-        if path.is_dir():
-            found = sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
-        files |= {file.resolve(): file for file in found}
-    if not files:
+    images: dict[Path, Path] = {}
+    for top in map(Path, given):
+        if not top.exists():
+            raise FileNotFoundError(f"no file or folder {top}")
+        for path in sorted(top.iterdir()) if top.is_dir() else [top]:
+            if path.is_dir() or path.name.startswith("."):
+                continue
+            try:
+                with Image.open(path):  # reads the first bytes only
+                    images[path.resolve()] = path
+            except Exception as error:  # a decoder can raise anything on a damaged file
+                skipped[str(path)] = f"{path} is not an image that can be read ({type(error).__name__})"
+    if not images and not skipped:
         raise ValueError(f"no photographs in {', '.join(map(str, given)) or 'an empty list'}")
-    return list(files.values())
-
-
-def _output_paths(files: Sequence[Path], out_dir: Path, saved: SavedPredictions) -> dict[Path, tuple[Path, Path, Path]]:
-    """Mask, colors and overlay of each photograph, named as it, with its suffix if two names would be the same."""
-    photographs = []
-    for path in files:
-        try:
-            with Image.open(path):  # reads the first bytes only
-                photographs.append(path)
-        except Exception as error:  # a decoder can raise anything on a damaged file
-            saved.skipped[str(path)] = f"{path} is not an image that can be read ({type(error).__name__})"
-    stems = Counter(path.stem.lower() for path in photographs)
-    masks, colors, overlays = (out_dir / kind for kind in ("masks", "colors", "overlays"))
-    outputs = {}
-    for path in photographs:
-        name = path.stem if stems[path.stem.lower()] == 1 else path.name
-        outputs[path] = (masks / f"{name}.png", colors / f"{name}.png", overlays / f"{name}.jpg")
-    counts = Counter(mask.name.lower() for mask, _, _ in outputs.values())
-    repeated = ", ".join(str(path) for path, (mask, _, _) in outputs.items() if counts[mask.name.lower()] > 1)
+    stems = Counter(path.stem.lower() for path in images.values())
+    repeated = ", ".join(str(path) for path in images.values() if stems[path.stem.lower()] > 1)
     if repeated:
         raise ValueError(f"photographs with the same name would have the same mask: {repeated}. Use two output folders")
-    inputs = {path.resolve() for path in photographs}
-    for output in itertools.chain.from_iterable(outputs.values()):
-        if output.resolve() in inputs:
-            raise ValueError(f"a prediction would overwrite the photograph {output}: choose another output folder")
-    return outputs
+    return list(images.values())
 
 
 # ------------------------------------------------------------------------------------------------ command line
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return 0, 1 if no photograph could be read, or 2 after an error."""
+    """Run the command line; return 0, or 1 if no photograph could be read. An error exits with 2."""
     parser = argparse.ArgumentParser("python -m seglib.predict", description="Predict photographs with a checkpoint.")
     parser.add_argument("model", metavar="checkpoint", help="the best_model.pth of a run")
     parser.add_argument("photographs", metavar="photos", nargs="+", help="image files and folders of them")
@@ -383,19 +331,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--size", nargs=2, type=int, metavar=("H", "W"), help="resize photographs to this size first")
     parser.add_argument("--tile", type=int, help="predict tiles of this many pixels a side, without resizing")
     parser.add_argument("--flips", default="", choices=sorted(_FLIPS), help="average over mirror images as well")
-    parser.add_argument("--batch-size", type=int, default=8, help="photographs or tiles at a time")
-    parser.add_argument("--precision", choices=_PRECISIONS, help="mixed precision, which is faster on a GPU")
+    parser.add_argument("--batch-size", type=int, default=8, help="tiles at a time")
+    parser.add_argument("--precision", choices=("bf16", "fp16"), help="mixed precision, which is faster on a GPU")
     options = parser.parse_args(arguments)
     try:
         saved = save_predictions(**vars(options))
     except torch.OutOfMemoryError as error:
-        print(f"The GPU has too little memory: use --batch-size 1, or --tile 512. ({error})", file=sys.stderr)
-        return 2
+        parser.exit(2, f"The GPU has too little memory: use --batch-size 1, or --tile 512. ({error})\n")
     except (OSError, ValueError) as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return 2
-    for path, reason in saved.skipped.items():
-        print("skipped:", reason if path in reason else f"{path}: {reason}", file=sys.stderr)
+        parser.exit(2, f"{type(error).__name__}: {error}\n")
+    for reason in saved.skipped.values():
+        print("skipped:", reason, file=sys.stderr)
     where = f": see {options.out_dir}" if saved.masks else ""
     print(f"{len(saved.masks)} photographs predicted, {len(saved.skipped)} files skipped{where}")
     return 0 if saved.masks else 1
