@@ -1,5 +1,0 @@
-"""Old drawings."""
-
-from seglib.datasets.sample.old_objects.outlines import pick
-
-__all__ = ["pick"]
