@@ -106,7 +106,7 @@ class AerialScene:
 
     def park(self, x: float, y: float, upright: bool) -> None:
         """Park a car or a van with its middle at a point, along y if it is upright, else along x."""
-        length = self.rng.choice((4.4, 6.8), p=(0.85, 0.15))
+        length = 6.8 if self.rng.random() < 0.15 else 4.4
         width, depth = (2.0, length) if upright else (length, 2.0)
         dx, dy = 1.2 * self.shadow
         self.cover((x - width / 2 + dx, y - depth / 2 + dy, width, depth), ROAD, (48, 48, 52))
@@ -142,11 +142,11 @@ def _rotation(angle: float) -> np.ndarray:
     return np.array([[cos, sin], [-sin, cos]])
 
 
-def _inset(outline: Outline, distance: float) -> Outline:
-    """An outline moved to the right of its direction, which is inwards; all its corners are right angles."""
-    ahead = np.roll(outline, -1, axis=0) - outline
-    normals = ahead[:, ::-1] * (-1, 1) / np.hypot(*ahead.T)[:, None]
-    return outline + distance * (normals + np.roll(normals, 1, axis=0))
+def _inward(outline: Outline) -> np.ndarray:
+    """How far each corner moves if all sides move inwards by a meter; all corners are right angles."""
+    sides = outline[[*range(1, len(outline)), 0]] - outline
+    normals = sides[:, ::-1] * (-1, 1) / np.hypot(sides[:, :1], sides[:, 1:])
+    return normals + normals[[-1, *range(len(outline) - 1)]]
 
 
 # ------------------------------------------------------------------------------------------------ roofs
@@ -175,8 +175,9 @@ def _roof(rng: np.random.Generator, outlines: list[Outline], kind: str, deep: fl
     patches = [Patch(outlines, tint(color, 1.12 if kind == "flat" else 0.8), BUILDING)]
     is_plain = sum(map(len, outlines)) == 4
     for outline in outlines:
-        eaves = _inset(outline, EAVE)
-        ridge = _inset(outline, deep / 2)
+        inward = _inward(outline)
+        eaves = outline + EAVE * inward
+        ridge = outline + deep / 2 * inward
         if is_plain and kind in ("gable", "metal"):
             ridge = eaves * (1, 0)
         for i in range(len(outline)):
@@ -280,7 +281,7 @@ def make_aerial_scene(rng: np.random.Generator, kind: str, view: float | None = 
     scene.trees = [  # those that hide no more than an edge or a corner of a roof
         (x, y, radius)
         for x, y, radius in scene.trees
-        if all(cv2.pointPolygonTest(outline, (x, y), True) < 1.0 - radius for outline in solid)
+        if scene.shows(x, y, 5) and all(cv2.pointPolygonTest(outline, (x, y), True) < 1.0 - radius for outline in solid)
     ]
     return scene
 
@@ -357,9 +358,13 @@ def paint_aerial_scene(scene: AerialScene, size: int, rng: np.random.Generator) 
     _fill(shade, scene, [Patch(building.outlines, LIT, 0) for building in buildings])
     if scene.bridge is not None:
         _fill(shade, scene, [Patch([scene.bridge + 10 * scene.shadow], DARK, 0), Patch([scene.bridge], LIT, 0)])
-        _fill(canvas, scene, [Patch([scene.bridge], PAINT, ROAD), Patch([_inset(scene.bridge, 0.5)], ASPHALT, ROAD)])
+        _fill(
+            canvas,
+            scene,
+            [Patch([scene.bridge], PAINT, ROAD), Patch([scene.bridge + 0.5 * _inward(scene.bridge)], ASPHALT, ROAD)],
+        )
     _paint_trees(canvas, shade, scene)
-    surfaces = canvas[ZOOM // 2 :: ZOOM, ZOOM // 2 :: ZOOM, 3]
+    surfaces = canvas[ZOOM // 2 :: ZOOM, ZOOM // 2 :: ZOOM, 3].copy()
     meter = size / scene.view
     texture = 0.4 * smooth_noise(rng, size, size, 8 * meter) + 0.5 * smooth_noise(rng, size, size, max(1.5, meter))
     texture += 0.25 * rng.standard_normal((size, size), np.float32)
@@ -396,18 +401,17 @@ def _paint_trees(canvas: np.ndarray, shade: np.ndarray, scene: AerialScene) -> N
     """Paint the trees' shadows, then their crowns, brighter towards the sun."""
     rng = np.random.default_rng(len(scene.trees))  # the same colors wherever the camera is
     trees = np.array(scene.trees).reshape(-1, 3)
-    radii = (trees[:, 2] * len(canvas) / scene.view).tolist()
-    away = scene.shadow @ _rotation(scene.turn)
-    crowns = list(zip(scene.to_pixels(trees[:, :2], len(canvas)), radii, strict=True))
-    for center, radius in crowns:
-        _dot(shade, center + 1.2 * radius * away, radius, DARK)
-    for center, radius in crowns:
-        _dot(shade, center, radius, LIT)
-        green = pick(rng, COLORS[TREE])
-        for part, tone in ((1.0, 0.65), (0.75, 0.85), (0.4, 1.1)):
-            _dot(canvas, center - 0.9 * (1 - part) * radius * away, part * radius, (*tint(green, tone), TREE))
+    crowns = np.column_stack([scene.to_pixels(trees[:, :2], len(canvas)), trees[:, 2] * len(canvas) / scene.view])
+    away = crowns[:, 2:] * (*scene.shadow @ _rotation(scene.turn), 0)
+    greens = [pick(rng, COLORS[TREE]) for _ in trees]
+    layers = [crowns * (1, 1, part) - 0.9 * (1 - part) * away for part in (1.0, 0.75, 0.4)]
+    _dots(shade, crowns + 1.2 * away, [DARK] * len(trees))
+    _dots(shade, crowns, [LIT] * len(trees))
+    colors = [(*tint(green, tone), TREE) for green in greens for tone in (0.65, 0.85, 1.1)]
+    _dots(canvas, np.stack(layers, axis=1).reshape(-1, 3), colors)
 
 
-def _dot(canvas: np.ndarray, center: np.ndarray, radius: float, color: Sequence[int]) -> None:
-    x, y, r = (round(value * 2**SHIFT) for value in (*center.tolist(), radius))
-    cv2.circle(canvas, (x, y), r, color, -1, shift=SHIFT)
+def _dots(canvas: np.ndarray, circles: np.ndarray, colors: Sequence[Sequence[int]]) -> None:
+    """Paint circles (N, 3): x, y and radius in pixels."""
+    for (x, y, radius), color in zip(np.rint(circles * 2**SHIFT).astype(int).tolist(), colors, strict=True):
+        cv2.circle(canvas, (x, y), radius, color, -1, shift=SHIFT)

@@ -10,6 +10,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from pycocotools import mask as coco_mask
 
 from seglib import masks
 from seglib.datasets.sample.aerial import AerialScene, Building, make_aerial_scene, paint_aerial_scene
@@ -90,19 +91,20 @@ def annotate(scene: AerialScene, size: int) -> list[tuple[list[str], dict[str, A
         lines = []
         for part in _parts(scene, building):
             points = scene.to_pixels(part, size)
-            if _mask(points, size).sum() >= min(MIN_PIXELS, cv2.contourArea(points.astype(np.float32)) / 2):
+            pixels = coco_mask.area(_rle(points, size))
+            if pixels >= min(MIN_PIXELS, cv2.contourArea(points.astype(np.float32)) / 2):
                 lines += masks.polygons_to_yolo(0, [points.ravel().tolist()], size, size)
         if not lines:
             continue
         polygons = [masks.yolo_to_polygons(line, size, size)[1][0] for line in lines]  # end at the border
-        roof = masks.polygons_to_mask(polygons, size, size)
-        segmentation: Any = polygons
-        for hole in building.outlines[1:]:
-            roof &= ~_mask(scene.to_pixels(hole, size), size)
-            segmentation = masks.mask_to_rle(roof)
         points = np.concatenate(polygons).reshape(-1, 2)
+        rle = masks.polygons_to_rle(polygons, size, size)
+        segmentation: Any = polygons
+        for courtyard in building.outlines[1:]:
+            hole = masks.rle_to_mask(_rle(scene.to_pixels(courtyard, size), size))
+            segmentation = rle = masks.mask_to_rle(masks.rle_to_mask(rle) & ~hole)
         bbox = [*points.min(axis=0).tolist(), *np.ptp(points, axis=0).round(4).tolist()]
-        found.append((lines, {"segmentation": segmentation, "bbox": bbox, "area": int(roof.sum())}))
+        found.append((lines, {"segmentation": segmentation, "bbox": bbox, "area": int(coco_mask.area(rle))}))
     return found
 
 
@@ -118,7 +120,7 @@ def _parts(scene: AerialScene, building: Building) -> list[np.ndarray]:
     return [part[:, 0] for area, part in parts if area > 0]
 
 
-def _mask(points: np.ndarray, size: int) -> np.ndarray:
-    """The pixels of an outline, which may lie outside the image: bool (size, size)."""
+def _rle(points: np.ndarray, size: int) -> masks.RLE:
+    """The pixels of an outline, which may lie outside the image."""
     is_outside = points.max(axis=0).min() <= 0 or points.min(axis=0).max() >= size
-    return masks.polygons_to_mask([] if is_outside else [points.ravel().tolist()], size, size)
+    return masks.polygons_to_rle([] if is_outside else [points.ravel().tolist()], size, size)
