@@ -18,7 +18,7 @@ from accelerate.utils import is_cuda_available
 from seglib import datasets
 from seglib.datasets.download import check_layout
 from seglib.datasets.download.catalog import card
-from seglib.files import write_json
+from seglib.files import check_choice, write_json
 from seglib.loading import available_cores
 
 __all__ = ["check", "choose_profile", "data", "mirror", "result", "run_dir", "sample", "seed", "settings"]
@@ -41,11 +41,10 @@ def choose_profile(choice: str = "auto") -> tuple[str, str]:
         ValueError: there is no such profile.
     """
     profile = os.environ.get("SEGLIB_PROFILE") or "auto" if choice == "auto" else choice
-    if profile in _PROFILES:
-        return profile, "SEGLIB_PROFILE says so" if choice == "auto" else "it was chosen above"
-    if profile != "auto":
-        raise ValueError(f"no profile {profile!r}; choose {', '.join(_PROFILES)} or auto")
-    return ("demo", "there is a GPU") if is_cuda_available() else ("tiny", "there is no GPU")
+    if profile == "auto":
+        return ("demo", "there is a GPU") if is_cuda_available() else ("tiny", "there is no GPU")
+    check_choice("the profile", profile, _PROFILES)
+    return profile, "SEGLIB_PROFILE says so" if choice == "auto" else "it was chosen above"
 
 
 def settings(lesson: str, choice: str = "auto", **numbers: Sequence[Any]) -> SimpleNamespace:
@@ -60,18 +59,12 @@ def settings(lesson: str, choice: str = "auto", **numbers: Sequence[Any]) -> Sim
 
     Returns:
         The values of the profile as attributes, and .profile, .device, .seed and .id, which depends on the values.
-
-    Raises:
-        ValueError: there is no such profile, or a setting does not have three values.
     """
-    for name, values in numbers.items():
-        if len(values) != len(_PROFILES):
-            raise ValueError(f"{name} needs three values, for tiny, demo and full, not {len(values)}")
     profile, reason = choose_profile(choice)
     _session.lesson = lesson
     _session.profile = profile
     _session.started = time.perf_counter()
-    chosen = {name: values[_PROFILES.index(profile)] for name, values in numbers.items()}
+    chosen = {name: dict(zip(_PROFILES, values, strict=True))[profile] for name, values in numbers.items()}
     device = "cuda" if is_cuda_available() else "cpu"
     digest = hashlib.sha256(repr(sorted(chosen.items())).encode()).hexdigest()[:6]
     result = SimpleNamespace(profile=profile, device=device, id=digest, **{"seed": 0, **chosen})
@@ -83,18 +76,13 @@ def settings(lesson: str, choice: str = "auto", **numbers: Sequence[Any]) -> Sim
 
 
 def _device_name() -> str:
-    """The GPU with its memory, or the CPU with its cores. CUDA is not initialized."""
+    """The GPU as nvidia-smi names it, which does not initialize CUDA as torch would, or the CPU with its cores."""
     if not is_cuda_available():
         return f"{platform.machine()} CPU, {available_cores()} cores"
-    if torch.cuda.is_initialized():
-        properties = torch.cuda.get_device_properties(0)
-        return f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
-    query = ["nvidia-smi", f"--id={visible}", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
+    query = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"]
     try:
-        name, mebibytes = subprocess.run(query, capture_output=True, text=True, check=True).stdout.strip().split(", ")
-        return f"{name}, {int(mebibytes) / 1024:.0f} GiB"
-    except (OSError, subprocess.SubprocessError, ValueError):  # the name is only printed
+        return subprocess.run(query, capture_output=True, text=True, check=True).stdout.splitlines()[0]
+    except (OSError, subprocess.SubprocessError):  # the name is only printed
         return "a GPU"
 
 
@@ -116,7 +104,6 @@ def data(name: str, **selection: Any) -> Path:
         selection: the part of the real data set to download, see `seglib.datasets.prepare`.
 
     Raises:
-        ValueError: there is no such data set.
         FileNotFoundError: the data set in SEGLIB_DATA is not there or not complete.
         DownloadError: the real data set could not be downloaded.
     """
@@ -148,11 +135,10 @@ def _own_data() -> Path:
     A notebook runs in notebooks/, but `SEGLIB_DATA=../data make course` is typed in the folder above.
     """
     given = Path(os.environ["SEGLIB_DATA"]).expanduser()
-    from_course = _COURSE / given
-    folder = (from_course if not given.exists() and from_course.exists() else given).resolve()
-    if not folder.is_dir():
-        raise FileNotFoundError(f"SEGLIB_DATA is {folder}, which is not a folder: set it to the one that holds coco/")
-    return folder
+    for folder in (given.resolve(), (_COURSE / given).resolve()):
+        if folder.is_dir():
+            return folder
+    raise FileNotFoundError(f"SEGLIB_DATA is {given}, which is not a folder: set it to the one that holds coco/")
 
 
 def run_dir(*parts: str) -> Path:
@@ -167,23 +153,10 @@ def run_dir(*parts: str) -> Path:
 def mirror(folder: str, *parts: str) -> Path | None:
     """The place in `folder`, for example on Google Drive, for copies of the checkpoints of `run_dir(*parts)`.
 
-    Returns:
-        None if `folder` is "".
-
-    Raises:
-        FileNotFoundError: there is no such folder. It is not created, as its drive may not be mounted yet.
+    It is a direct sub-folder, as training does not create the folder above: its drive may not be mounted yet. None if
+    `folder` is "".
     """
-    if not folder:
-        return None
-    top = Path(folder).expanduser()
-    if not top.is_dir():
-        raise FileNotFoundError(
-            f"no folder {top} for copies of the checkpoints: mount its drive or create the folder. On Colab: "
-            "from google.colab import drive; drive.mount('/content/drive')"
-        )
-    place = top.resolve() / _lesson_path(*parts)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    return place
+    return Path(folder).expanduser().resolve() / "-".join(_lesson_path(*parts).parts) if folder else None
 
 
 def _lesson_path(*parts: str) -> Path:
@@ -202,7 +175,7 @@ def result(metric: str, value: float) -> None:
     print(f"{metric}: {value:.3f} ({_session.profile} profile, {device}, {seconds:.0f} s)")
 
 
-def check(answer: object, right: object, hint: str = "", solution: bool = False) -> None:
+def check(answer: Any, right: Any, hint: str = "", solution: bool = False) -> None:
     """Print whether the answer to an exercise is right.
 
     Args:
@@ -214,22 +187,20 @@ def check(answer: object, right: object, hint: str = "", solution: bool = False)
     Raises:
         AssertionError: the solution is wrong.
     """
-    if answer is None and not solution:
-        print("Not answered yet: replace None by your answer and run the cell again.")
-        return
-    correct = _equal(answer, right)
-    if solution and not correct:
+    if solution and not _equal(answer, right):
         raise AssertionError(f"the solution gives {answer!s:.80}, not {right!s:.80}")
-    print("Right!" if correct else f"Not yet: got {answer!s:.80}. {hint}".strip())
+    if answer is None:
+        print("Not answered yet: replace None by your answer and run the cell again.")
+    elif _equal(answer, right):
+        print("Right!")
+    else:
+        print(f"Not yet: got {answer!s:.80}. {hint}".strip())
 
 
-def _equal(answer: object, right: object) -> bool:
+def _equal(answer: Any, right: Any) -> bool:
+    if isinstance(answer, torch.Tensor):
+        answer = answer.detach().cpu()
     try:
-        expected = np.asarray(right, dtype=float)
-    except (TypeError, ValueError):  # strings, sets, dicts
+        return np.shape(answer) == np.shape(right) and np.allclose(answer, right, rtol=1e-3, atol=1e-6, equal_nan=True)
+    except (TypeError, ValueError):  # not numbers: strings, sets, dicts, lists of different lengths
         return type(answer) is type(right) and answer == right
-    try:
-        given = np.asarray(answer.detach().cpu() if isinstance(answer, torch.Tensor) else answer, dtype=float)
-    except (TypeError, ValueError):  # a string where a number was expected
-        return False
-    return given.shape == expected.shape and bool(np.allclose(given, expected, rtol=1e-3, atol=1e-6, equal_nan=True))
