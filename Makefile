@@ -67,7 +67,7 @@ badges: $(READY)
 	$(BIN)/python tools/badges.py "$(REPO)" "$(REF)"
 
 data/README.md: $(READY)
-	$(BIN)/python -m seglib.datasets readme
+	$(BIN)/python tools/cards.py
 
 constraints: $(READY)
 	{ echo "# The exact versions that the tests last passed with. Refreshed by: make constraints"; \

@@ -118,11 +118,9 @@ def silent(answer: Answer, after: int = -1) -> None:
 
 
 @named("error status")
-def status(answer: Answer, code: int, retry_after: str = "") -> None:
+def status(answer: Answer, code: int) -> None:
     """Answer with an HTTP error."""
     answer.send_other(code, f"{code} {responses[code]}".encode())
-    if retry_after:
-        answer.headers["Retry-After"] = retry_after
 
 
 @named("web page")
@@ -165,12 +163,6 @@ def chunked(answer: Answer) -> None:
     answer.chunked = True
     answer.headers.pop("Content-Length")
     answer.headers["Transfer-Encoding"] = "chunked"
-
-
-@named("other header")
-def headed(answer: Answer, **headers: str) -> None:
-    """Send additional headers, such as headed(Content_Encoding="gzip")."""
-    answer.headers |= {name.replace("_", "-"): value for name, value in headers.items()}
 
 
 def together(*faults: Fault) -> Fault:

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from seglib.datasets.download.catalog import Card, card
+from seglib.files import locked
 
 __all__ = ["check_layout", "data_home", "find", "prepare"]
 
@@ -46,39 +47,25 @@ def prepare(
         FileNotFoundError: the folder of the data set is there, but not complete.
     """
     from seglib.datasets.download import buildings, camvid, coco, voc  # with the HTTP client, needed here alone
-    from seglib.datasets.download.fetch import lock
 
     chosen = card(name)
     builds: dict[str, Build] = {"voc2012": voc.build, "buildings_yolo": buildings.build, "camvid": camvid.build}
-    if name in builds:
-        if (categories, photos, test_photos, seed) != (None, None, None, 0):
-            raise ValueError(
-                f"{chosen.title} is always complete: categories= is for coco; photos=, test_photos= and seed= are for "
-                "coco and coco_four"
-            )
-        folder = data_home() / chosen.folder
-        build = builds[name]
-    else:
+    folder = data_home() / chosen.folder
+    if chosen.folder == "coco":
         selection = coco.select(name, categories, photos, test_photos, seed)
-        by_hand = data_home() / chosen.folder
-        folder = by_hand if by_hand.exists() else data_home() / selection.folder
-        chosen = coco.describe(chosen, selection)
-        build = partial(coco.build, selection=selection)
+        builds[name] = partial(coco.build, selection=selection)
+        folder = folder if folder.exists() else data_home() / selection.folder
+    elif (categories, photos, test_photos, seed) != (None, None, None, 0):
+        raise ValueError(f"{chosen.title} is always complete: a selection of photographs is for coco and coco_four")
     if not folder.exists():
-        with lock(folder):
-            if not folder.exists():  # another process may have prepared it while this one waited
-                _download_and_build(chosen, folder, build)
+        _prepare_alone(chosen, folder, builds[name])
     return check_layout(name, folder)
 
 
 def find(name: str) -> list[Path]:
     """Return the folders in which a data set is ready to use; of COCO there may be several selections."""
     chosen = card(name)
-    folders = [data_home() / chosen.folder]
-    if chosen.folder == "coco":
-        from seglib.datasets.download import coco
-
-        folders += sorted(path for path in data_home().glob("coco-*") if coco.belongs_to(path, name))
+    folders = [data_home() / chosen.folder, *sorted(data_home().glob(chosen.selections or "-"))]
     return [folder for folder in folders if not _missing(chosen, folder)]
 
 
@@ -120,44 +107,47 @@ def _missing(chosen: Card, folder: Path) -> list[str]:
     return [pattern for pattern in chosen.layout if next(folder.glob(pattern), None) is None]
 
 
-def _download_and_build(chosen: Card, folder: Path, build: Build) -> None:
-    """Download the files of a card and build `folder` from them.
+def _prepare_alone(chosen: Card, folder: Path, build: Build) -> None:
+    """Make the folder of a data set, while other processes that ask for it wait."""
+    from seglib.datasets.download.fetch import DownloadError
 
-    Raises:
-        DownloadError: a file could not be downloaded, is not what was expected, or the disk cannot be written.
-    """
-    from seglib.datasets.download.fetch import (
-        DownloadError,
-        check_disk_and_report,
-        download,
-        partial_path,
-        write_error,
-    )
+    message = f"Another process is preparing {chosen.title} in {data_home()}: waiting for it to finish."
+    try:
+        with locked(data_home() / f".{chosen.folder}.lock", message):
+            if not folder.exists():
+                _download_and_build(chosen, folder, build)
+    except DownloadError:
+        raise
+    except OSError as error:
+        raise DownloadError(
+            f"{chosen.title} cannot be stored in {data_home()}. Free some space, or name a writable folder in the "
+            f"environment variable SEGLIB_HOME. The files downloaded so far are kept. The reason: {error}"
+        ) from error
+
+
+def _download_and_build(chosen: Card, folder: Path, build: Build) -> None:
+    """Download the files of a card and build `folder` from them."""
+    from seglib.datasets.download.fetch import DownloadError, check_disk, download, partial_path
 
     downloads = data_home() / "downloads" / chosen.folder
-    targets = [downloads / remote.name for remote in chosen.files]
-    paths = [path for target in targets for path in (target, partial_path(target)) if path.is_file()]
-    present = min(chosen.download_size, sum(path.stat().st_size for path in paths))
-    check_disk_and_report(chosen.title, chosen.download_size - present, chosen.disk_size - present, data_home())
+    size = sum(remote.size or 0 for remote in chosen.files) or chosen.download_size  # COCO's photographs come later
+    present = sum(path.stat().st_size for path in downloads.glob("*") if path.is_file())
+    missing = max(0, size - present)
+    check_disk(chosen.title, missing, missing + chosen.disk_size - chosen.download_size, data_home())
     archives = [download(remote, downloads) for remote in chosen.files]
     staging = partial_path(folder)
-    if staging.exists():  # left by a process that was killed
-        shutil.rmtree(staging)
+    shutil.rmtree(staging, ignore_errors=True)  # left by a process that was killed
+    staging.mkdir()
     try:
-        staging.mkdir(parents=True)
         build(archives, staging)
-        os.replace(staging, folder)
-    except (ValueError, LookupError) as error:  # an ArchiveError, or annotations with unexpected content
+    except (ValueError, LookupError) as error:  # a broken archive, or one with unexpected content
         files = ", ".join(map(str, archives))
         raise DownloadError(
             f"{chosen.name}: the download is not what was expected: {error!r}. Move {files} away and run this again "
             "to download it anew. If the error stays the same, please report it: the publisher has changed the data."
         ) from error
-    except DownloadError:
-        raise
-    except OSError as error:
-        raise write_error(folder, error) from error
-    if not chosen.keep_archives:
+    os.replace(staging, folder)
+    if chosen.folder != "coco":  # whose annotations the next selection needs again
         for archive in archives:
             archive.unlink()
     print(f"The data set is ready in {folder}.", flush=True)

@@ -1,53 +1,44 @@
 """CamVid: SegNet's copy, out of its repository, with a split by video."""
 
+import shutil
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-from seglib.datasets.download.catalog import CAMVID_VIDEOS, MB, card
-from seglib.datasets.download.fetch import ArchiveError, check_count, check_files, unpack
+from seglib.datasets.download.catalog import card
+from seglib.datasets.download.fetch import check_count, check_files, unpack
 from seglib.files import image_size, write_lines
 from seglib.masks import read_index_png
 from seglib.progress import progress_bar
 
-__all__ = ["build"]
+__all__ = ["VIDEOS", "build"]
+
+# The videos of each part; a file name begins with the name of its video.
+VIDEOS = {"train": ("0001TP", "0016E5"), "val": ("0006R0",), "test": ("Seq05VD",)}
 
 
 def build(archives: Sequence[Path], staging: Path) -> None:
     """Unpack frames and masks, check them, and list the frames of each part."""
-    counts = card("camvid").counts
-    unpack(archives[0], staging, _wanted, 600 * MB)
+    unpacked = staging / "unpacked"
+    unpack(archives[0], unpacked, lambda path: "/CamVid/" in path and path.endswith(".png"), 6 * 10**8)
+    for folder in unpacked.glob("*/CamVid/*"):
+        folder.rename(staging / folder.name)
+    shutil.rmtree(unpacked)
     frames: list[str] = []
-    for part, expected in counts.items():
+    for part, expected in card("camvid").counts.items():
         names = sorted(path.stem for path in (staging / part).glob("*.png"))
         check_count(len(names), expected, f"frames in {part}")
         check_files(staging, [f"{part}annot/{name}.png" for name in names])
         for name in progress_bar(names, f"checking {part}", unit=" masks"):
             _check_mask(staging / part / f"{name}.png", staging / f"{part}annot" / f"{name}.png")
         frames += [f"{part}/{name}" for name in names]
-    for part, videos in CAMVID_VIDEOS.items():
+    for part, videos in VIDEOS.items():
         members = [frame for frame in frames if frame.split("/")[1].split("_")[0] in videos]
         write_lines(staging / "splits" / f"{part}.txt", members)
 
 
-def _wanted(name: str) -> str | None:
-    """The path of a frame or mask in the data set: .../CamVid/train/a.png is train/a.png."""
-    path = PurePosixPath(name)
-    is_wanted = (
-        len(path.parts) == 4
-        and path.parts[1] == "CamVid"
-        and path.parts[2].removesuffix("annot") in card("camvid").counts
-        and path.suffix == ".png"
-    )
-    return f"{path.parts[2]}/{path.name}" if is_wanted else None
-
-
 def _check_mask(frame: Path, mask: Path) -> None:
-    """Raise ArchiveError unless a mask has the size of its frame and holds only classes and the void value."""
+    """Raise ValueError unless a mask has the size of its frame and holds only classes and the void value."""
+    values = read_index_png(mask)
     void = len(card("camvid").classes)
-    try:
-        values = read_index_png(mask)
-        size = image_size(frame)
-    except ValueError as error:
-        raise ArchiveError(str(error)) from None
-    if values.shape != size or values.max() > void:
-        raise ArchiveError(f"{mask} has another size than its frame, or holds values above {void}")
+    if values.shape != image_size(frame) or values.max() > void:
+        raise ValueError(f"{mask} has another size than its frame, or holds values above {void}")

@@ -4,32 +4,16 @@ Every address, size, checksum and count was looked up; `published`, or the comme
 publishes is left out.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from seglib.datasets.voc import VOC_CLASSES
 from seglib.masks import palette, voc_palette
 
-__all__ = [
-    "CAMVID_VIDEOS",
-    "CARDS",
-    "COCO_CLASSES",
-    "COCO_HOSTS",
-    "COCO_PHOTO_SIZE",
-    "COCO_UNPACKED_SIZE",
-    "FOUR_CATEGORIES",
-    "GB",
-    "MB",
-    "Card",
-    "Color",
-    "Remote",
-    "card",
-]
+__all__ = ["CARDS", "COCO_CLASSES", "COCO_HOSTS", "COCO_PHOTO_SIZE", "Card", "Remote", "card"]
 
-MB = 10**6
-GB = 10**9
-Color = tuple[int, int, int]  # red, green, blue, 0 to 255
+_MB = 10**6
 
 
 @dataclass(frozen=True)
@@ -39,10 +23,10 @@ class Remote:
     Attributes:
         name: file name, possibly with a folder, such as "train2017/1.jpg".
         urls: addresses, the official one first.
-        size: bytes, where known.
-        checksum: "md5:..." or "sha256:..." as published, or "".
+        size: bytes, where published.
+        checksum: "md5:..." or "sha256:...", where published.
         published: where size and checksum are published.
-        check: called with the path of the downloaded file; raises ValueError if its content is wrong.
+        check: takes the path of the downloaded file; raises ValueError if its content is wrong.
     """
 
     name: str
@@ -61,15 +45,14 @@ class Card:
         name: name that `prepare` takes.
         folder: folder name in SEGLIB_DATA; two cards may share a folder.
         classes: class names in the order of the mask values, background first where it is a class.
-        colors: a color for each class.
-        files: the files to download.
+        colors: a color for each class: red, green, blue, 0 to 255.
         download_size: bytes to download, roughly.
         disk_size: bytes of disk needed while the set is unpacked, roughly.
         layout: paths that a reader needs; "*" stands for any name.
-        extras: paths that `prepare` adds to the layout.
         counts: number of images in each part.
         splits: which images are used to train, validate and test.
-        keep_archives: whether the downloaded files are kept once the folder is built.
+        extras: paths that `prepare` adds to the layout.
+        selections: names of the folders that hold a selection of the set.
     """
 
     name: str
@@ -77,7 +60,7 @@ class Card:
     title: str
     task: str
     classes: tuple[str, ...]
-    colors: tuple[Color, ...]
+    colors: Sequence[Sequence[int]]
     license: str
     citation: str
     homepage: str
@@ -88,23 +71,14 @@ class Card:
     counts: Mapping[str, int]
     splits: str
     extras: tuple[str, ...] = ()
-    keep_archives: bool = False
+    selections: str = ""
 
 
 def card(name: str) -> Card:
-    """Return the card of a data set.
-
-    Raises:
-        ValueError: there is no such data set; lists the known ones.
-    """
+    """Return the card of a data set; ValueError if there is no such data set."""
     if name not in CARDS:
         raise ValueError(f"no data set {name!r}; known data sets: {', '.join(CARDS)}")
     return CARDS[name]
-
-
-def _course_colors(classes: int) -> tuple[Color, ...]:
-    """The colors of the course, for data sets without their own; background comes first."""
-    return tuple((red, green, blue) for red, green, blue in palette(classes).tolist())
 
 
 # ----------------------------------------------------------------------------------------------------------------- COCO
@@ -119,7 +93,6 @@ COCO_CLASSES = tuple(
     laptop, mouse, remote, keyboard, cell phone, microwave, oven, toaster, sink, refrigerator, book, clock, vase,
     scissors, teddy bear, hair drier, toothbrush""".replace("\n    ", " ").split(", ")
 )
-FOUR_CATEGORIES = ("person", "cat", "sports ball", "book")
 
 # The official host has no valid certificate; the same store answers under Amazon's own name
 # (github.com/mlcommons/inference, pull request 2572).
@@ -136,7 +109,7 @@ _COCO_ANNOTATIONS = Remote(
     published="size and checksum: tensorflow_datasets/url_checksums/coco.txt in github.com/tensorflow/datasets",
 )
 # instances_train2017.json and instances_val2017.json: huggingface.co/datasets/S3IC/coco/tree/main/annotations
-COCO_UNPACKED_SIZE = (470 + 20) * MB
+_COCO_UNPACKED_SIZE = (470 + 20) * _MB
 
 _COCO = Card(
     name="coco",
@@ -144,7 +117,7 @@ _COCO = Card(
     title="COCO 2017 instances",
     task="instance segmentation; also read as semantic masks",
     classes=COCO_CLASSES,
-    colors=_course_colors(len(COCO_CLASSES)),
+    colors=palette(len(COCO_CLASSES)).tolist(),
     # https://cocodataset.org/#termsofuse
     license=(
         "annotations CC BY 4.0. The photographs belong to their photographers, under the Flickr license that the "
@@ -155,7 +128,7 @@ _COCO = Card(
     homepage="https://cocodataset.org",
     files=(_COCO_ANNOTATIONS,),
     download_size=_COCO_ARCHIVE_SIZE + 10_000 * COCO_PHOTO_SIZE,
-    disk_size=_COCO_ARCHIVE_SIZE + COCO_UNPACKED_SIZE + 10_000 * COCO_PHOTO_SIZE,
+    disk_size=_COCO_ARCHIVE_SIZE + _COCO_UNPACKED_SIZE + 10_000 * COCO_PHOTO_SIZE,
     layout=(
         "images/train/*.jpg",
         "images/val/*.jpg",
@@ -171,7 +144,7 @@ _COCO = Card(
         "cannot be compared with published ones, which are measured on the whole validation part"
     ),
     extras=("selection.json",),
-    keep_archives=True,
+    selections="coco-*",
 )
 
 _COCO_FOUR = replace(
@@ -179,11 +152,12 @@ _COCO_FOUR = replace(
     name="coco_four",
     title="COCO 2017, four categories",
     task="semantic segmentation of person, cat, sports ball and book (lessons 01 to 03)",
-    classes=("background", *FOUR_CATEGORIES),
-    colors=_course_colors(5),
+    classes=("background", "person", "cat", "sports ball", "book"),
+    colors=palette(5).tolist(),
     download_size=_COCO_ARCHIVE_SIZE + 5_000 * COCO_PHOTO_SIZE,
-    disk_size=_COCO_ARCHIVE_SIZE + COCO_UNPACKED_SIZE + 5_000 * COCO_PHOTO_SIZE,
+    disk_size=_COCO_ARCHIVE_SIZE + _COCO_UNPACKED_SIZE + 5_000 * COCO_PHOTO_SIZE,
     counts={"train, at most": 4_000, "val, at most": 1_000},
+    selections="coco-book-cat-person-sports_ball-*",
 )
 
 # ------------------------------------------------------------------------------------------------------------------ VOC
@@ -195,7 +169,7 @@ _VOC = Card(
     title="PASCAL VOC 2012 segmentation",
     task="semantic segmentation",
     classes=tuple(VOC_CLASSES),
-    colors=tuple((red, green, blue) for red, green, blue in voc_palette(len(VOC_CLASSES)).tolist()),
+    colors=voc_palette(len(VOC_CLASSES)).tolist(),
     license=(
         "none in the usual sense: the photographs come from Flickr, and their use must follow its terms "
         "(http://www.flickr.com/terms.gne?legacy=1)"
@@ -227,7 +201,7 @@ _VOC = Card(
         ),
     ),
     download_size=_VOC_ARCHIVE_SIZE,
-    disk_size=_VOC_ARCHIVE_SIZE + 500 * MB,
+    disk_size=_VOC_ARCHIVE_SIZE + 500 * _MB,
     layout=(
         "JPEGImages/*.jpg",
         "SegmentationClass/*.png",
@@ -258,7 +232,7 @@ _BUILDINGS = Card(
     title="Buildings in aerial images",
     task="instance segmentation, one class",
     classes=("building",),
-    colors=_course_colors(2)[1:],
+    colors=palette(2).tolist()[1:],
     # License, counts, citation: the card of the data set on the hub.
     license="CC BY 4.0",
     citation=(
@@ -268,8 +242,8 @@ _BUILDINGS = Card(
     homepage="https://huggingface.co/datasets/keremberke/satellite-building-segmentation",
     files=tuple(Remote(f"{part}.zip", (f"{_BUILDINGS_URL}/{part}.zip",)) for part in ("train", "valid", "test")),
     # 345 MB, 98.8 MB and 49.8 MB, as the hub shows them.
-    download_size=494 * MB,
-    disk_size=1_100 * MB,
+    download_size=494 * _MB,
+    disk_size=1_100 * _MB,
     layout=("train/images/*.jpg", "train/labels/*.txt", "valid/images/*.jpg", "valid/labels/*.txt", "data.yaml"),
     extras=("test/images/*.jpg", "test/labels/*.txt", "*/_annotations.coco.json"),
     counts={"train": 6_764, "valid": 1_934, "test": 967},
@@ -284,8 +258,6 @@ _BUILDINGS = Card(
 
 # SegNet's own copy: 11 classes, 480x360. The address names a commit, because earlier commits use other file names.
 _CAMVID_COMMIT = "d8ea320671c41e4a0bb627e01f2c4a8852e78d59"
-# The videos of each part; a file name begins with the name of its video.
-CAMVID_VIDEOS = {"train": ("0001TP", "0016E5"), "val": ("0006R0",), "test": ("Seq05VD",)}
 
 _CAMVID = Card(
     name="camvid",
@@ -321,8 +293,8 @@ _CAMVID = Card(
         ),
     ),
     # Not published. 701 images and masks of 480x360 cannot take more than this; PNG makes them smaller.
-    download_size=484 * MB,
-    disk_size=968 * MB,
+    download_size=484 * _MB,
+    disk_size=968 * _MB,
     layout=("train/*", "trainannot/*.png", "val/*", "valannot/*.png"),
     extras=("test/*.png", "testannot/*.png", "splits/train.txt", "splits/val.txt", "splits/test.txt"),
     # Counted in CamVid/{train,val,test}.txt at that commit.

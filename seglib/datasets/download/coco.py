@@ -4,37 +4,29 @@ import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from seglib.datasets.download import catalog
-from seglib.datasets.download.catalog import (
-    COCO_CLASSES,
-    COCO_PHOTO_SIZE,
-    COCO_UNPACKED_SIZE,
-    FOUR_CATEGORIES,
-    Card,
-    Remote,
-    card,
-)
-from seglib.datasets.download.fetch import check_disk_and_report, check_files, download_all, unpack
+from seglib.datasets.download.catalog import COCO_CLASSES, COCO_PHOTO_SIZE, Remote, card
+from seglib.datasets.download.fetch import check_disk, check_files, download_all, unpack
 from seglib.files import link_or_copy, read_image, write_lines
 
-__all__ = ["Selection", "belongs_to", "build", "describe", "select", "select_photos"]
+__all__ = ["Selection", "build", "select", "select_photos"]
 
 Content = Mapping[str, Any]  # an annotation file
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Which photographs of COCO to take.
+    """Which photographs of COCO to take: a number for each category, or "all", of both parts.
 
     Attributes:
         categories: category names, sorted; empty: all.
-        photos: photographs of each category from the training part, or "all".
-        test_photos: photographs of each category from the validation part, or "all".
+        photos: photographs of each category from the training part.
+        test_photos: photographs of each category from the validation part.
         seed: selects other photographs.
     """
 
@@ -42,11 +34,6 @@ class Selection:
     photos: int | str
     test_photos: int | str
     seed: int
-
-    @property
-    def parts(self) -> dict[str, int | str]:
-        """Photographs of each category by part of COCO."""
-        return {"train": self.photos, "val": self.test_photos}
 
     @property
     def folder(self) -> str:
@@ -59,71 +46,41 @@ class Selection:
 def select(
     name: str, categories: Sequence[str] | None, photos: int | str | None, test_photos: int | str | None, seed: int
 ) -> Selection:
-    """Return the selection that the arguments of `prepare` describe.
-
-    Raises:
-        ValueError: the selection is not possible.
-    """
+    """Return the selection that the arguments of `prepare` describe; ValueError if it is not possible."""
     if name == "coco_four":
         if categories is not None:
             raise ValueError("coco_four has fixed categories: use coco to select others")
-        categories = FOUR_CATEGORIES
-    if photos is None:
-        photos = 1000 if name == "coco_four" else 100
+        categories = card("coco_four").classes[1:]
     if isinstance(categories, str) or (categories is not None and not categories):
         raise ValueError(f"categories must be a list of names, such as ['cat', 'dog'], not {categories!r}")
-    unknown = [category for category in categories or () if category not in COCO_CLASSES[1:]]
+    unknown = [str(category) for category in categories or () if category not in COCO_CLASSES[1:]]
     if unknown:
-        raise ValueError(
-            f"COCO has no category {', '.join(map(str, unknown))}; its categories are {', '.join(COCO_CLASSES[1:])}"
-        )
+        raise ValueError(f"COCO has no category {', '.join(unknown)}; its categories are {', '.join(COCO_CLASSES[1:])}")
+    if photos is None:
+        photos = 1000 if name == "coco_four" else 100
     if test_photos is None:
         test_photos = max(1, photos // 4) if isinstance(photos, int) else photos
     for key, number in (("photos", photos), ("test_photos", test_photos)):
         if number != "all" and not (isinstance(number, int) and number >= 1):
             raise ValueError(f'{key} must be an integer of at least 1, or "all", not {number!r}')
-    if not isinstance(seed, int):
-        raise ValueError(f"seed must be an integer, not {seed!r}")
     return Selection(tuple(sorted(set(categories or ()))), photos, test_photos, seed)
-
-
-def describe(chosen: Card, selection: Selection) -> Card:
-    """Return the card with the title and the sizes of what is downloaded before the photographs are known."""
-    counts = card("coco").counts
-    limits = [
-        counts[part] if photos == "all" else min(counts[part], int(photos) * (len(selection.categories) or 80))
-        for part, photos in selection.parts.items()
-    ]
-    title = f"{chosen.title}: annotations, and at most {sum(limits):,} photographs of {COCO_PHOTO_SIZE / 1000:.0f} kB"
-    size = chosen.files[0].size or 0
-    return replace(chosen, title=title, download_size=size, disk_size=size + COCO_UNPACKED_SIZE)
-
-
-def belongs_to(folder: Path, name: str) -> bool:
-    """Whether a folder holds a selection that counts as the data set "coco" or "coco_four"."""
-    try:
-        content = json.loads((folder / "selection.json").read_text(encoding="utf-8"))
-        return name == "coco" or sorted(content["categories"]) == sorted(FOUR_CATEGORIES)
-    except (OSError, ValueError, LookupError):
-        return False
 
 
 def build(archives: Sequence[Path], staging: Path, selection: Selection) -> None:
     """Download the photographs of a selection and write annotation files that list only these."""
     downloads = archives[0].parent
-    files = {part: f"annotations/instances_{part}2017.json" for part in selection.parts}
-    unpack(archives[0], staging, lambda name: name if name in files.values() else None, 2 * COCO_UNPACKED_SIZE)
+    files = {part: f"annotations/instances_{part}2017.json" for part in ("train", "val")}
+    unpack(archives[0], staging, lambda name: name in files.values(), 10**9)
     check_files(staging, files.values())
     print("Reading the annotations: this takes up to a minute and 3 GB of memory.", flush=True)
     contents: dict[str, Content] = {}
-    for part, photos in selection.parts.items():
+    for part, photos in (("train", selection.photos), ("val", selection.test_photos)):
         content = json.loads((staging / files[part]).read_text(encoding="utf-8"))
         (staging / files[part]).unlink()
         contents[part] = select_photos(content, selection.categories, photos, selection.seed)
-        print(f"{part}: {len(contents[part]['images']):,} photographs.", flush=True)
     remotes = [_remote(part, entry) for part, content in contents.items() for entry in content["images"]]
     missing = sum(not (downloads / remote.name).is_file() for remote in remotes) * COCO_PHOTO_SIZE
-    check_disk_and_report(f"{len(remotes):,} photographs", missing, missing, downloads)
+    check_disk(f"{len(remotes):,} photographs", missing, missing, downloads)
     download_all(remotes, downloads, "photographs")
     for part, content in contents.items():
         images = staging / "images" / part
@@ -146,29 +103,23 @@ def select_photos(content: Content, categories: Sequence[str], photos: int | str
         photos: number of photographs of each category, or "all".
         seed: selects other photographs.
     """
+    wanted = {entry["id"] for entry in content["categories"] if not categories or entry["name"] in categories}
+    images_of: dict[int, set[int]] = defaultdict(set)
+    for annotation in content["annotations"]:
+        if annotation["category_id"] in wanted and not annotation["iscrowd"]:
+            images_of[annotation["category_id"]].add(annotation["image_id"])
     names = {entry["id"]: entry["file_name"] for entry in content["images"]}
     order = sorted(names, key=lambda image: hashlib.sha256(f"{seed}:{names[image]}".encode()).digest())
-    images_of = _images_by_category(content, categories)
     selected: set[int] = set()
-    for category in sorted(images_of, key=lambda category: (len(images_of[category]), category)):
-        candidates = [image for image in order if image in images_of[category] and image not in selected]
-        needed = len(names) if isinstance(photos, str) else photos - len(selected & images_of[category])
+    for _, images in sorted(images_of.items(), key=lambda item: (len(item[1]), item[0])):
+        candidates = [image for image in order if image in images and image not in selected]
+        needed = len(names) if isinstance(photos, str) else photos - len(selected & images)
         selected.update(candidates[: max(0, needed)])
     return {
         **content,
         "images": [entry for entry in content["images"] if entry["id"] in selected],
         "annotations": [entry for entry in content["annotations"] if entry["image_id"] in selected],
     }
-
-
-def _images_by_category(content: Content, categories: Sequence[str]) -> dict[int, set[int]]:
-    """Image ids by category id; images that show only a crowd of the category are left out."""
-    wanted = {entry["id"] for entry in content["categories"] if not categories or entry["name"] in categories}
-    images: dict[int, set[int]] = defaultdict(set)
-    for annotation in content["annotations"]:
-        if annotation["category_id"] in wanted and not annotation["iscrowd"]:
-            images[annotation["category_id"]].add(annotation["image_id"])
-    return images
 
 
 def _remote(part: str, entry: Content) -> Remote:

@@ -10,10 +10,12 @@ from PIL import Image
 
 from seglib.datasets import __main__ as command_line
 from seglib.datasets.download import check_layout
-from seglib.datasets.download.catalog import CAMVID_VIDEOS, CARDS, COCO_CLASSES, card
+from seglib.datasets.download.camvid import VIDEOS
+from seglib.datasets.download.catalog import CARDS, COCO_CLASSES, card
 from seglib.datasets.voc import VOC_CLASSES
 from seglib.masks import voc_palette
 from tests.conftest import REAL, ROOT
+from tools import cards
 
 every = pytest.mark.parametrize("name", CARDS)
 
@@ -24,7 +26,8 @@ def test_a_card_is_complete(name):
     assert chosen.name == name
     for key in ("title", "task", "license", "citation", "homepage", "splits"):
         assert len(getattr(chosen, key)) > 3, key
-    assert len(chosen.classes) == len(chosen.colors) == len(set(chosen.classes)) == len(set(chosen.colors))
+    colors = set(map(tuple, chosen.colors))
+    assert len(chosen.classes) == len(chosen.colors) == len(set(chosen.classes)) == len(colors)
     assert chosen.files and chosen.layout and chosen.counts
     assert chosen.disk_size > chosen.download_size > 0
 
@@ -37,12 +40,9 @@ def test_size_and_checksum_of_a_file_have_a_source(name):
         assert bool(remote.published) == bool(remote.checksum or remote.size)
 
 
-def test_the_readme_shows_the_cards(tmp_path):
+def test_the_readme_shows_the_cards():
     written = (ROOT / "data" / "README.md").read_text(encoding="utf-8")
-    copy = tmp_path / "README.md"
-    copy.write_text(written, encoding="utf-8")
-    command_line.write_readme(copy)
-    assert copy.read_text(encoding="utf-8") == written, "run: make data/README.md"
+    assert written == cards.with_cards(written), "run: make data/README.md"
     for chosen in CARDS.values():
         urls = [url for remote in chosen.files for url in remote.urls]
         for fact in (chosen.citation, chosen.license, chosen.splits, *urls):
@@ -81,7 +81,7 @@ def test_the_parts_of_camvid_come_from_the_stated_videos():
     """Seq05VD, the test part, is not at hand."""
     folder = real("camvid")
     videos = {path.stem.split("_")[0] for part in ("train", "val") for path in (folder / f"{part}annot").iterdir()}
-    assert videos == {*CAMVID_VIDEOS["train"], *CAMVID_VIDEOS["val"]}
+    assert videos == {*VIDEOS["train"], *VIDEOS["val"]}
 
 
 # ------------------------------------------------------------------------------------------------ the command line
@@ -132,12 +132,9 @@ def test_get_fails_with_the_reason_alone(monkeypatch, capsys, error, status, sai
     assert said in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("option", "value", "said"),
-    [("--photos", "many", "'many' is neither a number nor \"all\""), ("--seed", "x", "'x'")],
-)
-def test_a_wrong_option_is_named(capsys, option, value, said):
+@pytest.mark.parametrize(("option", "value"), [("--photos", "many"), ("--seed", "x")])
+def test_a_wrong_option_is_named(capsys, option, value):
     with pytest.raises(SystemExit):
         command_line.main(["get", "coco", option, value])
     error = capsys.readouterr().err
-    assert f"argument {option}:" in error and said in error
+    assert f"argument {option}: invalid" in error and repr(value) in error
