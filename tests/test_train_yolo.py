@@ -1,12 +1,10 @@
 """fit_yolo: training by Ultralytics in a run folder of seglib, offline, in a process of its own."""
 
-import csv
 import io
 import json
 import os
 import random
 import shutil
-import subprocess
 from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
@@ -79,9 +77,9 @@ def contents(folder: Path) -> dict:
 def finished(data_dir, walls, tmp_path_factory):
     """A run of two epochs, and what can be seen of it from outside.
 
-    It hardly changes a network that finds an object on every image. It trains on five images, two at a time, as the
-    second of two processes of a launcher, in a folder with an apostrophe, for whose checkpoints Ultralytics searches
-    the Internet. A line of the labels is broken, and a JPEG file has no end marker: Ultralytics by itself rewrites it.
+    It hardly changes a network that finds an object on every image. It trains on five images, two at a time, in a
+    folder with an apostrophe, for whose checkpoints Ultralytics searches the Internet. A line of the labels is broken,
+    and a JPEG file has no end marker: Ultralytics by itself rewrites it.
     """
     folder = tmp_path_factory.mktemp("o'brien")
     shutil.copytree(data_dir, folder / "data")
@@ -99,8 +97,7 @@ def finished(data_dir, walls, tmp_path_factory):
     config = make_config(**settings, mirror=folder / "mirror")
     output = io.StringIO()
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(output):
-        for name, value in (("RANK", "1"), ("LOCAL_RANK", "1"), ("WORLD_SIZE", "2"), ("TORCH_HOME", f"{folder}/home")):
-            patch.setenv(name, value)
+        patch.setenv("TORCH_HOME", f"{folder}/home")
         patch.syspath_prepend(folder / "site")
         state = process_state()
         run = fit_yolo(train, walls, config, folder / "run")
@@ -112,7 +109,7 @@ def finished(data_dir, walls, tmp_path_factory):
 
 @pytest.fixture
 def no_training(monkeypatch):
-    monkeypatch.setattr(train_yolo, "_run_child", lambda *arguments: pytest.fail("trained"))
+    monkeypatch.setattr(train_yolo, "_run_in_child", lambda *arguments: pytest.fail("trained"))
 
 
 # ------------------------------------------------------------------------------------------------ a run
@@ -129,29 +126,18 @@ def test_a_run_folder_holds_what_every_run_folder_holds(finished):
     assert all(f"epoch {number}/2" in finished.output for number in (1, 2))
 
 
-def test_the_history_holds_the_numbers_of_results_csv(finished):
-    with (finished.run.dir / "ultralytics/results.csv").open(encoding="utf-8") as file:
-        rows = [{key.strip(): float(value) for key, value in row.items()} for row in csv.DictReader(file)]
-    for row, ours in zip(rows, finished.run.history, strict=True):
-        for split in ("train", "val"):
-            parts = [value for key, value in row.items() if key.startswith(f"{split}/")]
-            assert len(parts) >= 4 and ours[f"{split}_loss"] == pytest.approx(sum(parts))
-        assert ours["val_ap"] == row["metrics/mAP50-95(M)"] and ours["val_box_ap50"] == row["metrics/mAP50(B)"]
-
-
 def test_a_model_is_measured_again_as_in_its_training(finished, walls):
     measured = measure_as_ultralytics(finished.run.model(), walls)
-    columns = {"AP50-95": "val_ap", "AP50": "val_ap50", "box AP50-95": "val_box_ap", "box AP50": "val_box_ap50"}
     best = finished.run.best
-    assert measured == pytest.approx({name: best[column] for name, column in columns.items()}, abs=1e-4)
-    assert measured["AP50"] > measured["AP50-95"] > 0
+    assert (measured["AP50"], measured["AP50-95"]) == pytest.approx((best["val_ap50"], best["val_ap"]), abs=1e-4)
+    assert measured["AP50"] > measured["AP50-95"] > 0 and measured["box AP50"] > measured["box AP50-95"] > 0
 
 
 def test_it_reaches_nobody_and_leaves_data_and_process_as_they_were(finished):
     reached = (finished.folder / "site/reached.txt").read_text().splitlines()
     assert reached and all("127.0.0.1" in line for line in reached)
     settings = json.loads((finished.run.dir / "ultralytics/settings/Ultralytics/settings.json").read_text())
-    assert settings["sync"] is False and settings["weights_dir"] == "weights" and "uuid" in settings  # as it was used
+    assert settings["sync"] is False and settings["mlflow"] is False
     assert finished.is_unchanged
     assert {path.name for path in finished.folder.iterdir()} == {"data", "home", "site", "mirror", "run"}
 
@@ -185,11 +171,11 @@ def test_an_interrupted_run_resumes_after_its_last_epoch(data, tmp_path, monkeyp
             return len(text)
 
     children = []
-    start = subprocess.Popen
+    start = train_yolo.Popen
     with monkeypatch.context() as patch, redirect_stdout(Output()), pytest.raises(KeyboardInterrupt):
-        patch.setattr(subprocess, "Popen", lambda *a, **k: children.append(start(*a, **k)) or children[-1])
+        patch.setattr(train_yolo, "Popen", lambda *a, **k: children.append(start(*a, **k)) or children[-1])
         fit_yolo(*data, make_config(epochs=12), tmp_path)
-    assert children[0].returncode is not None
+    assert children[0].wait(timeout=20) is not None
     # What a killed process may leave: an epoch in results.csv without a checkpoint, and half a file.
     with (tmp_path / "ultralytics/results.csv").open("a") as file:
         file.write("2,99.9,1,")
@@ -208,20 +194,10 @@ def test_a_finished_run_is_returned_and_other_settings_are_refused(finished, no_
     train, val = finished.data
     again = fit_yolo(train, val, finished.config, finished.run.dir)
     assert again.history == finished.run.history and "nothing to train" in capsys.readouterr().out
-    with pytest.raises(runs.OtherSettings, match=r"yolo.accumulate"):
+    with pytest.raises(runs.OtherSettings, match="accumulate: 2 then, 1 now"):
         fit_yolo(train, val, replace(finished.config, accumulate=1), finished.run.dir)
-    with pytest.raises(runs.OtherSettings, match=r"train_data.samples"):
+    with pytest.raises(runs.OtherSettings, match="train_data: 5 images, .* then, 4 images"):
         fit_yolo(Subset(train, range(4)), val, finished.config, finished.run.dir)
-
-
-def test_a_run_of_a_gpu_is_returned_on_a_cpu_when_it_is_finished(finished, no_training, tmp_path, monkeypatch):
-    copy = Path(shutil.copytree(finished.run.dir, tmp_path / "run"))
-    state = runs.read_checkpoint(copy / runs.LAST)
-    state["settings"]["precision"] = "fp16"
-    runs.save_torch(copy / runs.LAST, state)
-    (copy / "config.json").unlink()
-    config = replace(finished.config, mirror=None)
-    assert fit_yolo(*finished.data, config, copy).finished
 
 
 def test_a_run_is_restored_from_its_mirror(finished, tmp_path, no_training):
@@ -232,9 +208,9 @@ def test_a_run_is_restored_from_its_mirror(finished, tmp_path, no_training):
 # ------------------------------------------------------------------------------------------------ errors
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_images(data, tmp_path):
+def test_a_loss_that_is_not_finite_stops_the_run(data, tmp_path):
     """Ultralytics by itself would return to its last checkpoint."""
-    with pytest.raises(FloatingPointError, match=r"in epoch 1; images of that step: .*tile_"):
+    with pytest.raises(FloatingPointError, match="in epoch 1"):
         fit_yolo(*data, make_config(others={"cls": 1e39}), tmp_path)
 
 
@@ -243,13 +219,8 @@ def test_images_that_ultralytics_cannot_use_are_named(data_dir, tmp_path):
     image = sorted((tmp_path / "data/train/images").iterdir())[0]
     Image.new("RGB", (8, 8)).save(image)  # Ultralytics ignores images of fewer than 10 pixels
     train, val = (YOLOSegmentationDataset(tmp_path / "data", part) for part in ("train", "val"))
-    with pytest.raises(ValueError, match=f"cannot use 1 images .*{image.name}"):
+    with pytest.raises(ValueError, match=f"cannot use .*{image.name}"):
         fit_yolo(train, val, make_config(), tmp_path / "run")
-
-
-def test_a_setting_that_ultralytics_does_not_have_is_refused(data, tmp_path):
-    with pytest.raises(ValueError, match="nosuch"):
-        fit_yolo(*data, make_config(others={"nosuch": 1}), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -258,10 +229,9 @@ def test_a_setting_that_ultralytics_does_not_have_is_refused(data, tmp_path):
         ({"image_size": 100}, "multiple of 32"),
         ({"batch_size": 1}, "batch norm"),
         ({"lr": 0}, "lr must be"),
-        ({"accumulate": 0}, "integers above 0"),
+        ({"accumulate": 0}, "accumulate"),
         ({"model": "yolo99"}, "model must be one of"),
-        ({"others": {"lr0": 1}}, "must not set lr0"),
-        ({"others": {"save": False}}, "must not set save"),
+        ({"scheduler": "plateau"}, "scheduler must be one of"),
     ],
 )
 def test_wrong_settings_are_refused(settings, message):
@@ -271,43 +241,14 @@ def test_wrong_settings_are_refused(settings, message):
 
 def test_wrong_data_is_refused(data, tmp_path):
     train, val = data
-    with pytest.raises(TypeError, match="pass a YOLOSegmentationDataset, not list"):
+    with pytest.raises(TypeError, match="needs a YOLOSegmentationDataset .* not list"):
         fit_yolo([1, 2], val, make_config(), tmp_path)
-    with pytest.raises(ValueError, match="train_data has no images"):
+    with pytest.raises(ValueError, match="no object on 0 images"):
         fit_yolo(Subset(train, []), val, make_config(), tmp_path)
-
-
-# ------------------------------------------------------------------------------------------------ callbacks
-
-
-def make_recorder(folder: Path, **settings) -> train_yolo._EpochRecorder:
-    job = {"config": vars(make_config(epochs=9, **settings)), "settings": {"classes": ["background", "a"]}}
-    run = runs.Run(folder, about={"id": "a"})
-    return train_yolo._EpochRecorder(run, None, {**job, "threads": 1}, None)
 
 
 def test_a_batch_size_that_ultralytics_halved_ends_the_run(tmp_path):
     """Ultralytics halves it when memory runs out in the first epoch, which is another experiment."""
-    recorder = make_recorder(tmp_path, batch_size=4)
-    recorder.on_train_epoch_start(SimpleNamespace(batch_size=4, epoch=0))
+    training = train_yolo._Training(runs.Run(tmp_path), make_config(batch_size=4), {}, None, 1, None)
     with pytest.raises(torch.OutOfMemoryError, match="epoch 1"):
-        recorder.on_train_epoch_start(SimpleNamespace(batch_size=2, epoch=0))
-
-
-def test_a_run_ends_when_the_ap_of_masks_has_stopped_increasing(tmp_path):
-    """Whatever the AP of boxes is. Epochs before the first AP above 0 are not counted."""
-    recorder = make_recorder(tmp_path, patience=2)
-    columns = dict.fromkeys([*train_yolo._RESULT_COLUMNS.values(), "train/seg_loss", "val/seg_loss", "lr/pg0"], 1.0)
-    trainer = SimpleNamespace(csv=tmp_path / "results.csv", last=tmp_path / "last.pt", stop=False)
-    trainer.ema = SimpleNamespace(ema=torch.nn.Linear(1, 1))
-    trainer.last.write_bytes(b"weights")
-    for epoch, score in enumerate((0.0, 0.0, 0.0, 0.5, 0.4, 0.3), start=1):
-        row = {"epoch": epoch, **columns, "metrics/mAP50-95(M)": score, "metrics/mAP50-95(B)": epoch / 10}
-        trainer.csv.write_text(f"{','.join(row)}\n{','.join(map(str, row.values()))}\n")
-        if epoch == 6:
-            with pytest.raises(train_yolo._Finished):
-                recorder.on_model_save(trainer)
-        else:
-            recorder.on_model_save(trainer)
-    assert trainer.stop and recorder.run.finished and runs.read_run(tmp_path).best["epoch"] == 4
-    assert torch.load(tmp_path / "best_model.pth", weights_only=True)["epoch"] == 4
+        training.on_train_batch_end(SimpleNamespace(batch_size=2, epoch=0))

@@ -1,27 +1,22 @@
-"""YOLOv8-seg of Ultralytics, which is imported only here and in the training process of `seglib.train_yolo`.
+"""YOLOv8-seg of Ultralytics, which is imported when such a model is built and in the process that trains one.
 
 Its license is AGPL-3.0: whoever distributes a program that contains it, or offers one over a network, must publish the
 whole source of that program under the same license, or buy another license. Nothing else in seglib depends on it.
 """
 
-import logging
+import functools
 import os
-import sys
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+import zipfile
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from seglib.files import check_choice, link_or_copy
+from seglib.files import check_choice
 from seglib.instances import Instances
 from seglib.masks import mask_to_rle
 from seglib.models.common import YOLO_MODELS
@@ -31,14 +26,12 @@ if TYPE_CHECKING:
     from ultralytics import YOLO
     from ultralytics.engine.results import Results
 
-__all__ = ["COCO_CLASSES", "OFFLINE", "YOLOSegmenter", "check_image_size", "download_weights"]
+__all__ = ["COCO_CLASSES", "OFFLINE", "YOLOSegmenter", "check_image_size", "download_weights", "import_ultralytics"]
 
-# Documented environment variables: Ultralytics looks nothing up, sends nothing and installs nothing.
-OFFLINE = {"YOLO_OFFLINE": "true", "YOLO_AUTOINSTALL": "false"}
-# The release in which Ultralytics publishes its weights, without checksums. A file that is incomplete does not open.
-_WEIGHTS_URL = "https://github.com/ultralytics/assets/releases/download/v8.4.0"
+# Documented environment variables: Ultralytics looks nothing up, sends and installs nothing, and prints errors only.
+OFFLINE = {"YOLO_OFFLINE": "true", "YOLO_AUTOINSTALL": "false", "YOLO_VERBOSE": "false"}
 COCO_CLASSES = 80
-_STRIDE = 32
+_WEIGHTS_URL = "https://github.com/ultralytics/assets/releases/download/v8.4.0"
 
 
 class YOLOSegmenter(nn.Module):
@@ -56,8 +49,6 @@ class YOLOSegmenter(nn.Module):
 
     Attributes:
         network: the network, a `SegmentationModel` of Ultralytics.
-        settings: name and arguments, enough to build the model again.
-        class_names: what its checkpoint knows, see `load_model`.
         image_size: (height, width) to which a square image is resized.
 
     Raises:
@@ -65,9 +56,6 @@ class YOLOSegmenter(nn.Module):
         OSError: the weights cannot be loaded; the message says where they belong.
         ImportError: Ultralytics is not installed; the message says how to install it.
     """
-
-    class_names: list[str] | None
-    image_size: tuple[int, int]
 
     def __init__(
         self,
@@ -85,15 +73,16 @@ class YOLOSegmenter(nn.Module):
         check_image_size(image_size)
         self.settings: dict[str, Any] = {"name": name, "classes": classes, "image_size": image_size}
         self.settings["pretrained_classes"] = COCO_CLASSES if weights else pretrained_classes
-        self.class_names = None
+        self.class_names: list[str] | None = None
         self.image_size = (image_size, image_size)
-        tasks = _import_ultralytics().nn.tasks
-        self.network: nn.Module = tasks.SegmentationModel(f"{name}.yaml", nc=classes - 1, verbose=False)
-        self._wrapper: tuple[list[tuple[int, int]], YOLO] | None = None
+        ultralytics = import_ultralytics()
+        build = ultralytics.nn.tasks.SegmentationModel
+        self.network: nn.Module = build(f"{name}.yaml", nc=classes - 1, verbose=False)
         if weights:
-            self.network.load(_load_published(download_weights(name)), verbose=False)
+            self.network.load(ultralytics.YOLO(download_weights(name), task="segment").model, verbose=False)
         elif pretrained_classes:
-            self.network.load(tasks.SegmentationModel(f"{name}.yaml", nc=pretrained_classes, verbose=False))
+            self.network.load(build(f"{name}.yaml", nc=pretrained_classes, verbose=False), verbose=False)
+        self._interface: tuple[list[tuple[int, int]], YOLO] | None = None
 
     def as_ultralytics(self) -> "YOLO":
         """Return Ultralytics' interface to the network, for `predict` and `val`.
@@ -101,17 +90,16 @@ class YOLOSegmenter(nn.Module):
         It keeps a copy of the network to predict with, so it is created anew after the weights have changed.
         """
         weights = [(value.data_ptr(), value._version) for value in self.network.state_dict().values()]
-        if self._wrapper is None or self._wrapper[0] != weights:
-            # Random numbers are drawn for a network that is not used.
-            with _restored_process(), torch.random.fork_rng(devices=[]):
-                wrapper = _import_ultralytics().YOLO(f"{self.settings['name']}.yaml", task="segment")
-            wrapper.model = self.network
-            self._wrapper = (weights, wrapper)  # in a tuple, or it would become a part of this module
-        return self._wrapper[1]
+        if self._interface is None or self._interface[0] != weights:
+            with torch.random.fork_rng(devices=[]):  # it draws the weights of a network that is not used
+                interface = import_ultralytics().YOLO(f"{self.settings['name']}.yaml", task="segment")
+            interface.model = self.network
+            self._interface = (weights, interface)  # in a tuple, or it would become a part of this module
+        return self._interface[1]
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the interface, which can be neither copied nor pickled."""
-        return {**self.__dict__, "_wrapper": None}
+        return {**self.__dict__, "_interface": None}
 
     @torch.no_grad()
     def forward(
@@ -136,13 +124,13 @@ class YOLOSegmenter(nn.Module):
             raise RuntimeError("seglib.train_yolo.fit_yolo trains this model; call .eval() first to find objects")
         settings: dict[str, Any] = {"conf": score, "iou": iou, "max_det": max_detections, "retina_masks": True}
         settings |= {"imgsz": self.image_size, "device": next(self.parameters()).device, "verbose": False}
+        threads = torch.get_num_threads()
         found = []
-        with _restored_process():
-            for image in images:  # one at a time: the masks of a whole batch, at its own size, could fill a GPU
-                pixels = image.flip(0).permute(1, 2, 0).clamp(0, 255).to(torch.uint8)  # BGR, as OpenCV reads images
-                source = np.ascontiguousarray(pixels.cpu().numpy())
-                results: Any = self.as_ultralytics().predict(source, **settings)
-                found.append(_to_instances(results[0]))
+        for image in images:  # one at a time: the masks of a whole batch, at its own size, could fill a GPU
+            pixels = image.flip(0).permute(1, 2, 0).clamp(0, 255).to(torch.uint8)  # BGR, as OpenCV reads images
+            results: Any = self.as_ultralytics().predict(np.ascontiguousarray(pixels.cpu().numpy()), **settings)
+            found.append(_to_instances(results[0]))
+        torch.set_num_threads(threads)  # Ultralytics sets it to the number of cores less one
         return found
 
 
@@ -157,79 +145,47 @@ def _to_instances(result: "Results") -> Instances:
 
 
 def check_image_size(image_size: int) -> None:
-    """Raise ValueError unless the image size is a positive multiple of the network's stride."""
-    if not isinstance(image_size, int) or image_size < _STRIDE or image_size % _STRIDE:
-        raise ValueError(f"image_size must be a multiple of {_STRIDE}, {_STRIDE} or more, not {image_size}")
+    """Raise ValueError unless the image size is a positive multiple of the network's stride, 32."""
+    if image_size < 32 or image_size % 32:
+        raise ValueError(f"image_size must be a multiple of 32, 32 or more, not {image_size}")
 
 
 def download_weights(name: str) -> Path:
     """Return the path of a YOLO's published weights, trained on COCO. They are downloaded once and cached.
 
     Raises:
-        OSError: they cannot be downloaded or opened; the message says where they belong.
+        OSError: they cannot be downloaded, or the file is incomplete; the message says where they belong.
     """
     path = Path(torch.hub.get_dir(), "checkpoints", f"{name}.pt")  # where torch caches its own downloads
     url = f"{_WEIGHTS_URL}/{name}.pt"
-    with explain_weight_errors(f"the COCO weights of {name}", {path: url}):
+    with explain_weight_errors(f"the COCO weights of {name}", url, path):
         if not path.is_file():
             path.parent.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(url, str(path), progress=False)
-        _load_published(path)
+        if not zipfile.is_zipfile(path):  # published without a checksum
+            raise ValueError("the file is incomplete")
     return path
 
 
-def _load_published(path: Path) -> nn.Module:
-    """Return the network in a checkpoint of Ultralytics.
+@functools.cache
+def import_ultralytics() -> ModuleType:
+    """Import Ultralytics offline and put back what its import changes for the rest of the program.
 
-    The file is a pickle, which can run any code: open only the publisher's files and your own.
+    It changes how arrays are printed, and replaces `Image.open` by a function that asks for a package which reads HEIF
+    when an image is damaged. If it is imported before, its own settings apply.
+
+    Raises:
+        ImportError: it is not installed; the message says how to install it.
     """
-    with TemporaryDirectory() as folder, _restored_process():
-        copy = Path(folder, "weights.pt")  # Ultralytics searches the Internet for a file whose path has an apostrophe
-        link_or_copy(path, copy)
-        return _import_ultralytics().YOLO(str(copy), task="segment").model
-
-
-def _import_ultralytics() -> ModuleType:
-    """Import Ultralytics offline, with warnings only, and leave the process as it was.
-
-    The import sets environment variables, print options and OpenCV's threads, and replaces functions of torch and
-    Pillow, all of which is put back. Settings are stored in a temporary folder, not in the user's file. Where the
-    reader has imported Ultralytics already, the reader's settings apply.
-    """
-    if "ultralytics.nn.tasks" in sys.modules:
-        return sys.modules["ultralytics"]
-    torch_save = torch.save
+    os.environ.update(OFFLINE)
     image_open = Image.open
-    opencv_threads = cv2.getNumThreads()
-    with TemporaryDirectory() as folder, _restored_process(), np.printoptions(), warnings.catch_warnings():
-        os.environ.update(OFFLINE, YOLO_CONFIG_DIR=folder, YOLO_VERBOSE="false")
-        try:
-            import ultralytics.nn.tasks
-        except ImportError as error:
-            raise ImportError(
-                f"{error}: a YOLO needs Ultralytics; pip install ultralytics-opencv-headless (AGPL-3.0)"
-            ) from error
-        finally:
-            torch.set_printoptions(profile="default")  # torch cannot say what they were
-            torch.save = torch_save
-            Image.open = image_open
-            cv2.setNumThreads(opencv_threads)
-    logger = logging.getLogger("ultralytics")
-    logger.setLevel(logging.WARNING)
-    for handler in logger.handlers:
-        handler.setLevel(logging.WARNING)
-    return ultralytics
-
-
-@contextmanager
-def _restored_process() -> Iterator[None]:
-    """Put back the environment variables and the number of threads after the block."""
-    before = dict(os.environ)
-    threads = torch.get_num_threads()
     try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-        for name in set(os.environ) - set(before):
-            del os.environ[name]
-        os.environ.update(before)
+        with np.printoptions():
+            import ultralytics.nn.tasks
+    except ImportError as error:
+        raise ImportError(
+            f"{error}: a YOLO needs Ultralytics; pip install ultralytics-opencv-headless (AGPL-3.0)"
+        ) from error
+    torch.set_printoptions(profile="default")
+    Image.open = image_open
+    return ultralytics
