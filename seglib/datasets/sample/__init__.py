@@ -31,7 +31,7 @@ SHARE = 50  # images that are worth another process, which takes some seconds to
 def render(name: str, images: int, size: int, seed: int = 0, root: Path | None = None) -> Path:
     """Return the folder of a data set's bundled sample; draw it if it does not exist yet.
 
-    The folder appears when it is complete, even if two processes draw the same sample at the same time.
+    The folder appears when it is complete, even if two processes draw the same sample.
 
     Args:
         name: "coco": images/{train,val} and annotations/instances_{train,val}.json; "voc2012": JPEGImages,

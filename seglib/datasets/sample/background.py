@@ -12,10 +12,11 @@ if TYPE_CHECKING:
 
 __all__ = ["STUFF", "paint_background"]
 
+PALE = (232, 230, 226)
 STUFF = ("wall", "floor", "sky", "building", "trees", "ground", "road")
 GRASS = ((96, 132, 62), (112, 138, 76), (128, 132, 78))
 PAVING = ((168, 164, 158), (148, 140, 132), (206, 184, 146))
-ASPHALT = ((92, 92, 98),)
+ASPHALT = (92, 92, 98)
 SKY = ((150, 186, 226), (184, 200, 216), (206, 206, 208), (222, 196, 178))
 
 
@@ -37,21 +38,20 @@ def paint_background(scene: "Scene", rng: np.random.Generator) -> tuple[np.ndarr
 
 
 def _paint_wall(wall: np.ndarray, rng: np.random.Generator, meter: float, shift: int) -> None:
-    """Paint a wall with stripes, pictures or a window, and a skirting board; meter: in pixels."""
+    """Paint a wall, plain or striped, with up to two pictures and a skirting board; meter: in pixels."""
     height, width = wall.shape[:2]
-    color = pick(rng, PAINT)
     pale = rng.uniform(0, 0.7)
-    wall[:] = [round(value + (225 - value) * pale) for value in color]
+    wall[:] = (1 - pale) * np.array(pick(rng, PAINT)) + pale * np.array(PALE)
     if rng.random() < 0.4:
         step = max(6, round(meter * rng.uniform(0.2, 0.5)))
-        for x in range(-shift % step, width, step):
-            wall[:, x : x + step // 2] = (wall[:, x : x + step // 2] * 0.9).astype(np.uint8)
-    for x in rng.permutation(3)[: rng.integers(0, 3)]:
+        striped = (np.arange(width) + shift) % step < step / 2
+        wall[:, striped] = wall[:, striped] * 0.9
+    for x in rng.permutation(3)[: rng.integers(3)]:
         corner = np.array([(x + rng.uniform(0.05, 0.4)) * width / 3 - shift, height - rng.uniform(1.5, 2.1) * meter])
         size = meter * rng.uniform(0.5, 0.9, 2)
-        _rectangle(wall, corner, size, pick(rng, (*WOOD, (235, 235, 235))))
+        _rectangle(wall, corner, size, pick(rng, (*WOOD, PALE)))
         _rectangle(wall, corner + 0.08 * size, 0.84 * size, pick(rng, (*PAINT, *SKY)))
-    _rectangle(wall, (0, height - 0.1 * meter), (width, 0.1 * meter + 1), pick(rng, (*WOOD, (230, 228, 222))))
+    _rectangle(wall, (0, height - 0.1 * meter), (width, 0.1 * meter + 1), pick(rng, (*WOOD, PALE)))
 
 
 def _paint_distance(view: np.ndarray, labels: np.ndarray, rng: np.random.Generator, meter: float, shift: int) -> None:
@@ -61,24 +61,23 @@ def _paint_distance(view: np.ndarray, labels: np.ndarray, rng: np.random.Generat
     view[:] = np.clip(fade[..., None] * pick(rng, SKY), 0, 255)
     labels[:] = STUFF.index("sky")
     houses = rng.random() < 0.5
-    x = -rng.uniform(0, 2) * meter - shift
-    while x < width:
-        if houses:
-            size = meter * rng.uniform((1.5, 1.0), (3.0, 2.6))
-            _rectangle(view, (x, height - size[1]), size, pick(rng, PAINT))
-            _rectangle(labels, (x, height - size[1]), size, STUFF.index("building"))
-            glass = pick(rng, ((90, 110, 130), (50, 56, 66), (196, 206, 212)))
-            for column in np.arange(0.25, size[0] / meter - 0.3, 0.6):
-                for row in np.arange(0.25, size[1] / meter - 0.4, 0.7):
-                    corner = (x + column * meter, height - size[1] + row * meter)
-                    _rectangle(view, corner, (0.28 * meter, 0.4 * meter), glass)
-        else:
-            size = meter * rng.uniform((0.8, 0.6), (1.6, 1.6))
-            for canvas, color in ((view, pick(rng, GREEN)), (labels, STUFF.index("trees"))):
-                cv2.ellipse(
-                    canvas, (round(x + size[0] / 2), height), (round(size[0]), round(size[1])), 0, 0, 360, color, -1
-                )
+    x = -4 * meter - shift
+    for size in meter * rng.uniform(
+        (1.5, 1.0) if houses else (0.8, 0.6), (3.0, 2.6) if houses else (1.6, 1.6), (16, 2)
+    ):
+        corner = (x, height - size[1])
         x += size[0]
+        if not houses:
+            axes = (round(size[0]), round(size[1]))
+            cv2.ellipse(view, (round(x), height), axes, 0, 0, 360, pick(rng, GREEN), -1)
+            cv2.ellipse(labels, (round(x), height), axes, 0, 0, 360, STUFF.index("trees"), -1)
+            continue
+        _rectangle(view, corner, size, pick(rng, PAINT))
+        _rectangle(labels, corner, size, STUFF.index("building"))
+        glass = pick(rng, ((90, 110, 130), (50, 56, 66), (196, 206, 212)))
+        for column in np.arange(0.25 * meter, size[0] - 0.3 * meter, 0.6 * meter):
+            for row in np.arange(0.25 * meter, size[1] - 0.4 * meter, 0.7 * meter):
+                _rectangle(view, (corner[0] + column, corner[1] + row), (0.28 * meter, 0.4 * meter), glass)
 
 
 def _rectangle(canvas: np.ndarray, corner: np.ndarray | tuple, size: np.ndarray | tuple, color: Color | int) -> None:
@@ -92,22 +91,20 @@ def _paint_ground(scene: "Scene", ground: np.ndarray, labels: np.ndarray, rng: n
     scale = ((np.arange(edge, edge + height) + 0.5 - scene.horizon) / scene.eye)[:, None]  # pixels per meter
     x = (np.arange(width) - width / 2) / scale + scene.pan
     z = np.broadcast_to(width / scale, x.shape)  # meters away
-    bump = smooth_noise(rng, 256, 256, 2.5)
-    rough = cv2.remap(bump, (x * 40 % 256).astype(np.float32), (z * 40 % 256).astype(np.float32), cv2.INTER_LINEAR)
+    bumps = smooth_noise(rng, 256, 256, 2.5)
+    column, row = (np.abs(meters * 40 % 510 - 255).astype(np.float32) for meters in (x, z))  # mirrored: no seams
+    rough = cv2.remap(bumps, column, row, cv2.INTER_LINEAR)
     light = 1 + rng.uniform(0.03, 0.12) * rough
-    if scene.indoor:
-        color = pick(rng, (*WOOD, *PAINT))
-        cell = [(0.2, 2.0), (0.5, 0.5), (99.0, 99.0)][rng.integers(3)]
-    else:
-        grass = rng.random() < 0.5
-        color = pick(rng, GRASS if grass else PAVING)
-        cell = (99.0, 99.0) if grass else (0.6, 0.6)
-    columns = np.floor(x / cell[0]).astype(int)
-    rows = np.floor(z / cell[1] + 0.4 * columns).astype(int)
-    light += rng.uniform(-0.06, 0.06, 64)[(7 * columns + 13 * rows) % 64]
+    grass = rng.random() < 0.5
+    color = pick(rng, (*WOOD, *PAINT) if scene.indoor else GRASS if grass else PAVING)
+    if not grass:  # nor a carpet
+        cell = np.array([(0.2, 2.0), (0.5, 0.5)][rng.integers(2)])  # boards or tiles
+        columns = np.floor(x / cell[0]).astype(int)
+        rows = np.floor(z / cell[1] + 0.4 * columns).astype(int)
+        light += rng.uniform(-0.06, 0.06, 64)[(7 * columns + 13 * rows) % 64]
     ground[:] = light[..., None] * color
     if not scene.indoor and rng.random() < 0.5:
         start = rng.uniform(0.55, 0.8) * width / scene.far
         road = (z > start) & (z < start + 0.9 * width / scene.far)
-        ground[road] = light[road][:, None] * pick(rng, ASPHALT)
+        ground[road] = light[road][:, None] * ASPHALT
         labels[road] = STUFF.index("road")

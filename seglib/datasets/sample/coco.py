@@ -1,13 +1,12 @@
 """Writes the bundled sample in COCO's format.
 
-As in COCO, crowds are uncompressed run-length codes and all other objects are polygons, which fill holes. `SPECIALS`
-lists the pictures that show a special case of real data sets.
+As in COCO, crowds are uncompressed run-length codes and all other objects are polygons, which fill holes.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import cv2
 import numpy as np
@@ -16,7 +15,7 @@ from seglib import masks
 from seglib.datasets.sample.scene import Placed, Scene, everyday
 from seglib.files import write_jpeg, write_lines
 
-__all__ = ["SPECIALS", "annotate", "compose", "split_of", "write_image", "write_lists"]
+__all__ = ["annotate", "compose", "split_of", "write_image", "write_lists"]
 
 CATEGORIES = [
     {"id": 1, "name": "person", "supercategory": "person"},
@@ -59,37 +58,20 @@ def _nothing(scene: Scene) -> None:
     scene.put("box", 0.5, 0.5)
 
 
-class Special(NamedTuple):
-    """What a picture shows, and properties of its file."""
-
-    build: Callable[[Scene], None] = everyday
-    indoor: bool = False
-    gray: bool = False
-    exif: int | None = None  # EXIF orientation
-    stored: bool = False  # the annotations refer to the stored pixels, not to what a viewer shows
-
-
-SPECIALS = {  # by image index modulo PERIOD; 2, 7, 12, 17, ... are in the validation split
-    1: Special(_crowd),
-    2: Special(_crowd),
-    3: Special(_posts),
-    5: Special(exif=6),
-    6: Special(_nothing),
-    7: Special(_posts, exif=6),
-    10: Special(_tiny_balls),
-    11: Special(gray=True),
-    12: Special(_nothing, indoor=True),
-    14: Special(exif=8, stored=True),
-    17: Special(gray=True),
-    27: Special(_tiny_balls),
-}
+# The index of an image modulo PERIOD decides; 2, 7, 12 and 17 are in the validation split.
+SPECIALS = {
+    1: _crowd, 2: _crowd, 3: _posts, 6: _nothing, 7: _posts, 10: _tiny_balls, 12: _nothing, 27: _tiny_balls,
+}  # fmt: skip
+GRAY = (11, 17)
+ORIENTATIONS = {5: 6, 7: 6, 14: 8}  # EXIF
+STORED = 14  # its annotations refer to the stored pixels, not to what a viewer shows
 
 
-def compose(rng: np.random.Generator, size: int, special: Special | None = None) -> Scene:
-    """Return a scene with its objects; special: what it must show, None: chosen by chance."""
-    special = special or Special(_crowd if rng.random() < 0.08 else everyday, indoor=rng.random() < 0.5)
-    scene = Scene(rng, size, special.indoor, float(rng.choice([0.667, 0.75, 0.75, 1.333])))
-    special.build(scene)
+def compose(index: int, size: int, seed: int) -> Scene:
+    """Return the scene of an image with its objects."""
+    rng = np.random.default_rng([seed, index])
+    scene = Scene(rng, size, indoor=bool(rng.random() < 0.5), aspect=float(rng.choice([0.667, 0.75, 0.75, 1.333])))
+    SPECIALS.get(index % PERIOD, _crowd if rng.random() < 0.08 else everyday)(scene)
     return scene
 
 
@@ -141,12 +123,12 @@ def split_of(index: int, images: int) -> str:
 
 def write_image(folder: Path, index: int, images: int, size: int, seed: int) -> dict[str, Any]:
     """Write a picture to images/{train,val}; return its split, its entry in the annotation file and its annotations."""
-    special = SPECIALS.get(index % PERIOD)
-    scene = compose(np.random.default_rng([seed, index]), size, special)
+    scene = compose(index, size, seed)
     picture = scene.paint()
     visible = scene.visible()
     height, width = picture.shape[:2]
-    if special and special.stored:  # annotated without regard to the EXIF orientation
+    place = index % PERIOD
+    if place == STORED:
         height, width = width, height
         visible = [(placed, np.rot90(mask, -1)) for placed, mask in visible]
     split = split_of(index, images)
@@ -154,7 +136,7 @@ def write_image(folder: Path, index: int, images: int, size: int, seed: int) -> 
     image = {"id": image_id, "file_name": f"{image_id:012d}.jpg", "width": width, "height": height, "license": 1}
     file = folder / "images" / split / image["file_name"]
     file.parent.mkdir(parents=True, exist_ok=True)
-    write_jpeg(file, picture, bool(special and special.gray), special.exif if special else None)
+    write_jpeg(file, picture, place in GRAY, ORIENTATIONS.get(place))
     numbers = range(index * 1000 + 1, (index + 1) * 1000)
     annotations = [
         {"id": i, "image_id": image_id, **entry} for i, entry in zip(numbers, annotate(visible), strict=False)

@@ -6,12 +6,12 @@ Lengths are in heights of the object; (0, 0) is where it touches the ground, and
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 
-__all__ = ["DRAW", "Color", "Sprite", "camera", "pick", "smooth_noise"]
+__all__ = ["KINDS", "Color", "Sprite", "camera", "draw", "pick", "smooth_noise", "tint"]
 
 Color = tuple[int, int, int]
 Point = tuple[float, float]
@@ -73,17 +73,12 @@ class Sprite(NamedTuple):
 
 
 class Pen:
-    """Draws at twice the final size on a transparent sheet, which `sprite` scales down.
+    """Draws at twice the final size on a sheet that `sprite` scales down; height: pixels of the object's height."""
 
-    Args:
-        height: pixels of the object's height.
-        width, top: width and upper edge of the sheet in heights of the object.
-    """
-
-    def __init__(self, height: float, width: float, top: float = 1.02) -> None:
+    def __init__(self, height: float, width: float) -> None:
         self.scale = 2 * height
-        self.corner = np.array([width / 2, top])
-        self.sheet = np.zeros((2 * math.ceil((top + 0.05) * height), 2 * math.ceil(width * height), 4), np.uint8)
+        self.corner = np.array([width / 2, 1.12])  # upper left corner of the sheet in heights of the object
+        self.sheet = np.zeros((2 * math.ceil(1.17 * height), 2 * math.ceil(width * height), 4), np.uint8)
 
     def _to_pixels(self, points: Points) -> np.ndarray:
         """Points as OpenCV takes them with shift=4: sixteenths of a pixel, from the center of the first pixel."""
@@ -104,7 +99,7 @@ class Pen:
             cv2.line(self.sheet, joints[i], joints[i + 1], (*color, 255), max(1, round(width * self.scale)), shift=4)
 
     def sprite(self, light: int, flip: bool) -> Sprite:
-        """Return the drawing, mirrored if `flip`; brighter on the right if `light` is 1, on the left if it is -1."""
+        """The drawing, mirrored if `flip`; brighter on the right if `light` is 1, on the left if it is -1."""
         sheet = self.sheet[:, ::-1] if flip else self.sheet
         small = cv2.resize(sheet, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
         alpha = small[..., 3] * np.float32(1 / 255)
@@ -114,13 +109,11 @@ class Pen:
         return Sprite(small[..., :3] * shade[..., None], alpha, round(self.corner[1] * self.scale / 2))
 
 
-def _bend(start: Point, lengths: Sequence[float], degrees: np.ndarray) -> list[Point]:
-    """The joints of a limb: segments at angles from straight down, positive to the right."""
-    joints = [start]
-    for length, angle in zip(lengths, np.radians(degrees), strict=True):
-        x, y = joints[-1]
-        joints.append((x + length * math.sin(angle), y - length * math.cos(angle)))
-    return joints
+def _bend(start: Point, lengths: Point, degrees: np.ndarray) -> np.ndarray:
+    """The three joints of a limb; degrees: of its segments from straight down, positive to the right."""
+    angles = np.radians(degrees)
+    steps = np.stack([np.sin(angles), -np.cos(angles)], axis=1) * np.reshape(lengths, (2, 1))
+    return np.cumsum([start, *steps], axis=0)
 
 
 # Angles of the upper and the lower segment of the left arm, the right arm, the left leg and the right leg.
@@ -137,25 +130,21 @@ POSES = {
 }
 
 
-def person(rng: np.random.Generator, height: float, pose: str = "") -> Pen:
+def _person(pen: Pen, rng: np.random.Generator, pose: str = "") -> None:
     """A person; pose: one of POSES, "" by chance."""
-    pen = Pen(height, 1.1, 1.12)
     angles = np.array(POSES[pose or str(rng.choice(list(POSES)))]) + rng.normal(0, 4, (4, 2))
     skin = pick(rng, SKIN)
     trousers = pick(rng, PAINT)
     lower_leg = trousers if rng.random() < 0.6 else skin
     legs = [_bend((x, 0), (0.24, 0.22), degrees) for x, degrees in zip((-0.05, 0.05), angles[2:], strict=True)]
-    hip = 0.03 - min(y for leg in legs for _, y in leg)  # the lowest joint is just above the ground
+    hip = 0.03 - np.min(legs, axis=(0, 1))[1]  # the lowest joint is just above the ground
     for leg in legs:
-        joints = np.array(leg) + (0, hip)
+        joints = leg + (0, hip)
         pen.ellipse((1.15 * joints[2, 0], joints[2, 1]), 0.05, 0.026, DARK)
         pen.line(joints, (0.1, 0.075), lower_leg)
         pen.line(joints, (0.11,), trousers)
-    if rng.random() < 0.25:  # a skirt
-        pen.polygon([(-0.09, hip + 0.04), (0.09, hip + 0.04), (0.17, hip - 0.2), (-0.17, hip - 0.2)], trousers)
     _upper_body(pen, rng, hip, angles[:2], skin)
     _head(pen, rng, hip + 0.42, skin)
-    return pen
 
 
 def _upper_body(pen: Pen, rng: np.random.Generator, hip: float, arms: np.ndarray, skin: Color) -> None:
@@ -185,15 +174,10 @@ def _head(pen: Pen, rng: np.random.Generator, y: float, skin: Color) -> None:
     for x in (-0.025, 0.025):
         pen.ellipse((x, y), 0.009, 0.011, DARK)
     pen.ellipse((0, y - 0.042), 0.02, 0.007, (150, 70, 66))
-    if rng.random() < 0.3:
-        cap = pick(rng, PAINT)
-        pen.ellipse((0, y + 0.05), 0.076, 0.05, cap)
-        pen.ellipse((0.03, y + 0.03), 0.085, 0.016, tint(cap, 0.8))
 
 
-def cat(rng: np.random.Generator, height: float) -> Pen:
+def _cat(pen: Pen, rng: np.random.Generator) -> None:
     """A cat: pointed ears, a round face, slender legs."""
-    pen = Pen(height, 2.3)
     fur = pick(rng, FUR)
     x, y = _animal(pen, rng, fur, 0.1, tail=(0.1, 0.08))
     for side in (-1, 1):
@@ -206,12 +190,10 @@ def cat(rng: np.random.Generator, height: float) -> Pen:
         pen.ellipse((eye, y + 0.03), 0.045, 0.05, (170, 190, 80))
         pen.ellipse((eye, y + 0.03), 0.014, 0.045, DARK)
     pen.polygon([(x - 0.03, y - 0.04), (x + 0.03, y - 0.04), (x, y - 0.08)], DARK)
-    return pen
 
 
-def dog(rng: np.random.Generator, height: float) -> Pen:
+def _dog(pen: Pen, rng: np.random.Generator) -> None:
     """A dog: hanging ears, a big muzzle, stout legs."""
-    pen = Pen(height, 2.3)
     fur = pick(rng, FUR)
     x, y = _animal(pen, rng, fur, 0.13, tail=(0.13,))
     pen.ellipse((x, y), 0.19, 0.19, fur)
@@ -220,7 +202,6 @@ def dog(rng: np.random.Generator, height: float) -> Pen:
     for side in (-1, 1):
         pen.ellipse((x + 0.075 * side, y + 0.06), 0.026, 0.03, DARK)
         pen.line([(x + 0.18 * side, y + 0.1), (x + 0.23 * side, y - 0.13)], (0.14,), tint(fur, 0.7))
-    return pen
 
 
 def _animal(pen: Pen, rng: np.random.Generator, fur: Color, leg: float, tail: Sequence[float]) -> Point:
@@ -248,38 +229,31 @@ def _animal(pen: Pen, rng: np.random.Generator, fur: Color, leg: float, tail: Se
     return 0.64, 0.68
 
 
-def ball(rng: np.random.Generator, height: float) -> Pen:
-    """A ball with stripes or patches."""
-    pen = Pen(height, 1.06)
+def _ball(pen: Pen, rng: np.random.Generator) -> None:
+    """A ball with a patch and five stripes or further patches."""
     color = pick(rng, PAINT)
     pen.ellipse((0, 0.5), 0.5, 0.5, pick(rng, PAINT))
-    pen.ellipse((0, 0.5), 0.13, 0.13, color)
-    striped = rng.random() < 0.5
-    for turn in rng.uniform(0, 6.28) + np.arange(5) * 2 * np.pi / 5:
-        around = np.array([(math.cos(turn + angle), math.sin(turn + angle)) for angle in (0, 0.2, 0.4, 0.6)]) * 0.49
-        if striped:
-            pen.polygon([(0, 0.5), *(around + (0, 0.5))], color)
-        else:
-            pen.line(around[[0, 2]] * 0.75 + (0, 0.5), (0.2,), color)
-    return pen
+    pen.ellipse((0, 0.5), 0.14, 0.14, color)
+    start = rng.choice([0.0, 0.36])  # where the stripes begin
+    for turn in rng.uniform(0, 2 * np.pi) + np.arange(5) * 2 * np.pi / 5:
+        way = np.array([math.cos(turn), math.sin(turn)])
+        pen.line(np.outer((start, 0.39), way) + (0, 0.5), (0.2,), color)
 
 
-def book(rng: np.random.Generator, height: float, is_open: bool | None = None) -> Pen:
+def _book(pen: Pen, rng: np.random.Generator, is_open: bool | None = None) -> None:
     """A book that stands; is_open: None for by chance."""
     if rng.random() < 0.5 if is_open is None else not is_open:
-        return _rigid(rng, height, "closed book")
-    pen = Pen(height, 2.0)
+        _rigid(pen, rng, "closed book")
+        return
     pen.polygon([(-0.95, 0), (0.95, 0), (0.86, 1), (-0.86, 1)], pick(rng, PAINT))
     for side in (-1, 1):
         pen.polygon(np.array([(0.02, 0.05), (0.88, 0.07), (0.8, 0.96), (0.02, 0.92)]) * (side, 1), PAGE)
         for y in np.arange(0.2, 0.85, 0.13):
             pen.line([(0.13 * side, y), (0.7 * side, y)], (0.03,), (150, 146, 140))
-    return pen
 
 
-def plant(rng: np.random.Generator, height: float) -> Pen:
+def _plant(pen: Pen, rng: np.random.Generator) -> None:
     """A plant in a pot."""
-    pen = Pen(height, 1.3)
     green = pick(rng, GREEN)
     pot = pick(rng, PAINT)
     wide = rng.uniform(0.3, 0.55)
@@ -289,17 +263,14 @@ def plant(rng: np.random.Generator, height: float) -> Pen:
         pen.line([(0, 0.3), middle, tip], (0.09, 0.06), tint(green, rng.uniform(0.75, 1.3)))
     pen.polygon([(-0.2, 0.32), (0.2, 0.32), (0.14, 0), (-0.14, 0)], pot)
     pen.polygon([(-0.23, 0.38), (0.23, 0.38), (0.22, 0.29), (-0.22, 0.29)], tint(pot, 1.12))
-    return pen
 
 
-def tree(rng: np.random.Generator, height: float) -> Pen:
+def _tree(pen: Pen, rng: np.random.Generator) -> None:
     """A tree."""
-    pen = Pen(height, 1.2)
     green = pick(rng, GREEN)
     pen.line([(0, 0), (rng.normal(0, 0.02), 0.6)], (0.1,), pick(rng, WOOD))
     for y in np.linspace(0.5, 0.86, 12):
         pen.ellipse((rng.uniform(-0.6, 0.6) * (1 - y), y), 0.2, 0.13, tint(green, 0.4 + 0.8 * y))
-    return pen
 
 
 def _rectangle(left: float, bottom: float, right: float, top: float, slant: float = 0) -> Points:
@@ -349,17 +320,48 @@ RIGID: dict[str, list[tuple[Points, float | Color]]] = {
 }
 
 
-def _rigid(rng: np.random.Generator, height: float, name: str) -> Pen:
+def _rigid(pen: Pen, rng: np.random.Generator, name: str) -> None:
     """An object of RIGID, a little wider or narrower."""
     color = pick(rng, (*PAINT, *WOOD))
-    stretch = np.array([rng.uniform(0.85, 1.15), 1])
-    width = max(np.abs(points).max(axis=0)[0] for points, _ in RIGID[name])
-    pen = Pen(height, 2.4 * width)
+    stretch = (rng.uniform(0.85, 1.15), 1)
     for points, look in RIGID[name]:
-        pen.polygon(points * stretch, look if isinstance(look, tuple) else tint(color, look))
-    return pen
+        pen.polygon(np.array(points) * stretch, look if isinstance(look, tuple) else tint(color, look))
 
 
-DRAW: dict[str, Callable[..., Pen]] = {
-    "person": person, "cat": cat, "dog": dog, "sports ball": ball, "book": book, "potted plant": plant, "tree": tree,
-} | {name: partial(_rigid, name=name) for name in ("car", "sofa", "table", "box", "post")}  # fmt: skip
+class Kind(NamedTuple):
+    """How an object is drawn, its height in meters, and the width of its sheet in heights."""
+
+    draw: Callable[..., None]
+    meters: float
+    width: float
+
+
+KINDS = {
+    "person": Kind(_person, 1.7, 1.1),
+    "cat": Kind(_cat, 0.42, 2.3),
+    "dog": Kind(_dog, 0.62, 2.3),
+    "sports ball": Kind(_ball, 0.3, 1.06),
+    "book": Kind(_book, 0.3, 2.0),
+    "potted plant": Kind(_plant, 0.65, 1.3),
+    "tree": Kind(_tree, 4.0, 1.2),
+    "car": Kind(partial(_rigid, name="car"), 1.4, 3.4),
+    "sofa": Kind(partial(_rigid, name="sofa"), 0.9, 2.9),
+    "table": Kind(partial(_rigid, name="table"), 0.75, 2.1),
+    "box": Kind(partial(_rigid, name="box"), 0.45, 1.6),
+    "post": Kind(partial(_rigid, name="post"), 2.4, 0.1),
+}
+
+
+def draw(name: str, rng: np.random.Generator, height: float, light: int, **how: Any) -> Sprite:
+    """Return an object of KINDS as it looks by chance.
+
+    Args:
+        name: a key of KINDS.
+        rng: decides what it looks like.
+        height: in pixels.
+        light: where it comes from; 1: right, -1: left.
+        how: `pose` of a person, `is_open` of a book.
+    """
+    pen = Pen(height, KINDS[name].width)
+    KINDS[name].draw(pen, rng, **how)
+    return pen.sprite(light, flip=rng.random() < 0.5)

@@ -7,14 +7,9 @@ import cv2
 import numpy as np
 
 from seglib.datasets.sample.background import paint_background
-from seglib.datasets.sample.objects import DRAW, Sprite, camera
+from seglib.datasets.sample.objects import KINDS, Sprite, camera, draw
 
 __all__ = ["Placed", "Scene", "everyday"]
-
-METERS = {
-    "person": 1.7, "cat": 0.42, "dog": 0.62, "sports ball": 0.3, "book": 0.3, "potted plant": 0.65, "car": 1.4,
-    "sofa": 0.9, "table": 0.75, "tree": 4.0, "post": 2.4, "box": 0.45,
-}  # fmt: skip
 
 
 @dataclass(eq=False)
@@ -64,26 +59,26 @@ class Scene:
         """Stand an object on the ground.
 
         Args:
-            name: a key of `objects.DRAW`.
+            name: a key of `objects.KINDS`.
             x: its middle, from 0 (left) to 1 (right).
             size: 0 is at the far end of the ground, 1 as large as it fits into the picture; above 1 it is cut off.
             meters: height of the object; 0: the usual one, more or less.
             crowd: whether it is one of a crowd.
-            how: passed to the function that draws it.
+            how: passed to `objects.draw`.
         """
-        meters = meters or METERS[name] * self.rng.uniform(0.85, 1.15)
+        meters = meters or KINDS[name].meters * self.rng.uniform(0.85, 1.15)
         largest = 0.97 * (self.height - self.horizon) / self.eye
         if meters > self.eye:
             largest = min(largest, 0.97 * self.horizon / (meters - self.eye))
         scale = self.far + size * (max(largest, self.far) - self.far)
-        sprite = DRAW[name](self.rng, meters * scale, **how).sprite(self.light, self.rng.random() < 0.5)
+        sprite = draw(name, self.rng, meters * scale, self.light, **how)
         placed = Placed(name, sprite, x * self.width, self.horizon + self.eye * scale, scale, crowd)
         self.objects.append(placed)
         return placed
 
     def put_before(self, owner: Placed, name: str, meters: float, lift: float) -> None:
         """Put an object before another, `lift` meters above where that stands, without cutting its outline."""
-        sprite = DRAW[name](self.rng, meters * owner.scale).sprite(self.light, False)
+        sprite = draw(name, self.rng, meters * owner.scale, self.light)
         held = Placed(name, sprite, owner.x, owner.bottom - lift * owner.scale, owner.scale)
         owner.holds.append(held)
         self.objects.append(held)
