@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
@@ -15,13 +15,7 @@ Item = TypeVar("Item")
 
 
 def progress_bar(
-    items: Iterable[Item] | None,
-    title: str,
-    *,
-    total: int | None = None,
-    done: int = 0,
-    unit: str = "it",
-    quiet: bool = False,
+    items: Iterable[Item] | None, title: str, done: int = 0, quiet: bool = False, **options: Any
 ) -> tqdm[Item]:
     """Wrap `items` in a progress bar that disappears when they are done. It is text: widgets break notebooks on GitHub.
 
@@ -30,23 +24,11 @@ def progress_bar(
     Args:
         items: what to iterate over; None: call `update` on the bar instead.
         title: text before the bar.
-        total: number of items, where `items` has no length.
         done: number of items that were done before these.
-        unit: name of an item; "B" stands for bytes, shown as kB, MB, ...
         quiet: show nothing.
+        options: arguments of tqdm, such as `total` and `unit`; "B" stands for bytes, shown as kB, MB, ...
     """
     in_notebook = type(sys.stdout).__module__.startswith("ipykernel")
-    visible = (sys.stdout.isatty() or in_notebook) and os.environ.get("RANK", "0") == "0"
-    return tqdm(  # type: ignore[return-value]  # the stubs know items or None, not either
-        items,
-        desc=title,
-        total=total,
-        initial=done,
-        unit=unit,
-        unit_scale=unit == "B",
-        disable=quiet or not visible,
-        leave=False,
-        file=sys.stdout,
-        ncols=80,
-        mininterval=0.5,
-    )
+    hidden = quiet or not (sys.stdout.isatty() or in_notebook) or os.environ.get("RANK", "0") != "0"
+    options |= {"initial": done, "unit_scale": options.get("unit") == "B", "disable": hidden}
+    return tqdm(items, title, leave=False, file=sys.stdout, ncols=80, mininterval=0.5, **options)  # type: ignore[return-value]
