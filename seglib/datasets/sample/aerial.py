@@ -26,12 +26,13 @@ ASPHALT = (102, 102, 106)
 COLORS: dict[int, Sequence[Color]] = {
     GRASS: ((88, 108, 62), (70, 92, 54), (106, 118, 70), (130, 128, 88)),
     SOIL: ((150, 112, 86), (158, 146, 102), (126, 92, 74), (112, 122, 70)),
-    PAVING: ((150, 144, 134), (170, 164, 154), (132, 130, 128)),
+    PAVING: ((150, 144, 134), (186, 180, 170), (108, 108, 110), (160, 112, 90)),
     CAR: ((232, 232, 232), (40, 42, 48), (150, 154, 160), (150, 40, 40), (60, 84, 140)),
     TREE: ((58, 84, 44), (74, 98, 48), (48, 72, 46), (92, 104, 52)),
 }
-TILES = ((160, 76, 58), (174, 96, 72), (156, 116, 92), (116, 84, 74), (92, 92, 98), (96, 106, 74))
-FLAT = ((200, 196, 188), (176, 170, 160), (212, 206, 194), (96, 96, 100), (150, 128, 104))
+# Roofs have colors that the ground has as well.
+TILES = ((158, 80, 62), (156, 112, 88), (116, 84, 74), (98, 98, 104), (92, 106, 68))
+FLAT = ((206, 202, 194), (184, 178, 168), (156, 150, 140), (106, 106, 110), (150, 116, 94))
 METAL = ((72, 112, 172), (110, 144, 180), (214, 216, 218), (156, 70, 60), (104, 136, 122))
 ROOFS: dict[str, Sequence[Color]] = {"hip": TILES, "gable": TILES, "flat": FLAT, "metal": METAL}
 SLOPES = {"hip": 0.26, "gable": 0.26, "flat": 0.0, "metal": 0.13}  # how much brighter the side towards the sun is
@@ -40,6 +41,7 @@ WINGS = {"I": 1.0, "L": 0.45, "U": 0.36, "O": 0.32}  # width of a wing, as a sha
 EAVE = 0.4  # width of the visible edge of a roof in meters
 SHADE = 0.54  # share of the light that a shadow takes
 DARK, LIT = (255,), (0,)  # with and without a shadow
+CIRCLE = np.array([(math.cos(angle), math.sin(angle)) for angle in np.arange(14) * (2 * math.pi / 14)])
 ZOOM = 2  # painted at twice the size
 SHIFT = 4  # binary places of OpenCV's coordinates
 
@@ -53,15 +55,17 @@ class Patch(NamedTuple):
 
 
 class Building(NamedTuple):
-    """A building, by what is painted of its roof."""
+    """A building.
 
+    Attributes:
+        outlines: the outline of the roof, and that of the courtyard if there is one.
+        patches: what is painted.
+        height: in meters.
+    """
+
+    outlines: Sequence[Outline]
     patches: Sequence[Patch]
-    height: float  # meters
-
-    @property
-    def outlines(self) -> Sequence[Outline]:
-        """The outline of the roof, and that of the courtyard if there is one."""
-        return self.patches[0].outlines
+    height: float
 
 
 @dataclass
@@ -130,7 +134,7 @@ class AerialScene:
             patch._replace(outlines=[(outline @ matrix + at).astype(np.float32) for outline in patch.outlines])
             for patch in _roof(self.rng, _plan(plan, size, deep), roof, deep, sun)
         ]
-        self.buildings.append(Building(patches, self.rng.uniform(1.0, 1.9) * math.sqrt(min(size))))
+        self.buildings.append(Building(patches[0].outlines, patches, self.rng.uniform(1.0, 1.9) * math.sqrt(min(size))))
 
 
 def _box(x: float, y: float, width: float, depth: float) -> Outline:
@@ -221,14 +225,13 @@ def _parking(scene: AerialScene, lot: Lot) -> None:
 
 
 def _court(scene: AerialScene, lot: Lot) -> None:
-    """A sports ground in the color of a roof."""
+    """A sports ground in the color of a roof, with a white line around it."""
     x, y, width, depth = lot
     color = pick(scene.rng, [*TILES, *METAL])
     scene.cover(lot, GRASS)
     scene.cover((x + 2, y + 2, width - 4, depth - 4), PAVING, color)
-    for part in (1.0, 0.5):
-        scene.cover((x + 3.5, y + 3.5, part * (width - 7), depth - 7), PAVING, PAINT)
-        scene.cover((x + 3.8, y + 3.8, part * (width - 7) - 0.6, depth - 7.6), PAVING, color)
+    scene.cover((x + 3.5, y + 3.5, width - 7, depth - 7), PAVING, PAINT)
+    scene.cover((x + 3.8, y + 3.8, width - 7.6, depth - 7.6), PAVING, color)
 
 
 class District(NamedTuple):
@@ -242,7 +245,6 @@ class District(NamedTuple):
     plans: str
     roofs: tuple[str, ...]
     others: tuple[Callable[[AerialScene, Lot], None], ...]  # for lots without a building
-    ground: int = GRASS  # around the buildings
 
 
 _wood = partial(_lawn, area=20.0)
@@ -250,7 +252,7 @@ DISTRICTS = {
     "suburb": District((48, 66), (19, 23), 4, 0.88, (0.72, 0.52), "IIIL", ("hip", "gable", "flat"), (_lawn, _court)),
     "terraces": District((48, 64), (9, 24), 8, 0.94, (1, 0.48), "I", ("gable", "flat"), (_lawn,)),
     "town": District((78, 104), (34, 31), 3, 0.82, (0.85, 0.75), "ILUO", ("hip", "flat"), (_parking, _lawn, _court)),
-    "works": District((100, 140), (52, 42), 2, 0.84, (0.8, 0.72), "IIL", ("metal", "flat"), (_parking, _crops), PAVING),
+    "works": District((100, 140), (52, 42), 2, 0.84, (0.8, 0.72), "IIL", ("metal", "flat"), (_parking, _crops)),
     "country": District((70, 95), (38, 34), 2, 0.5, (0.55, 0.42), "IL", ("gable", "hip", "metal"), (_crops, _wood)),
     "open": District((80, 140), (38, 34), 2, 0.0, (0, 0), "", (), (_crops, _wood, _lawn, _parking, _court)),
     "dense": District((94, 104), (8, 24), 9, 0.98, (1, 0.48), "I", ("gable", "flat"), (_lawn,)),
@@ -298,6 +300,7 @@ def _settle(scene: AerialScene, district: District) -> None:
         for y in np.arange(-reach - rng.uniform(0, down), reach, down + street):
             _mark_street(scene, y - street / 2, x, x + across, upright=False)
             scene.cover((x - 1.6, y - 1.6, across + 3.2, down + 3.2), PAVING)
+            scene.cover((x, y, across, down), GRASS)
             for column, row in np.ndindex(district.columns, 2):
                 lot = (x + column * width, y + row * depth, width, depth)
                 if not scene.shows(lot[0] + width / 2, lot[1] + depth / 2, 0.7 * max(width, depth) + 3):
@@ -315,8 +318,8 @@ def _build_on_lot(scene: AerialScene, lot: Lot, district: District, front: int) 
     in_row = district.part[0] == 1
     size = (width, depth) * np.array(district.part) * (1 if in_row else rng.uniform(0.8, 1.1, 2))
     shift = front * (depth - size[1]) * (0.2 if in_row else rng.uniform(0, 0.3))
-    if district.ground == GRASS:
-        scene.cover(lot, GRASS)
+    if not in_row:
+        scene.cover(lot, GRASS if rng.random() < 0.6 else PAVING)
     plan = district.plans[rng.integers(len(district.plans))]
     roof = district.roofs[rng.integers(len(district.roofs))]
     at = (x + width / 2, y + depth / 2 + shift)
@@ -348,22 +351,26 @@ def paint_aerial_scene(scene: AerialScene, size: int, rng: np.random.Generator) 
     Returns:
         The picture, uint8 (size, size, 3), and the surface of each pixel, an index into SURFACES, uint8 (size, size).
     """
-    side = ZOOM * size
-    canvas = np.empty((side, side, 4), np.uint8)  # red, green, blue, surface
-    cv2.rectangle(canvas, (0, 0), (side, side), (*ASPHALT, ROAD), -1)
-    shade = np.zeros((side, side), np.uint8)
     buildings = sorted(scene.buildings, key=lambda building: building.height)
-    _fill(canvas, scene, [*scene.ground, *(patch for building in buildings for patch in building.patches)])
-    _fill(shade, scene, [patch for building in buildings for patch in _shadow(building, scene.shadow)])
-    _fill(shade, scene, [Patch(building.outlines, LIT, 0) for building in buildings])
+    painted = [*scene.ground, *(patch for building in buildings for patch in building.patches)]
+    shades = [patch for building in buildings for patch in _shadow(building, scene.shadow)]
+    shades += [Patch(building.outlines, LIT, 0) for building in buildings]
     if scene.bridge is not None:
-        _fill(shade, scene, [Patch([scene.bridge + 10 * scene.shadow], DARK, 0), Patch([scene.bridge], LIT, 0)])
-        _fill(
-            canvas,
-            scene,
-            [Patch([scene.bridge], PAINT, ROAD), Patch([scene.bridge + 0.5 * _inward(scene.bridge)], ASPHALT, ROAD)],
-        )
-    _paint_trees(canvas, shade, scene)
+        lanes = scene.bridge + 0.5 * _inward(scene.bridge)
+        painted += [Patch([scene.bridge], PAINT, ROAD), Patch([lanes], ASPHALT, ROAD)]
+        shades += [Patch([scene.bridge + 10 * scene.shadow], DARK, 0), Patch([scene.bridge], LIT, 0)]
+    for i, (x, y, radius) in enumerate(scene.trees):
+        green = COLORS[TREE][i % len(COLORS[TREE])]
+        crown = radius * CIRCLE + (x, y)
+        shades += [Patch([crown + 1.2 * radius * scene.shadow], DARK, 0), Patch([crown], LIT, 0)]
+        for part, tone in ((1.0, 0.65), (0.75, 0.85), (0.4, 1.1)):  # brighter towards the sun
+            leaves = radius * (part * CIRCLE - 0.9 * (1 - part) * scene.shadow) + (x, y)
+            painted.append(Patch([leaves], tint(green, tone), TREE))
+    canvas = np.empty((ZOOM * size, ZOOM * size, 4), np.uint8)  # red, green, blue, surface
+    canvas[:] = (*ASPHALT, ROAD)
+    _fill(canvas, scene, painted)
+    shade = np.zeros((ZOOM * size, ZOOM * size), np.uint8)
+    _fill(shade, scene, shades)
     surfaces = canvas[ZOOM // 2 :: ZOOM, ZOOM // 2 :: ZOOM, 3].copy()
     meter = size / scene.view
     texture = 0.4 * smooth_noise(rng, size, size, 8 * meter) + 0.5 * smooth_noise(rng, size, size, max(1.5, meter))
@@ -395,23 +402,3 @@ def _fill(canvas: np.ndarray, scene: AerialScene, patches: Sequence[Patch]) -> N
     for patch in patches:
         color = (*patch.color, patch.surface) if canvas.ndim == 3 else patch.color
         cv2.fillPoly(canvas, [next(pieces) for _ in patch.outlines], color, shift=SHIFT)
-
-
-def _paint_trees(canvas: np.ndarray, shade: np.ndarray, scene: AerialScene) -> None:
-    """Paint the trees' shadows, then their crowns, brighter towards the sun."""
-    rng = np.random.default_rng(len(scene.trees))  # the same colors wherever the camera is
-    trees = np.array(scene.trees).reshape(-1, 3)
-    crowns = np.column_stack([scene.to_pixels(trees[:, :2], len(canvas)), trees[:, 2] * len(canvas) / scene.view])
-    away = crowns[:, 2:] * (*scene.shadow @ _rotation(scene.turn), 0)
-    greens = [pick(rng, COLORS[TREE]) for _ in trees]
-    layers = [crowns * (1, 1, part) - 0.9 * (1 - part) * away for part in (1.0, 0.75, 0.4)]
-    _dots(shade, crowns + 1.2 * away, [DARK] * len(trees))
-    _dots(shade, crowns, [LIT] * len(trees))
-    colors = [(*tint(green, tone), TREE) for green in greens for tone in (0.65, 0.85, 1.1)]
-    _dots(canvas, np.stack(layers, axis=1).reshape(-1, 3), colors)
-
-
-def _dots(canvas: np.ndarray, circles: np.ndarray, colors: Sequence[Sequence[int]]) -> None:
-    """Paint circles (N, 3): x, y and radius in pixels."""
-    for (x, y, radius), color in zip(np.rint(circles * 2**SHIFT).astype(int).tolist(), colors, strict=True):
-        cv2.circle(canvas, (x, y), radius, color, -1, shift=SHIFT)
