@@ -5,6 +5,7 @@ of the upper left pixel. A class mask is uint8 (H, W), where 0 is background and
 rasterizes polygons and encodes run lengths, so a mask has exactly the pixels that COCO's evaluation counts.
 """
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,6 @@ __all__ = [
     "check_classes",
     "check_polygon",
     "check_values",
-    "clip_to_half_plane",
     "join_polygons",
     "mask_to_outlines",
     "mask_to_polygons",
@@ -40,7 +40,7 @@ __all__ = [
 
 Polygon = list[float]
 RLE = dict[str, Any]  # {"size": [height, width], "counts": ...}
-_Point = tuple[int, int]  # a corner of pixels: (x, y)
+_Edge = tuple[int, int, int, int]  # between two pixels: x and y of its start, and its direction
 
 IGNORE = 255  # the value of pixels that do not count
 _COLORS = [
@@ -55,10 +55,7 @@ _COLORS = [
 
 def check_polygon(polygon: Sequence[float], height: int, width: int) -> None:
     """Raise ValueError if a polygon cannot be drawn in a (height, width) image; the message says why."""
-    try:
-        points = np.asarray(polygon, dtype=float)
-    except (TypeError, ValueError):
-        raise ValueError(f"polygon holds a value that is not a number: {str(polygon)[:60]}") from None
+    points = np.asarray(polygon, dtype=float)
     if points.ndim != 1 or points.size % 2:
         raise ValueError(f"polygon must be a flat list x1, y1, x2, y2, ..., not of shape {points.shape}")
     if points.size < 6:
@@ -114,47 +111,40 @@ def mask_to_polygons(mask: np.ndarray) -> list[Polygon]:
     edges = _pixel_edges(np.asarray(mask, dtype=bool))
     polygons = []
     while edges:
-        points = np.array(_take_loop(edges))
-        steps = np.roll(points, -1, axis=0) - points
-        turns = (steps != np.roll(steps, 1, axis=0)).any(axis=1)
-        if (points[:, 0] * steps[:, 1] - points[:, 1] * steps[:, 0]).sum() > 0:  # clockwise; a hole runs the other way
-            polygons.append(points[turns].ravel().astype(float).tolist())
+        first = next(iter(edges))
+        loop = [first]
+        while (edge := _next_edge(loop[-1], edges)) != first:
+            loop.append(edge)
+        for edge in loop:
+            del edges[edge]
+        x, y, dx, dy = np.array(loop).T
+        if (x * dy - y * dx).sum() > 0:  # clockwise; the border of a hole runs the other way
+            turns = (dx != np.roll(dx, 1)) | (dy != np.roll(dy, 1))
+            polygons.append(np.stack([x, y], axis=1)[turns].ravel().astype(float).tolist())
     return polygons
 
 
-def _pixel_edges(mask: np.ndarray) -> dict[_Point, list[_Point]]:
-    """The edges between set and unset pixels: start -> ends. The set pixel is on the right of each edge."""
+def _pixel_edges(mask: np.ndarray) -> dict[_Edge, None]:
+    """The edges between set and unset pixels, each with the set pixel on its right; a dictionary keeps their order."""
     padded = np.pad(mask, 1)
-    sides = (  # the neighbor across an edge, and where the edge starts and ends, relative to the pixel's corner
-        (padded[:-2, 1:-1], (0, 0), (1, 0)),  # above: to the right
-        (padded[1:-1, 2:], (1, 0), (1, 1)),  # right: downward
-        (padded[2:, 1:-1], (1, 1), (0, 1)),  # below: to the left
-        (padded[1:-1, :-2], (0, 1), (0, 0)),  # left: upward
+    sides = (  # the neighbor across an edge, and the edge relative to the upper left corner of the set pixel
+        (padded[:-2, 1:-1], (0, 0, 1, 0)),  # above: to the right
+        (padded[1:-1, 2:], (1, 0, 0, 1)),  # right: downward
+        (padded[2:, 1:-1], (1, 1, -1, 0)),  # below: to the left
+        (padded[1:-1, :-2], (0, 1, 0, -1)),  # left: upward
     )
-    edges: dict[_Point, list[_Point]] = {}
-    for neighbor, (x0, y0), (x1, y1) in sides:
-        rows, columns = np.nonzero(mask & ~neighbor)
-        for y, x in zip(rows.tolist(), columns.tolist(), strict=True):
-            edges.setdefault((x + x0, y + y0), []).append((x + x1, y + y1))
+    edges: dict[_Edge, None] = {}
+    for neighbor, (x, y, dx, dy) in sides:
+        for row, column in np.argwhere(mask & ~neighbor).tolist():
+            edges[column + x, row + y, dx, dy] = None
     return edges
 
 
-def _take_loop(edges: dict[_Point, list[_Point]]) -> list[_Point]:
-    """Remove a closed loop from `edges` and return its points. Turn right where two pixels meet at a corner only."""
-    loop: list[_Point] = []
-    start = next(iter(edges))
-    here = start
-    right = start  # the point to the right of the last step
-    while not loop or here != start or right in edges.get(start, ()):
-        loop.append(here)
-        ends = edges[here]
-        end = right if right in ends else ends[0]
-        ends.remove(end)
-        if not ends:
-            del edges[here]
-        right = (end[0] - (end[1] - here[1]), end[1] + (end[0] - here[0]))
-        here = end
-    return loop
+def _next_edge(edge: _Edge, edges: dict[_Edge, None]) -> _Edge:
+    """The edge that begins where `edge` ends: to the right where two pixels meet at a corner only."""
+    x, y, dx, dy = edge
+    directions = ((-dy, dx), (dx, dy), (dy, -dx))  # right, straight on, left
+    return next((x + dx, y + dy, *turn) for turn in directions if (x + dx, y + dy, *turn) in edges)
 
 
 def mask_to_outlines(mask: np.ndarray) -> list[tuple[Polygon, list[Polygon]]]:
@@ -189,27 +179,6 @@ def join_polygons(polygons: Sequence[Sequence[float]]) -> Polygon:
     return outline.ravel().tolist()
 
 
-def clip_to_half_plane(points: np.ndarray, normal: tuple[float, float], limit: float) -> np.ndarray:
-    """Clip a polygon to the points p with p . normal <= limit (Sutherland and Hodgman, 1974).
-
-    Args:
-        points: float (N, 2).
-
-    Returns:
-        float (M, 2), where M may be 0. Parts that fall apart stay connected along the border by a line of zero width.
-    """
-    depth = limit - points @ np.asarray(normal, dtype=float)
-    if (depth >= 0).all():
-        return points
-    kept = []
-    for before, point, d0, d1 in zip(np.roll(points, 1, axis=0), points, np.roll(depth, 1), depth, strict=True):
-        if (d0 >= 0) != (d1 >= 0):
-            kept.append(before + (point - before) * d0 / (d0 - d1))
-        if d1 >= 0:
-            kept.append(point)
-    return np.array(kept).reshape(-1, 2)
-
-
 # ------------------------------------------------------------------------------------------------ run lengths
 
 
@@ -230,8 +199,10 @@ def rle_to_mask(rle: RLE) -> np.ndarray:
         ValueError: the runs do not add up to the size, or a part is missing.
     """
     match rle:
-        case {"size": [int(height), int(width)], "counts": list() | str() | bytes() as counts}:
-            runs = counts if isinstance(counts, list) else _compressed_runs(counts)
+        case {"size": [int(height), int(width)], "counts": list(runs)}:
+            pass
+        case {"size": [int(height), int(width)], "counts": str() | bytes() as counts}:
+            runs = _compressed_runs(counts if isinstance(counts, str) else counts.decode("ascii", "replace"))
         case _:
             raise ValueError('an RLE must be {"size": [height, width], "counts": [...] or "..."}')
     if any(not isinstance(run, int) or run < 0 for run in runs) or sum(runs) != height * width:
@@ -240,25 +211,18 @@ def rle_to_mask(rle: RLE) -> np.ndarray:
     return np.repeat(is_set, np.array(runs, dtype=int)).reshape((height, width), order="F")
 
 
-def _compressed_runs(counts: str | bytes) -> list[int]:
+def _compressed_runs(counts: str) -> list[int]:
     """The run lengths in a compressed RLE; pycocotools reads beyond its end if it is damaged."""
     # The format (rleFrString in COCO's maskApi.c): a character holds five bits of a number, lowest first, offset by 48;
     # its sixth bit says that more characters follow. The fifth bit of the last character is the sign. From the fourth
     # number on, a number is the difference from the run before the previous one.
     runs: list[int] = []
-    value = 0
-    shift = 0
-    for byte in counts.encode() if isinstance(counts, str) else counts:
-        bits = byte - 48
-        value |= (bits & 0x1F) << shift
-        shift += 5
-        if bits & 0x20:
-            continue
-        if bits & 0x10:
-            value -= 1 << shift
+    for characters in re.findall("[P-o]*[0-O]", counts):
+        digits = [(ord(character) - 48) & 0x1F for character in characters]
+        value = sum(digit << 5 * place for place, digit in enumerate(digits))
+        if digits[-1] & 0x10:
+            value -= 1 << 5 * len(digits)
         runs.append(value + runs[-2] if len(runs) > 2 else value)
-        value = 0
-        shift = 0
     return runs
 
 
@@ -310,12 +274,26 @@ def polygons_to_yolo(index: int, polygons: Sequence[Sequence[float]], height: in
         check_polygon(polygon, height, width)
         points = np.reshape(np.asarray(polygon, dtype=float), (-1, 2))
         for normal, limit in (((-1, 0), 0), ((1, 0), width), ((0, -1), 0), ((0, 1), height)):
-            points = clip_to_half_plane(points, normal, limit)
+            points = _clip_to_half_plane(points, normal, limit)
         if len(points) < 3:
             raise ValueError(f"polygon covers nothing of the image of {height}x{width} (height x width)")
         fractions = np.clip(points / (width, height), 0, 1).ravel()
         lines.append(" ".join([str(index), *(f"{value:.8f}".rstrip("0").rstrip(".") for value in fractions)]))
     return lines
+
+
+def _clip_to_half_plane(points: np.ndarray, normal: tuple[int, int], limit: float) -> np.ndarray:
+    """Clip a polygon, float (N, 2), to the points p with p . normal <= limit (Sutherland and Hodgman, 1974)."""
+    depth = limit - points @ np.array(normal)
+    if (depth >= 0).all():
+        return points
+    kept = []
+    for before, point, d0, d1 in zip(np.roll(points, 1, axis=0), points, np.roll(depth, 1), depth, strict=True):
+        if (d0 >= 0) != (d1 >= 0):
+            kept.append(before + (point - before) * d0 / (d0 - d1))
+        if d1 >= 0:
+            kept.append(point)
+    return np.array(kept).reshape(-1, 2)
 
 
 # ------------------------------------------------------------------------------------------------ class masks
@@ -390,13 +368,7 @@ def check_classes(classes: Sequence[str]) -> None:
 
 
 def check_values(mask: np.ndarray, classes: int, where: str | Path) -> None:
-    """Raise ValueError if a class mask holds a value that is neither a class nor 255.
-
-    Args:
-        mask: whole numbers (H, W).
-        classes: number of classes.
-        where: the file, for the message.
-    """
+    """Raise ValueError, which names the file `where`, if a mask holds a value that is neither a class nor 255."""
     wrong = mask[((mask < 0) | (mask >= classes)) & (mask != IGNORE)]
     if wrong.size:
         values = ", ".join(str(value) for value in np.unique(wrong)[:8].tolist())

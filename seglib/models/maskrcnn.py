@@ -18,7 +18,6 @@ from seglib.models.weights import torchvision_weights
 
 __all__ = ["MaskRCNN"]
 
-_ENCODERS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 _COCO_WEIGHTS = MaskRCNN_ResNet50_FPN_Weights.COCO_V1
 
 
@@ -39,7 +38,6 @@ class MaskRCNN(nn.Module):
             faster. None: torchvision's own, 512 and 1000.
 
     Raises:
-        ValueError: an encoder or weights that do not exist, or fewer than two classes.
         OSError: the weights cannot be loaded; the message says where they belong.
     """
 
@@ -53,7 +51,7 @@ class MaskRCNN(nn.Module):
         proposals: int | None = None,
     ) -> None:
         super().__init__()
-        check_choice("encoder of maskrcnn", encoder, _ENCODERS)
+        check_choice("encoder of maskrcnn", encoder, ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"))
         available = (None, "imagenet", "coco") if encoder == "resnet50" else (None, "imagenet")
         check_choice(f"weights of maskrcnn with {encoder}", weights, available)
         if classes < 2:
@@ -63,18 +61,17 @@ class MaskRCNN(nn.Module):
         limits = {"min_size": image_size, "max_size": 2 * image_size, "box_detections_per_img": most}
         if proposals is not None:
             limits |= {"rpn_post_nms_top_n_test": proposals, "box_batch_size_per_image": proposals}
+        norm_layer = FrozenBatchNorm2d if weights else nn.BatchNorm2d
+        trainable_layers = 3 if weights else 5
         backbone = resnet_fpn_backbone(
-            backbone_name=encoder,
-            weights=None,
-            trainable_layers=3 if weights else 5,
-            norm_layer=FrozenBatchNorm2d if weights else nn.BatchNorm2d,
+            backbone_name=encoder, weights=None, trainable_layers=trainable_layers, norm_layer=norm_layer
         )
         outputs = len(_COCO_WEIGHTS.meta["categories"]) if weights == "coco" else classes
         self.network = TorchvisionMaskRCNN(backbone, outputs, **limits)
         if weights == "imagenet":
             published = get_model_weights(encoder)["IMAGENET1K_V1"]
             with torchvision_weights(published, f"the ImageNet weights of {encoder}") as state:
-                backbone.body.load_state_dict({key: value for key, value in state.items() if not key.startswith("fc.")})
+                backbone.body.load_state_dict({name: state[name] for name in backbone.body.state_dict()})
         elif weights == "coco":
             with torchvision_weights(_COCO_WEIGHTS, "the COCO weights of Mask R-CNN") as state:
                 self.network.load_state_dict(state)

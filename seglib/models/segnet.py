@@ -16,19 +16,17 @@ _WIDTHS = (64, 128, 256, 512, 512)  # channels of the five stages of VGG16
 _CONVOLUTIONS = (2, 2, 3, 3, 3)  # number in each stage
 
 
-def _vgg16_stages(batch_norm: bool, weights: str | None) -> list[nn.Sequential]:
-    """The thirteen convolutions of torchvision's VGG16 (Simonyan and Zisserman, 2015): five stages without pooling."""
-    from torchvision.models import VGG16_BN_Weights, VGG16_Weights, vgg  # takes seconds to import
+def _vgg16_stages(weights: str | None) -> list[nn.Sequential]:
+    """The convolutions of VGG16 (Simonyan and Zisserman, 2015) with batch norm, in five stages without pooling."""
+    from torchvision.models import VGG16_BN_Weights, vgg  # takes seconds to import
 
-    features = vgg.make_layers(vgg.cfgs["D"], batch_norm)
+    features = vgg.make_layers(vgg.cfgs["D"], batch_norm=True)
     if weights is None:
         _init_kaiming(features)
     else:
-        published = VGG16_BN_Weights.IMAGENET1K_V1 if batch_norm else VGG16_Weights.IMAGENET1K_V1
-        with torchvision_weights(published, "the ImageNet weights of VGG16") as state:
-            prefix = "features."  # the other weights belong to the classifier
-            state = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-            features.load_state_dict(state)
+        with torchvision_weights(VGG16_BN_Weights.IMAGENET1K_V1, "the ImageNet weights of VGG16") as state:
+            names = features.state_dict()  # the other weights belong to the classifier
+            features.load_state_dict({name: state[f"features.{name}"] for name in names})
     ends = [index for index, layer in enumerate(features) if isinstance(layer, nn.MaxPool2d)]
     return [nn.Sequential(*features[begin + 1 : end]) for begin, end in itertools.pairwise([-1, *ends])]
 
@@ -43,21 +41,19 @@ def _init_kaiming(module: nn.Module) -> None:
 
 
 class DecoderStage(nn.Module):
-    """Upsampling by 2, concatenation with the skip connection, and convolutions with batch norm and ReLU.
+    """Unpooling, concatenation with the skip connection, and convolutions with batch norm and ReLU.
 
     Args:
-        width: channels of the features to upsample, and of the encoder's features at the larger size.
+        width: channels of the features to unpool, and of the encoder's features at the larger size.
         out_channels: channels of the result.
         convolutions: number of convolutions.
-        upsampling: "indices" or "learned", see `SegNet`.
         skip: whether there is a skip connection.
     """
 
-    def __init__(self, width: int, out_channels: int, convolutions: int, upsampling: str, skip: bool) -> None:
+    def __init__(self, width: int, out_channels: int, convolutions: int, skip: bool) -> None:
         super().__init__()
         self.skip = skip
-        self.unpool = upsampling == "indices"
-        self.enlarge = nn.MaxUnpool2d(2) if self.unpool else nn.ConvTranspose2d(width, width, 2, stride=2)
+        self.unpool = nn.MaxUnpool2d(2)
         widths = [2 * width if skip else width, *[width] * (convolutions - 1), out_channels]
         layers: list[nn.Module] = []
         for inputs, outputs in itertools.pairwise(widths):
@@ -66,23 +62,21 @@ class DecoderStage(nn.Module):
 
     def forward(self, x: Tensor, indices: Tensor, skip: Tensor) -> Tensor:
         """Features (B, width, H, W), indices of their pooling, skip (B, width, 2H, 2W) -> (B, out_channels, 2H, 2W)."""
-        x = self.enlarge(x, indices) if self.unpool else self.enlarge(x)
+        x = self.unpool(x, indices)
         return self.conv(torch.cat([skip, x], dim=1) if self.skip else x)
 
 
 class SegNet(nn.Module):
     """SegNet: the convolutions of VGG16 as the encoder, and a decoder that mirrors them.
 
+    In the decoder, max unpooling puts each value back at the pixel that max pooling took it from.
+
     Args:
         classes: channels of the logits; 1 for a binary mask.
         weights: "imagenet" for an encoder pretrained on ImageNet; None: from scratch.
-        batch_norm: batch norm in the encoder, as in torchvision's vgg16_bn. The decoder always has it.
-        upsampling: "indices" as in the paper: max unpooling puts each value back at the pixel that max pooling took it
-            from. "learned": transposed convolutions.
         skip: concatenate the encoder's features of each size in the decoder, as a U-Net does.
 
     Raises:
-        ValueError: an upsampling or weights that do not exist.
         OSError: the weights cannot be loaded; the message says where they belong.
 
     The paper's network is `SegNet(classes, skip=False)`: thirteen convolutions in the encoder, thirteen in the decoder,
@@ -94,28 +88,19 @@ class SegNet(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(
-        self,
-        classes: int = 1,
-        weights: str | None = None,
-        batch_norm: bool = True,
-        upsampling: str = "indices",
-        skip: bool = True,
-    ) -> None:
+    def __init__(self, classes: int = 1, weights: str | None = None, skip: bool = True) -> None:
         super().__init__()
-        check_choice("upsampling", upsampling, ("indices", "learned"))
         check_choice("weights of segnet", weights, (None, "imagenet"))
-        self.settings = {"name": "segnet", "classes": classes, "batch_norm": batch_norm}
-        self.settings |= {"upsampling": upsampling, "skip": skip}
+        self.settings = {"name": "segnet", "classes": classes, "skip": skip}
         self.weights = weights
         self.skip = skip
         self.stride = 2 ** len(_WIDTHS)
-        self.encoder = nn.ModuleList(_vgg16_stages(batch_norm, weights))
+        self.encoder = nn.ModuleList(_vgg16_stages(weights))
         self.decoder = nn.ModuleList()
         for number in reversed(range(len(_WIDTHS))):
             convolutions = _CONVOLUTIONS[number] if number else 1  # the head is the other one of the last stage
             out_channels = _WIDTHS[max(number - 1, 0)]
-            self.decoder.append(DecoderStage(_WIDTHS[number], out_channels, convolutions, upsampling, skip))
+            self.decoder.append(DecoderStage(_WIDTHS[number], out_channels, convolutions, skip))
         self.head = nn.Conv2d(_WIDTHS[0], classes, kernel_size=3, padding=1)
         _init_kaiming(self.decoder)  # not the head: no ReLU follows it, and its logits would start far from 0
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN))

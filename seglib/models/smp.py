@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
+from huggingface_hub import constants
 from torch import Tensor, nn
 
+from seglib.files import check_choice
 from seglib.models.common import IMAGENET_MEAN, IMAGENET_STD, normalize, pad_to_stride
 from seglib.models.weights import explain_weight_errors
 
-__all__ = ["DEFAULT_ENCODERS", "SMPModel", "weight_files"]
+__all__ = ["DEFAULT_ENCODERS", "SMPModel"]
 
 # The encoder of each architecture when none is given.
 DEFAULT_ENCODERS = {
@@ -64,16 +65,12 @@ class SMPModel(nn.Module):
     ) -> None:
         super().__init__()
         encoder = encoder or DEFAULT_ENCODERS[name]
-        _check_settings(name, encoder, settings)
         if name == "dpt":  # otherwise its transformer takes images of one size only
             settings = {"dynamic_img_size": True, **settings}
         self.settings = {"name": name, "classes": classes, "encoder": encoder, **settings}
         if freeze_encoder:
             self.settings["freeze_encoder"] = True
         self.net, mean, std = _create_network(name, classes, encoder, weights, settings)
-        for module in self.net.modules():
-            if type(module) is nn.BatchNorm2d:
-                module.__class__ = _SingleValueBatchNorm  # the same state with another forward
         self.weights = weights
         self.freeze_encoder = freeze_encoder
         self.net.encoder.requires_grad_(not freeze_encoder)
@@ -93,10 +90,7 @@ class SMPModel(nn.Module):
         """Images (B, 3, H, W), uint8 or float from 0 to 255 -> logits (B, classes, H, W)."""
         height, width = images.shape[-2:]
         padded = pad_to_stride(normalize(images, self.mean, self.std), self.stride)
-        logits = self.net(padded)
-        if logits.shape[-2:] != padded.shape[-2:]:  # some settings of an architecture reduce its output
-            logits = F.interpolate(logits, padded.shape[-2:], mode="bilinear", align_corners=False)
-        return logits[..., :height, :width]
+        return self.net(padded)[..., :height, :width]
 
 
 def _create_network(
@@ -105,78 +99,33 @@ def _create_network(
     """The network of the library, and the mean and the standard deviation that its images are normalized by."""
     import segmentation_models_pytorch as smp  # takes seconds to import
 
+    known = inspect.signature(smp.MODEL_ARCHITECTURES_MAPPING[name]).parameters
+    unknown = [key for key in settings if key not in known]
+    if unknown and not encoder.startswith("tu-"):  # the library ignores them, or gives them to a model of timm
+        raise ValueError(f"{name!r} has no setting {', '.join(unknown)}; there are {', '.join(known)}")
     arguments = {"arch": name, "encoder_name": encoder, "classes": classes, **settings}
-    network = smp.create_model(encoder_weights=None, **arguments)  # wrong settings raise here, not as missing weights
+    try:  # without weights first, so that a wrong setting is not reported as missing weights
+        network = smp.create_model(encoder_weights=None, **arguments)
+    except (KeyError, RuntimeError, TypeError) as error:
+        raise ValueError(f"cannot build {name!r} with the encoder {encoder!r}: {error}") from error
     if weights is None:
         return network, IMAGENET_MEAN, IMAGENET_STD
-    with explain_weight_errors(f"the {weights} weights of {encoder}", weight_files(encoder, weights)):
+    repository = _weight_repository(encoder, weights)
+    with explain_weight_errors(f"the {weights} weights of {encoder}", repository, Path(constants.HF_HUB_CACHE)):
         # A timm encoder has its weights in its name; True asks for them.
         network = smp.create_model(encoder_weights=encoder.startswith("tu-") or weights, **arguments)
         preprocessing = smp.encoders.get_preprocessing_params(encoder, weights)
     return network, preprocessing["mean"], preprocessing["std"]
 
 
-class _SingleValueBatchNorm(nn.BatchNorm2d):
-    """Batch norm that uses its running statistics for one value per channel, for which PyTorch raises an error.
-
-    DeepLabV3, DeepLabV3+, PAN and UPerNet pool the whole image: a batch of one has one value per channel, no variance.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> the same shape."""
-        if self.training and x.numel() == self.num_features:
-            return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
-        return super().forward(x)
-
-
-def _check_settings(name: str, encoder: str, settings: dict[str, Any]) -> None:
-    """Raise ValueError for an unknown encoder, and for settings that are ignored or break the contract."""
+def _weight_repository(encoder: str, weights: str) -> str:
+    """The address of the repository on the Hugging Face hub that holds the weights of an encoder."""
     import timm
-    from segmentation_models_pytorch import MODEL_ARCHITECTURES_MAPPING
-    from segmentation_models_pytorch.encoders import get_encoder_names
-
-    of_timm = encoder.startswith("tu-")
-    if not (timm.is_model(encoder.removeprefix("tu-")) if of_timm else encoder in get_encoder_names()):
-        listed = ", ".join(get_encoder_names())
-        raise ValueError(f"no encoder {encoder!r}; there are {listed}, and tu-<name> for each of timm.list_models()")
-    fixed = {"activation", "aux_params", "in_channels", "classes", "encoder_name", "encoder_weights", "kwargs"}
-    known = [key for key in inspect.signature(MODEL_ARCHITECTURES_MAPPING[name]).parameters if key not in fixed]
-    # A timm encoder takes the arguments of timm's model as well.
-    wrong = [key for key in settings if key in fixed or not (of_timm or key in known)]
-    if wrong:
-        listed = ", ".join(["encoder", "freeze_encoder", *known])
-        raise ValueError(f"{name!r} has no setting {', '.join(wrong)}; there are {listed}")
-
-
-def weight_files(encoder: str, weights: str) -> dict[Path, str]:
-    """Return the files of an encoder's weights: the address of each, by its path in the Hugging Face cache.
-
-    Args:
-        encoder: as in `SMPModel`.
-        weights: as in `SMPModel`.
-
-    Raises:
-        ValueError: there are no such weights; the message lists those that exist.
-    """
-    import timm
-    from huggingface_hub import constants
     from segmentation_models_pytorch.encoders import encoders
 
-    of_timm = encoder.startswith("tu-")
-    if of_timm:
-        repository = getattr(timm.get_pretrained_cfg(encoder.removeprefix("tu-")), "hf_hub_id", None)
-        published = {"imagenet": {"repo_id": repository, "revision": "main"}} if repository else {}
+    if encoder.startswith("tu-"):
+        published = {"imagenet": getattr(timm.get_pretrained_cfg(encoder.removeprefix("tu-")), "hf_hub_id", None)}
     else:
-        published = encoders[encoder]["pretrained_settings"]
-    if weights not in published:
-        listed = ", ".join(published) or "none"
-        raise ValueError(f"there are no {weights!r} weights for {encoder!r}; there are {listed}")
-    repository = published[weights]["repo_id"]
-    revision = published[weights]["revision"]
-    folder = Path(constants.HF_HUB_CACHE, f"models--{repository.replace('/', '--')}")
-    url = f"{constants.ENDPOINT}/{repository}/resolve/{revision}"
-    weights_file = {folder / "snapshots" / revision / "model.safetensors": f"{url}/model.safetensors"}
-    if not of_timm:
-        return {folder / "snapshots" / revision / "config.json": f"{url}/config.json"} | weights_file
-    by_hand = "a text file that you write: the four letters main, without a line break"
-    return {folder / "refs" / "main": by_hand} | weights_file
+        published = {name: entry["repo_id"] for name, entry in encoders[encoder]["pretrained_settings"].items()}
+    check_choice(f"weights of {encoder}", weights, published)
+    return f"https://huggingface.co/{published[weights]}"

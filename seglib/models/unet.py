@@ -73,9 +73,6 @@ class UNet(nn.Module):
             decoder has the same widths. False: transposed convolutions.
         skip: False leaves out the skip connections, which shows what they contribute.
 
-    Raises:
-        ValueError: a number below 1.
-
     Differences from the paper: convolutions are padded, so that the logits have the size of the image; batch norm
     follows each convolution; images are padded to the stride by repeating their border, and the logits are cropped.
     """
@@ -93,10 +90,8 @@ class UNet(nn.Module):
         skip: bool = True,
     ) -> None:
         super().__init__()
-        numbers = {"in_channels": in_channels, "classes": classes, "base_channels": base_channels, "depth": depth}
-        if min(numbers.values()) < 1:
-            raise ValueError(f"in_channels, classes, base_channels and depth must be at least 1, not {numbers}")
-        self.settings = {"name": "unet", **numbers, "bilinear": bilinear, "skip": skip}
+        self.settings = {"name": "unet", "in_channels": in_channels, "classes": classes, "base_channels": base_channels}
+        self.settings |= {"depth": depth, "bilinear": bilinear, "skip": skip}
         self.skip = skip
         self.stride = 2**depth
         widths = [base_channels * 2**level for level in range(depth + 1)]

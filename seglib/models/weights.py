@@ -1,6 +1,6 @@
 """Pretrained weights: downloaded and cached by the libraries that publish them, or put into their caches by hand."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,30 +26,28 @@ def torchvision_weights(entry: "WeightsEnum", title: str) -> Iterator[dict[str, 
         OSError: see `explain_weight_errors`, which also explains the errors of the block that loads the state dict.
     """
     path = Path(torch.hub.get_dir(), "checkpoints", entry.url.rsplit("/", 1)[-1])
-    with explain_weight_errors(title, {path: entry.url}):
+    with explain_weight_errors(title, entry.url, path):
         yield entry.get_state_dict(check_hash=True, map_location="cpu", weights_only=True)
 
 
 @contextmanager
-def explain_weight_errors(title: str, files: Mapping[Path, str]) -> Iterator[None]:
+def explain_weight_errors(title: str, url: str, path: Path) -> Iterator[None]:
     """Turn any error of a block that downloads or loads weights into one that says what to do.
 
     Args:
         title: what the weights are called in the message.
-        files: the address of each file, by the path at which it is cached.
+        url: where they are published.
+        path: the file or folder in which they are cached.
 
     Raises:
-        OSError: the weights cannot be downloaded, or the cached files are damaged or belong to another model. The
-            message names the files, their addresses and the remedies.
+        OSError: the weights cannot be downloaded, or the cached ones are damaged or belong to another model.
     """
     try:
         yield
     except Exception as error:  # raised by the network, the disk, zip, pickle, safetensors or load_state_dict
         reason = " ".join(str(error).split()).split(". ")[0][:200]
-        states = {path: "present" if path.exists() else "missing" for path in files}
-        listed = "\n".join(f"  {path}, from {url} ({states[path]})" for path, url in files.items())
         raise OSError(
-            f"cannot load {title} ({type(error).__name__}: {reason}). They are read from\n{listed}\n"
-            "Download a missing file and put it there; delete a damaged one. weights=None trains from scratch and "
-            "needs no files."
+            f"cannot load {title} ({type(error).__name__}: {reason}). They are downloaded once from {url} and kept in "
+            f"{path}. Without a network, copy them there from another machine; delete them there if they are damaged. "
+            "weights=None trains from scratch and needs no files."
         ) from error

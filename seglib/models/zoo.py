@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from seglib.files import check_choice
 from seglib.models.common import YOLO_MODELS
 from seglib.models.segnet import SegNet
 from seglib.models.smp import DEFAULT_ENCODERS, SMPModel
@@ -35,8 +36,7 @@ def build_model(name: str, classes: int, weights: str | None = None, **settings:
         ValueError: a model, weights or a setting that does not exist; the message lists those that do.
         OSError: the weights cannot be loaded; the message names the files, where they belong, and what to do.
     """
-    if name not in MODELS:
-        raise ValueError(f"no model {name!r}; there are {', '.join(MODELS)}")
+    check_choice("the name of a model", name, MODELS)
     if name == "maskrcnn":
         from seglib.models.maskrcnn import MaskRCNN  # imports torchvision's detection models
 
@@ -45,17 +45,12 @@ def build_model(name: str, classes: int, weights: str | None = None, **settings:
         from seglib.models.yolo import YOLOSegmenter  # imports OpenCV
 
         return YOLOSegmenter(name, classes, weights, **settings)
-    if name != "segnet" and (name != "unet" or "encoder" in settings):
-        return SMPModel(name, classes, weights=weights, **settings)
-    if "freeze_encoder" in settings:
-        raise ValueError(f"{name!r} has no encoder to freeze; build_model('unet', encoder='resnet50', ...) has one")
     if name == "segnet":
         return SegNet(classes, weights, **settings)
+    if name != "unet" or "encoder" in settings:
+        return SMPModel(name, classes, weights=weights, **settings)
     if weights is not None:
-        raise ValueError(
-            f"there are no {weights!r} weights for 'unet' without an encoder: use weights=None to train from scratch, "
-            "or encoder='resnet50', which is pretrained"
-        )
+        raise ValueError(f"'unet' has no {weights!r} weights; build_model('unet', encoder='resnet50', ...) has some")
     return UNet(classes=classes, **settings)
 
 
@@ -72,8 +67,7 @@ def load_model(path: str | Path) -> nn.Module:
         FileNotFoundError: there is no such file.
         ValueError: the file is not a checkpoint of `seglib.train.fit`, or its model is not one of `MODELS`.
     """
-    path = Path(path)
-    if not path.is_file():
+    if not Path(path).is_file():
         raise FileNotFoundError(f"no checkpoint {path}; a finished run has it as best_model.pth")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)

@@ -35,22 +35,6 @@ def test_two_images_are_computed_as_by_the_library_itself():
     assert all(torch.equal(running[name], value) for name, value in expected.state_dict().items())
 
 
-def test_a_model_that_pools_the_whole_image_can_be_trained_on_one_image():
-    with pytest.raises(ValueError, match="more than 1 value per channel"):  # the library itself
-        smp.create_model("deeplabv3", "resnet18", encoder_weights=None).train()(torch.zeros(1, 3, 64, 64))
-    model = build_model("deeplabv3", classes=2, encoder="resnet18").train()
-    logits = model(random_images(1, 64, 64))
-    logits.mean().backward()
-    assert logits.isfinite().all()
-    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
-
-
-def test_logits_keep_the_size_of_the_image_with_settings_that_reduce_the_output():
-    model = build_model("deeplabv3", classes=2, encoder="resnet18", upsampling=4).eval()
-    with torch.no_grad():
-        assert model(torch.zeros(1, 3, 70, 100)).shape == (1, 2, 70, 100)
-
-
 @pytest.mark.parametrize("freeze", [True, False])
 def test_only_an_encoder_that_is_not_frozen_is_trained(freeze):
     """Weight decay and batch norm change weights and statistics that have no gradient."""

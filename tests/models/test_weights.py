@@ -7,20 +7,20 @@ import hashlib
 import io
 import json
 import os
+import shutil
 
 import pytest
 import segmentation_models_pytorch as smp
 import timm
 import torch
 from huggingface_hub import constants
-from safetensors.torch import save, save_file
+from safetensors.torch import save
 from torch import nn
 from torchvision.models import VGG16_BN_Weights, resnet18, vgg
 from torchvision.transforms.functional import normalize
 
 from seglib.models import build_model, load_model
-from seglib.models.smp import weight_files
-from tests.helpers.server import headed, other, status
+from tests.helpers.server import other, status
 
 CONFIG = {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4], "input_space": "RGB", "input_range": [0, 1]}
 
@@ -54,12 +54,11 @@ def hub_cache(tmp_path, monkeypatch):
 # ------------------------------------------------------------------------------------------------ torchvision
 
 
-@pytest.mark.parametrize(("batch_norm", "file"), [(True, "vgg16_bn-6c64b313.pth"), (False, "vgg16-397923af.pth")])
-def test_the_encoder_of_segnet_computes_what_the_published_vgg16_computes(torch_cache, batch_norm, file):
+def test_the_encoder_of_segnet_computes_what_the_published_vgg16_computes(torch_cache):
     published = nn.Module()
-    published.features = randomize(vgg.make_layers(vgg.cfgs["D"], batch_norm)).eval()
-    torch.save(published.state_dict() | {"classifier.0.weight": torch.zeros(1)}, torch_cache / file)
-    model = build_model("segnet", classes=5, weights="imagenet", batch_norm=batch_norm).eval()
+    published.features = randomize(vgg.make_layers(vgg.cfgs["D"], batch_norm=True)).eval()
+    torch.save(published.state_dict() | {"classifier.0.weight": torch.zeros(1)}, torch_cache / "vgg16_bn-6c64b313.pth")
+    model = build_model("segnet", classes=5, weights="imagenet").eval()
     deepest = []
     model.encoder[-1].register_forward_hook(lambda _m, _i, out: deepest.append(out))
     images = torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8)
@@ -78,7 +77,7 @@ def test_a_cached_file_that_is_damaged_or_of_another_model_is_named(torch_cache,
         path.write_bytes(b"not weights")
     with pytest.raises(OSError, match=r"cannot load the ImageNet weights of VGG16") as caught:
         build_model("segnet", classes=5, weights="imagenet")
-    assert f"{path}, from {VGG16_BN_Weights.IMAGENET1K_V1.url} (present)" in str(caught.value)
+    assert f"from {VGG16_BN_Weights.IMAGENET1K_V1.url} and kept in {path}. " in str(caught.value)
     assert "weights=None trains from scratch" in str(caught.value)
     assert "weights_only" not in str(caught.value)  # advice of torch that does not apply
 
@@ -129,27 +128,33 @@ def test_a_failed_download_is_named_and_not_cached(server, torch_cache, monkeypa
     server.always(f"/models/{name}", fault)
     with pytest.raises(OSError, match="cannot load the ImageNet weights of VGG16") as caught:
         build_model("segnet", classes=2, weights="imagenet")
-    assert f"{torch_cache / name}, from {server.url('/models')}" in str(caught.value)
+    assert f"from {server.url(f'/models/{name}')} and kept in {torch_cache / name}. " in str(caught.value)
     assert not (torch_cache / name).exists()
 
 
 # ------------------------------------------------------------------------------------------------ Hugging Face hub
 
 
+def cache(folder, files: dict[str, bytes], revision: str) -> None:
+    """Put the files of a repository into the cache of the hub."""
+    snapshot = folder / "snapshots" / revision
+    snapshot.mkdir(parents=True)
+    for name, content in files.items():
+        (snapshot / name).write_bytes(content)
+
+
 @pytest.mark.parametrize(("name", "encoder"), [("unet", "resnet18"), ("segformer", "mit_b0")])
 def test_an_encoder_has_the_cached_weights_and_their_normalization(hub_cache, tmp_path, name, encoder):
     published = randomize(smp.encoders.get_encoder(encoder, weights=None))
-    config, weights = weight_files(encoder, "imagenet")
-    weights.parent.mkdir(parents=True)
-    config.write_text(json.dumps(CONFIG), encoding="utf-8")
-    save_file(published.state_dict(), weights)
+    source = smp.encoders.encoders[encoder]["pretrained_settings"]["imagenet"]
+    files = {"config.json": json.dumps(CONFIG).encode(), "model.safetensors": save(published.state_dict())}
+    cache(hub_cache / f"models--{source['repo_id'].replace('/', '--')}", files, source["revision"])
     model = build_model(name, classes=3, encoder=encoder, weights="imagenet")
     state = model.net.encoder.state_dict()
     assert all(torch.equal(state[key], value) for key, value in published.state_dict().items())
     assert model.mean.tolist() == pytest.approx(CONFIG["mean"])
     assert model.std.tolist() == pytest.approx(CONFIG["std"])
-    config.unlink()  # a checkpoint does not need these files
-    weights.unlink()
+    shutil.rmtree(hub_cache)  # a checkpoint does not need these files
     content = {"model": model.state_dict(), "settings": model.settings, "classes": None, "image_size": None}
     torch.save(content, tmp_path / "best_model.pth")
     assert load_model(tmp_path / "best_model.pth").mean.tolist() == pytest.approx(CONFIG["mean"])
@@ -157,39 +162,21 @@ def test_an_encoder_has_the_cached_weights_and_their_normalization(hub_cache, tm
 
 def test_an_encoder_of_timm_has_the_cached_weights(hub_cache):
     name = "resnet10t.c3_in1k"
-    reference, weights = weight_files(f"tu-{name}", "imagenet")
-    reference.parent.mkdir(parents=True)
-    reference.write_text("main")
-    weights.parent.mkdir(parents=True)
     published = randomize(timm.create_model("resnet10t"))
-    save_file(published.state_dict(), weights)
+    folder = hub_cache / f"models--timm--{name}"
+    cache(folder, {"model.safetensors": save(published.state_dict())}, "main")
+    (folder / "refs").mkdir()
+    (folder / "refs" / "main").write_text("main")
     model = build_model("fpn", classes=2, encoder=f"tu-{name}", weights="imagenet")
     assert torch.equal(model.net.encoder.model.layer4[0].conv1.weight, published.layer4[0].conv1.weight)
     assert model.mean.tolist() == pytest.approx(timm.get_pretrained_cfg(name).mean)
 
 
-@pytest.mark.parametrize("encoder", ["resnet50", "tu-convnext_tiny"])
-def test_missing_weights_are_named_with_path_and_address(hub_cache, encoder):
+@pytest.mark.parametrize(
+    ("encoder", "repository"), [("resnet50", "smp-hub/resnet50.imagenet"), ("tu-convnext_tiny", "timm/convnext_tiny")]
+)
+def test_missing_weights_are_named_with_address_and_cache(hub_cache, encoder, repository):
     with pytest.raises(OSError, match="weights=None trains from scratch") as caught:
         build_model("deeplabv3", classes=2, encoder=encoder, weights="imagenet")
-    for path, url in weight_files(encoder, "imagenet").items():
-        assert path.is_relative_to(hub_cache)
-        assert f"{path}, from {url} (missing)" in str(caught.value)
-
-
-def test_weights_of_an_encoder_are_downloaded_once_from_the_named_addresses(server, tmp_path, monkeypatch):
-    monkeypatch.setattr(constants, "ENDPOINT", server.url(""))
-    template = server.url("/{repo_id}/resolve/{revision}/{filename}")
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-    published = randomize(smp.encoders.get_encoder("resnet18", weights=None))
-    urls = [url.removeprefix(server.url("")) for url in weight_files("resnet18", "imagenet").values()]
-    for url, content in zip(urls, (json.dumps(CONFIG).encode(), save(published.state_dict())), strict=True):
-        server.files[url] = content
-        etag = hashlib.sha256(content).hexdigest()  # the name of the file in the cache
-        server.always(url, headed(X_Repo_Commit=url.split("/")[-2], ETag=f'"{etag}"'))
-    for _ in range(2):
-        model = build_model("deeplabv3", classes=5, encoder="resnet18", weights="imagenet")
-        assert torch.equal(model.net.encoder.conv1.weight, published.conv1.weight)
-    assert sorted(request.path for request in server.requests if request.method == "GET") == sorted(urls)
+    assert f"from https://huggingface.co/{repository}" in str(caught.value)
+    assert f"kept in {hub_cache}. " in str(caught.value)
