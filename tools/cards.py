@@ -24,6 +24,7 @@ def with_cards(text: str) -> str:
 def section(chosen: Card) -> str:
     """Return a card as a section of data/README.md."""
     download_size = format_bytes(chosen.download_size)
+    disk_size = format_bytes(chosen.download_size + chosen.unpacked_size)
     facts = {
         "Task": chosen.task,
         "Images": ", ".join(f"{part} {count:,}" for part, count in chosen.counts.items()),
@@ -31,7 +32,7 @@ def section(chosen: Card) -> str:
         "License": chosen.license,
         "Cite": chosen.citation,
         "Splits": chosen.splits,
-        "Size": f"about {download_size} to download, {format_bytes(chosen.disk_size)} of disk while it is unpacked",
+        "Size": f"about {download_size} to download, {disk_size} of disk while it is unpacked",
     }
     lines = [f"## {chosen.title} (`{chosen.name}`)", "", f"<{chosen.homepage}>", ""]
     lines += [f"* **{name}:** {fact}." for name, fact in facts.items()]

@@ -15,7 +15,8 @@ def _print_list() -> None:
     """Print a line for each data set."""
     print(f"{'name':<16}{'download':>10}{'disk':>10}  {'ready':<5} what")
     for chosen in CARDS.values():
-        sizes = f"{format_bytes(chosen.download_size):>10}{format_bytes(chosen.disk_size):>10}"
+        disk_size = format_bytes(chosen.download_size + chosen.unpacked_size)
+        sizes = f"{format_bytes(chosen.download_size):>10}{disk_size:>10}"
         print(f"{chosen.name:<16}{sizes}  {'yes' if find(chosen.name) else 'no':<5} {chosen.title}: {chosen.task}")
     print(f"\nThe data sets are stored in {data_home()}. Classes, licenses and splits: data/README.md")
 

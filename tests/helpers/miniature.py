@@ -202,5 +202,5 @@ def install(address: str, descriptions: dict) -> None:
             files=tuple(files),
             counts=description["counts"],
             download_size=10**6,
-            disk_size=10**6,
+            unpacked_size=10**6,
         )

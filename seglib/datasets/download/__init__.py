@@ -90,15 +90,12 @@ def check_layout(name: str, folder: Path) -> Path:
     chosen = card(name)
     missing = _missing(chosen, folder)
     if missing:
-        command = f"`python -m seglib.datasets get {name}`"
-        if folder.is_relative_to(data_home()):
-            advice = f"Complete the folder, or move it away and run {command} to download the data set"
-        else:
-            advice = f"Complete the folder, or unset SEGLIB_DATA and run {command} to download it to {data_home()}"
+        way = "move it away" if folder.is_relative_to(data_home()) else "unset SEGLIB_DATA"
         layout = "\n".join(f"  {folder / pattern}" for pattern in chosen.layout)
         raise FileNotFoundError(
             f"{chosen.title} is not complete in {folder}: {', '.join(missing)} not found. The expected layout is:\n"
-            f"{layout}\n{advice}. The bundled sample needs no download: set SEGLIB_PROFILE=tiny."
+            f"{layout}\nComplete the folder, or {way} and run `python -m seglib.datasets get {name}` to download the "
+            f"data set to {data_home()}. The bundled sample needs no download: set SEGLIB_PROFILE=tiny."
         )
     return folder
 
@@ -133,7 +130,7 @@ def _download_and_build(chosen: Card, folder: Path, build: Build) -> None:
     size = sum(remote.size or 0 for remote in chosen.files) or chosen.download_size  # COCO's photographs come later
     present = sum(path.stat().st_size for path in downloads.glob("*") if path.is_file())
     missing = max(0, size - present)
-    check_disk(chosen.title, missing, missing + chosen.disk_size - chosen.download_size, data_home())
+    check_disk(chosen.title, missing, missing + chosen.unpacked_size, data_home())
     archives = [download(remote, downloads) for remote in chosen.files]
     staging = partial_path(folder)
     shutil.rmtree(staging, ignore_errors=True)  # left by a process that was killed

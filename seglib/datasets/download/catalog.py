@@ -47,7 +47,7 @@ class Card:
         classes: class names in the order of the mask values, background first where it is a class.
         colors: a color for each class: red, green, blue, 0 to 255.
         download_size: bytes to download, roughly.
-        disk_size: bytes of disk needed while the set is unpacked, roughly.
+        unpacked_size: bytes that are unpacked from the download, roughly.
         layout: paths that a reader needs; "*" stands for any name.
         counts: number of images in each part.
         splits: which images are used to train, validate and test.
@@ -66,7 +66,7 @@ class Card:
     homepage: str
     files: tuple[Remote, ...]
     download_size: int
-    disk_size: int
+    unpacked_size: int
     layout: tuple[str, ...]
     counts: Mapping[str, int]
     splits: str
@@ -108,8 +108,6 @@ _COCO_ANNOTATIONS = Remote(
     checksum="sha256:113a836d90195ee1f884e704da6304dfaaecff1f023f49b6ca93c4aaae470268",
     published="size and checksum: tensorflow_datasets/url_checksums/coco.txt in github.com/tensorflow/datasets",
 )
-# instances_train2017.json and instances_val2017.json: huggingface.co/datasets/S3IC/coco/tree/main/annotations
-_COCO_UNPACKED_SIZE = (470 + 20) * _MB
 
 _COCO = Card(
     name="coco",
@@ -128,7 +126,8 @@ _COCO = Card(
     homepage="https://cocodataset.org",
     files=(_COCO_ANNOTATIONS,),
     download_size=_COCO_ARCHIVE_SIZE + 10_000 * COCO_PHOTO_SIZE,
-    disk_size=_COCO_ARCHIVE_SIZE + _COCO_UNPACKED_SIZE + 10_000 * COCO_PHOTO_SIZE,
+    # instances_train2017.json and instances_val2017.json: huggingface.co/datasets/S3IC/coco/tree/main/annotations
+    unpacked_size=(470 + 20) * _MB,
     layout=(
         "images/train/*.jpg",
         "images/val/*.jpg",
@@ -155,7 +154,6 @@ _COCO_FOUR = replace(
     classes=("background", "person", "cat", "sports ball", "book"),
     colors=palette(5).tolist(),
     download_size=_COCO_ARCHIVE_SIZE + 5_000 * COCO_PHOTO_SIZE,
-    disk_size=_COCO_ARCHIVE_SIZE + _COCO_UNPACKED_SIZE + 5_000 * COCO_PHOTO_SIZE,
     counts={"train, at most": 4_000, "val, at most": 1_000},
     selections="coco-book-cat-person-sports_ball-*",
 )
@@ -201,7 +199,7 @@ _VOC = Card(
         ),
     ),
     download_size=_VOC_ARCHIVE_SIZE,
-    disk_size=_VOC_ARCHIVE_SIZE + 500 * _MB,
+    unpacked_size=500 * _MB,
     layout=(
         "JPEGImages/*.jpg",
         "SegmentationClass/*.png",
@@ -243,7 +241,7 @@ _BUILDINGS = Card(
     files=tuple(Remote(f"{part}.zip", (f"{_BUILDINGS_URL}/{part}.zip",)) for part in ("train", "valid", "test")),
     # 345 MB, 98.8 MB and 49.8 MB, as the hub shows them.
     download_size=494 * _MB,
-    disk_size=1_100 * _MB,
+    unpacked_size=606 * _MB,
     layout=("train/images/*.jpg", "train/labels/*.txt", "valid/images/*.jpg", "valid/labels/*.txt", "data.yaml"),
     extras=("test/images/*.jpg", "test/labels/*.txt", "*/_annotations.coco.json"),
     counts={"train": 6_764, "valid": 1_934, "test": 967},
@@ -294,7 +292,7 @@ _CAMVID = Card(
     ),
     # Not published. 701 images and masks of 480x360 cannot take more than this; PNG makes them smaller.
     download_size=484 * _MB,
-    disk_size=968 * _MB,
+    unpacked_size=484 * _MB,
     layout=("train/*", "trainannot/*.png", "val/*", "valannot/*.png"),
     extras=("test/*.png", "testannot/*.png", "splits/train.txt", "splits/val.txt", "splits/test.txt"),
     # Counted in CamVid/{train,val,test}.txt at that commit.

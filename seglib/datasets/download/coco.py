@@ -21,18 +21,11 @@ Content = Mapping[str, Any]  # an annotation file
 
 @dataclass(frozen=True)
 class Selection:
-    """Which photographs of COCO to take: a number for each category, or "all", of both parts.
+    """Which photographs of COCO to take."""
 
-    Attributes:
-        categories: category names, sorted; empty: all.
-        photos: photographs of each category from the training part.
-        test_photos: photographs of each category from the validation part.
-        seed: selects other photographs.
-    """
-
-    categories: tuple[str, ...]
-    photos: int | str
-    test_photos: int | str
+    categories: tuple[str, ...]  # names, sorted; empty: all
+    photos: int | str  # of each category, from the training part; or "all"
+    test_photos: int | str  # likewise, from the validation part
     seed: int
 
     @property

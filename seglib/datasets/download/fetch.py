@@ -70,10 +70,7 @@ def download(remote: Remote, folder: Path) -> Path:
 
 
 def download_all(remotes: Sequence[Remote], folder: Path, title: str) -> None:
-    """Download many small files side by side; files that are already there are checked and kept.
-
-    Args:
-        title: plural noun for the progress bar and the error, such as "photographs".
+    """Download many small files, called `title`, side by side; files that are already there are checked and kept.
 
     Raises:
         DownloadError: some files failed; gives the number of missing files and the first reason. The others are kept.

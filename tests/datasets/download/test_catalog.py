@@ -29,7 +29,7 @@ def test_a_card_is_complete(name):
     colors = set(map(tuple, chosen.colors))
     assert len(chosen.classes) == len(chosen.colors) == len(set(chosen.classes)) == len(colors)
     assert chosen.files and chosen.layout and chosen.counts
-    assert chosen.disk_size > chosen.download_size > 0
+    assert chosen.unpacked_size > 0 and chosen.download_size > 0
 
 
 @every
