@@ -77,8 +77,11 @@ def compose(index: int, size: int, seed: int) -> Scene:
 
 def annotate(visible: Sequence[tuple[Placed, np.ndarray]]) -> list[dict[str, Any]]:
     """Return COCO's annotations, without ids, of objects and their visible pixels; see `Scene.visible`."""
-    crowd = np.any([mask for placed, mask in visible if placed.crowd] or [visible[0][1] & False], axis=0)
-    found = [_annotation("person", _plain_rle(crowd), crowd, iscrowd=1)] if crowd.any() else []
+    found = []
+    crowd = [mask for placed, mask in visible if placed.crowd]
+    if crowd:
+        region = np.any(crowd, axis=0)
+        found.append(_annotation("person", _plain_rle(region), region, iscrowd=1))
     for placed, mask in visible:
         if placed.name in IDS and not placed.crowd and mask.sum() >= MIN_PIXELS:
             polygons = _polygons(mask)
@@ -137,10 +140,9 @@ def write_image(folder: Path, index: int, images: int, size: int, seed: int) -> 
     file = folder / "images" / split / image["file_name"]
     file.parent.mkdir(parents=True, exist_ok=True)
     write_jpeg(file, picture, place in GRAY, ORIENTATIONS.get(place))
-    numbers = range(index * 1000 + 1, (index + 1) * 1000)
-    annotations = [
-        {"id": i, "image_id": image_id, **entry} for i, entry in zip(numbers, annotate(visible), strict=False)
-    ]
+    annotations = annotate(visible)
+    for number, annotation in enumerate(annotations, start=1):
+        annotation |= {"id": index * 1000 + number, "image_id": image_id}
     return {"split": split, "image": image, "annotations": annotations}
 
 

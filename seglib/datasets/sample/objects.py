@@ -144,7 +144,6 @@ def _person(pen: Pen, rng: np.random.Generator, pose: str = "") -> None:
         pen.line(joints, (0.1, 0.075), lower_leg)
         pen.line(joints, (0.11,), trousers)
     _upper_body(pen, rng, hip, angles[:2], skin)
-    _head(pen, rng, hip + 0.42, skin)
 
 
 def _upper_body(pen: Pen, rng: np.random.Generator, hip: float, arms: np.ndarray, skin: Color) -> None:
@@ -164,16 +163,13 @@ def _upper_body(pen: Pen, rng: np.random.Generator, hip: float, arms: np.ndarray
         pen.line(joints, (0.06, 0.055), lower_arm)
         pen.line(joints, (0.07,), sleeve)
         pen.ellipse(joints[-1], 0.03, 0.03, skin)
-
-
-def _head(pen: Pen, rng: np.random.Generator, y: float, skin: Color) -> None:
-    pen.ellipse((0, y + 0.015), 0.074, 0.083, pick(rng, FUR))
-    if rng.random() < 0.25:  # seen from behind: no face
-        return
-    pen.ellipse((0, y - 0.014), 0.062, 0.07, skin)
-    for x in (-0.025, 0.025):
-        pen.ellipse((x, y), 0.009, 0.011, DARK)
-    pen.ellipse((0, y - 0.042), 0.02, 0.007, (150, 70, 66))
+    head = hip + 0.42
+    pen.ellipse((0, head + 0.015), 0.074, 0.083, pick(rng, FUR))
+    if rng.random() < 0.75:  # else seen from behind
+        pen.ellipse((0, head - 0.014), 0.062, 0.07, skin)
+        pen.ellipse((0, head - 0.042), 0.02, 0.007, (150, 70, 66))
+        for x in (-0.025, 0.025):
+            pen.ellipse((x, head), 0.009, 0.011, DARK)
 
 
 def _cat(pen: Pen, rng: np.random.Generator) -> None:
@@ -273,50 +269,46 @@ def _tree(pen: Pen, rng: np.random.Generator) -> None:
         pen.ellipse((rng.uniform(-0.6, 0.6) * (1 - y), y), 0.2, 0.13, tint(green, 0.4 + 0.8 * y))
 
 
-def _rectangle(left: float, bottom: float, right: float, top: float, slant: float = 0) -> Points:
-    """The corners of a rectangle whose upper side is shorter by `slant` at both ends."""
-    return np.array([(left, bottom), (right, bottom), (right - slant, top), (left + slant, top)])
-
-
-# Polygons of rigid objects, and how much darker than the object they are, or their own color.
-RIGID: dict[str, list[tuple[Points, float | Color]]] = {
+# Rigid objects: left, bottom, right and top of rectangles, how much shorter the upper side is at both ends, and how
+# much darker than the object each is, or its own color.
+RIGID: dict[str, list[tuple[float, float, float, float, float, float | Color]]] = {
     "closed book": [
-        (_rectangle(0.3, 0.03, 0.45, 1), PAGE),
-        (_rectangle(-0.42, 0, 0.36, 0.98), 1),
-        (_rectangle(-0.42, 0, -0.33, 0.98), 0.7),
-        (_rectangle(-0.2, 0.6, 0.24, 0.84), PAGE),
+        (0.3, 0.03, 0.45, 1, 0, PAGE),
+        (-0.42, 0, 0.36, 0.98, 0, 1),
+        (-0.42, 0, -0.33, 0.98, 0, 0.7),
+        (-0.2, 0.6, 0.24, 0.84, 0, PAGE),
     ],
     "car": [
-        (_rectangle(-0.95, 0.58, 0.95, 1, 0.3), 0.92),
-        (_rectangle(-1.42, 0.25, 1.45, 0.62, 0.06), 1),
-        (_rectangle(-1.42, 0.22, 1.45, 0.32), 0.7),
-        (_rectangle(-0.78, 0.62, -0.05, 0.92, 0.14), GLASS),
-        (_rectangle(0.05, 0.62, 0.78, 0.92, 0.14), GLASS),
-        (_rectangle(-1.4, 0.42, -1.24, 0.52), (250, 236, 180)),
-        (_rectangle(1.28, 0.42, 1.42, 0.52), (190, 40, 36)),
-        *[(np.array([(x, 0.23)]) + 0.24 * CIRCLE, DARK) for x in (-0.85, 0.88)],
-        *[(np.array([(x, 0.23)]) + 0.12 * CIRCLE, (160, 160, 164)) for x in (-0.85, 0.88)],
+        (-0.95, 0.58, 0.95, 1, 0.3, 0.92),
+        (-1.42, 0.25, 1.45, 0.62, 0.06, 1),
+        (-1.42, 0.22, 1.45, 0.32, 0, 0.7),
+        (-0.78, 0.62, -0.05, 0.92, 0.14, GLASS),
+        (0.05, 0.62, 0.78, 0.92, 0.14, GLASS),
+        (-1.4, 0.42, -1.24, 0.52, 0, (250, 236, 180)),
+        (1.28, 0.42, 1.42, 0.52, 0, (190, 40, 36)),
     ],
     "sofa": [
-        (_rectangle(-1, 0.1, 1, 1, 0.04), 0.82),
-        (_rectangle(-1, 0.08, 1, 0.3), 0.75),
-        (_rectangle(-1, 0.32, -0.02, 0.54), 1),
-        (_rectangle(0.02, 0.32, 1, 0.54), 1),
-        (_rectangle(-1.25, 0, -0.94, 0.72, 0.03), 1.1),
-        (_rectangle(0.94, 0, 1.25, 0.72, 0.03), 1.1),
+        (-1, 0.1, 1, 1, 0.04, 0.82),
+        (-1, 0.08, 1, 0.3, 0, 0.75),
+        (-1, 0.32, -0.02, 0.54, 0, 1),
+        (0.02, 0.32, 1, 0.54, 0, 1),
+        (-1.25, 0, -0.94, 0.72, 0.03, 1.1),
+        (0.94, 0, 1.25, 0.72, 0.03, 1.1),
     ],
     "table": [
-        *[(_rectangle(x, 0.14, x + 0.08, 0.85), 0.7) for x in (-0.66, 0.58)],
-        *[(_rectangle(x, 0, x + 0.09, 0.85), 0.6) for x in (-0.84, 0.75)],
-        (_rectangle(-0.9, 0.84, 0.9, 1, 0.14), 1.1),
-        (_rectangle(-0.9, 0.75, 0.9, 0.85), 0.8),
+        (-0.66, 0.14, -0.58, 0.85, 0, 0.7),
+        (0.58, 0.14, 0.66, 0.85, 0, 0.7),
+        (-0.84, 0, -0.75, 0.85, 0, 0.6),
+        (0.75, 0, 0.84, 0.85, 0, 0.6),
+        (-0.9, 0.84, 0.9, 1, 0.14, 1.1),
+        (-0.9, 0.75, 0.9, 0.85, 0, 0.8),
     ],
     "box": [
-        (_rectangle(-0.6, 0, 0.4, 0.85), 1),
-        ([(0.4, 0), (0.65, 0.1), (0.65, 0.98), (0.4, 0.85)], 0.7),
-        ([(-0.6, 0.85), (0.4, 0.85), (0.65, 0.98), (-0.35, 0.98)], 1.15),
+        (-0.6, 0, 0.6, 0.84, 0, 1),
+        (-0.6, 0.82, 0.6, 1, 0.12, 1.15),
+        (-0.08, 0, 0.08, 0.84, 0, 0.8),
     ],
-    "post": [(_rectangle(-0.03, 0, 0.03, 0.97), 1)],
+    "post": [(-0.03, 0, 0.03, 0.97, 0, 1)],
 }
 
 
@@ -324,44 +316,41 @@ def _rigid(pen: Pen, rng: np.random.Generator, name: str) -> None:
     """An object of RIGID, a little wider or narrower."""
     color = pick(rng, (*PAINT, *WOOD))
     stretch = (rng.uniform(0.85, 1.15), 1)
-    for points, look in RIGID[name]:
-        pen.polygon(np.array(points) * stretch, look if isinstance(look, tuple) else tint(color, look))
+    for left, bottom, right, top, slant, look in RIGID[name]:
+        corners = np.array([(left, bottom), (right, bottom), (right - slant, top), (left + slant, top)])
+        pen.polygon(corners * stretch, look if isinstance(look, tuple) else tint(color, look))
+    if name == "car":
+        for x in (-0.85 * stretch[0], 0.88 * stretch[0]):
+            pen.ellipse((x, 0.23), 0.24, 0.24, DARK)
+            pen.ellipse((x, 0.23), 0.12, 0.12, (160, 160, 164))
 
 
-class Kind(NamedTuple):
-    """How an object is drawn, its height in meters, and the width of its sheet in heights."""
-
-    draw: Callable[..., None]
-    meters: float
-    width: float
-
-
-KINDS = {
-    "person": Kind(_person, 1.7, 1.1),
-    "cat": Kind(_cat, 0.42, 2.3),
-    "dog": Kind(_dog, 0.62, 2.3),
-    "sports ball": Kind(_ball, 0.3, 1.06),
-    "book": Kind(_book, 0.3, 2.0),
-    "potted plant": Kind(_plant, 0.65, 1.3),
-    "tree": Kind(_tree, 4.0, 1.2),
-    "car": Kind(partial(_rigid, name="car"), 1.4, 3.4),
-    "sofa": Kind(partial(_rigid, name="sofa"), 0.9, 2.9),
-    "table": Kind(partial(_rigid, name="table"), 0.75, 2.1),
-    "box": Kind(partial(_rigid, name="box"), 0.45, 1.6),
-    "post": Kind(partial(_rigid, name="post"), 2.4, 0.1),
+# How each object is drawn, its height in meters, and the width of its sheet in heights.
+KINDS: dict[str, tuple[Callable[..., None], float, float]] = {
+    "person": (_person, 1.7, 1.1),
+    "cat": (_cat, 0.42, 2.3),
+    "dog": (_dog, 0.62, 2.3),
+    "sports ball": (_ball, 0.3, 1.06),
+    "book": (_book, 0.3, 2.0),
+    "potted plant": (_plant, 0.65, 1.3),
+    "tree": (_tree, 4.0, 1.2),
+    "car": (partial(_rigid, name="car"), 1.4, 3.4),
+    "sofa": (partial(_rigid, name="sofa"), 0.9, 2.9),
+    "table": (partial(_rigid, name="table"), 0.75, 2.1),
+    "box": (partial(_rigid, name="box"), 0.45, 1.6),
+    "post": (partial(_rigid, name="post"), 2.4, 0.1),
 }
 
 
-def draw(name: str, rng: np.random.Generator, height: float, light: int, **how: Any) -> Sprite:
+def draw(name: str, rng: np.random.Generator, meters: float, scale: float, light: int, **how: Any) -> Sprite:
     """Return an object of KINDS as it looks by chance.
 
     Args:
-        name: a key of KINDS.
-        rng: decides what it looks like.
-        height: in pixels.
-        light: where it comes from; 1: right, -1: left.
+        meters, scale: its height in meters, and pixels per meter.
+        light: 1 if it comes from the right, -1 from the left.
         how: `pose` of a person, `is_open` of a book.
     """
-    pen = Pen(height, KINDS[name].width)
-    KINDS[name].draw(pen, rng, **how)
+    function, _, width = KINDS[name]
+    pen = Pen(meters * scale, width)
+    function(pen, rng, **how)
     return pen.sprite(light, flip=rng.random() < 0.5)

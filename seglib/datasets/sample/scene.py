@@ -66,19 +66,19 @@ class Scene:
             crowd: whether it is one of a crowd.
             how: passed to `objects.draw`.
         """
-        meters = meters or KINDS[name].meters * self.rng.uniform(0.85, 1.15)
+        meters = meters or KINDS[name][1] * self.rng.uniform(0.85, 1.15)
         largest = 0.97 * (self.height - self.horizon) / self.eye
         if meters > self.eye:
             largest = min(largest, 0.97 * self.horizon / (meters - self.eye))
         scale = self.far + size * (max(largest, self.far) - self.far)
-        sprite = draw(name, self.rng, meters * scale, self.light, **how)
+        sprite = draw(name, self.rng, meters, scale, self.light, **how)
         placed = Placed(name, sprite, x * self.width, self.horizon + self.eye * scale, scale, crowd)
         self.objects.append(placed)
         return placed
 
     def put_before(self, owner: Placed, name: str, meters: float, lift: float) -> None:
         """Put an object before another, `lift` meters above where that stands, without cutting its outline."""
-        sprite = draw(name, self.rng, meters * owner.scale, self.light)
+        sprite = draw(name, self.rng, meters, owner.scale, self.light)
         held = Placed(name, sprite, owner.x, owner.bottom - lift * owner.scale, owner.scale)
         owner.holds.append(held)
         self.objects.append(held)

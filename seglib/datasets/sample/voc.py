@@ -23,28 +23,25 @@ CLASSES = {  # VOC's names of drawn objects
     "person": "person", "cat": "cat", "dog": "dog", "potted plant": "pottedplant", "car": "car", "sofa": "sofa",
     "table": "diningtable",
 }  # fmt: skip
+# The chance of each object, and its smallest and largest size; see `Scene.put`.
+ROOM = {
+    "sofa": (0.65, 0.0, 0.6), "table": (0.55, 0.0, 0.6), "potted plant": (0.5, 0.3, 1.0), "person": (0.5, 0.3, 1.05),
+    "cat": (0.45, 0.4, 1.05), "dog": (0.35, 0.4, 1.05), "box": (0.3, 0.2, 0.8),
+}  # fmt: skip
+STREET = {
+    "car": (0.85, 0.0, 0.6), "person": (0.7, 0.3, 1.05), "dog": (0.4, 0.4, 1.05), "cat": (0.3, 0.4, 1.05),
+    "potted plant": (0.25, 0.3, 1.0), "tree": (0.5, 0.0, 0.2), "post": (0.3, 0.0, 0.6),
+}  # fmt: skip
 
 
-def compose(rng: np.random.Generator, size: int) -> Scene:
-    """Return a living room or a street with its objects."""
+def compose(index: int, size: int, seed: int) -> Scene:
+    """Return the living room or the street of an image with its objects."""
+    rng = np.random.default_rng([seed, index, 2012])
     scene = Scene(rng, size, indoor=bool(rng.random() < 0.55), aspect=float(rng.choice([0.667, 0.75, 1.333])))
-    if scene.indoor:
-        chances = {
-            "sofa": 0.65,
-            "table": 0.55,
-            "potted plant": 0.5,
-            "person": 0.5,
-            "cat": 0.45,
-            "dog": 0.35,
-            "box": 0.3,
-        }
-    else:
-        chances = {"tree": 0.5, "car": 0.85, "post": 0.3, "person": 0.7, "dog": 0.4, "cat": 0.3, "potted plant": 0.25}
-    names = [name for name, chance in chances.items() if rng.random() < chance] or ["person"]
-    slots = (rng.permutation(len(names)) + rng.uniform(0.1, 0.9, len(names))) / len(names)
-    for name, x in zip(names, slots, strict=True):
-        large = name in ("sofa", "table", "car", "tree")
-        placed = scene.put(name, x, rng.uniform(0, 0.2 if name == "tree" else 0.6) if large else rng.uniform(0.4, 1.05))
+    kinds = ROOM if scene.indoor else STREET
+    names = [name for name, (chance, _, _) in kinds.items() if rng.random() < chance] or ["person"]
+    for name, slot in zip(names, rng.permutation(len(names)), strict=True):
+        placed = scene.put(name, (slot + rng.uniform(0.1, 0.9)) / len(names), rng.uniform(*kinds[name][1:]))
         if name == "sofa" and rng.random() < 0.3:
             scene.put_before(placed, str(rng.choice(["cat", "dog"])), 0.42, 0.45)
     return scene
@@ -70,7 +67,7 @@ def label_masks(visible: Sequence[tuple[Placed, np.ndarray]], height: int, width
 
 def write_image(folder: Path, index: int, images: int, size: int, seed: int) -> dict[str, str]:
     """Write a picture, and its masks to SegmentationClass/ and SegmentationObject/; return its split and its name."""
-    scene = compose(np.random.default_rng([seed, index, 2012]), size)
+    scene = compose(index, size, seed)
     picture = scene.paint()
     classes, objects = label_masks(scene.visible(), scene.height, scene.width)
     name = f"2012_{index + 1:06d}"
