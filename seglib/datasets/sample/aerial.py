@@ -55,35 +55,22 @@ class Patch(NamedTuple):
 
 
 class Building(NamedTuple):
-    """A building.
+    """A building, as it is seen from above."""
 
-    Attributes:
-        outlines: the outline of the roof, and that of the courtyard if there is one.
-        patches: what is painted.
-        height: in meters.
-    """
-
-    outlines: Sequence[Outline]
-    patches: Sequence[Patch]
-    height: float
+    outlines: Sequence[Outline]  # of the roof, and of the courtyard if there is one
+    patches: Sequence[Patch]  # what is painted
+    height: float  # meters
 
 
 @dataclass
 class AerialScene:
-    """What there is on a piece of land.
-
-    Attributes:
-        view: width of the picture in meters.
-        turn: angle of the streets in the picture, in radians.
-        shadow: (2,) where the shadow of a point one meter high falls, in meters.
-        center: the middle of the picture in meters; a small change moves the camera.
-    """
+    """What there is on a piece of land."""
 
     rng: np.random.Generator
-    view: float
-    turn: float
-    shadow: np.ndarray
-    center: tuple[float, float] = (0.0, 0.0)
+    view: float  # width of the picture in meters
+    turn: float  # angle of the streets in the picture in radians
+    shadow: np.ndarray  # (2,) where the shadow of a point one meter high falls, in meters
+    center: tuple[float, float] = (0.0, 0.0)  # of the picture, in meters; a small change moves the camera
     ground: list[Patch] = field(default_factory=list)
     buildings: list[Building] = field(default_factory=list)
     trees: list[tuple[float, float, float]] = field(default_factory=list)  # x, y, radius
