@@ -35,7 +35,7 @@ class Scene:
         aspect: height divided by width.
 
     Attributes:
-        objects: what `put` has added.
+        objects: what `put` has added; change the `x` of one to move it.
         pan: meters that the camera has moved to the right. Change it and call `paint` again for the next frame of a
             video; near objects move more than far ones.
         stuff: uint8 (H, W) after `paint`: what the background shows at each pixel, as an index of `background.STUFF`.
