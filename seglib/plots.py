@@ -1,10 +1,8 @@
 """The figures of the course.
 
-Each function returns a matplotlib Figure that pyplot has already closed. As the last line of a notebook cell it is
-shown once, and a script may draw many of them without leaking memory. Images are uint8 (H, W, 3) arrays or (3, H, W)
-tensors, masks are uint8 (H, W) class indices.
-
-matplotlib is imported when the first figure is drawn: `overlay`, `color_mask` and `draw_instances` work without it.
+A figure is a matplotlib Figure that pyplot has already closed: as the last line of a notebook cell it is shown once,
+and a script may draw many of them. Images are uint8 (H, W, 3) arrays or (3, H, W) tensors, masks are uint8 (H, W) class
+indices. matplotlib is imported when the first figure is drawn; `overlay` and other images do without it.
 """
 
 from __future__ import annotations
@@ -15,9 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from PIL import Image
 
-from seglib.files import atomic_path, check_choice
+from seglib.files import atomic_path
 from seglib.masks import IGNORE, palette
 
 if TYPE_CHECKING:
@@ -55,11 +54,8 @@ __all__ = [
 
 _History = Sequence[Mapping[str, float]]
 _Histories = _History | Mapping[str, _History]  # one, or several by name
-_Values = Sequence[float] | np.ndarray
 
 _LINE_STYLES = ("-", "--", "-.", ":", (0, (1, 4)), (0, (8, 2, 1, 2, 1, 2)))
-_BLUE = "#33507a"
-_RED = "#c04040"
 
 
 def save(figure: Figure | np.ndarray, path: str | Path) -> None:
@@ -93,9 +89,6 @@ def _as_array(image: ImageLike) -> np.ndarray:
     array = np.asarray(image)
     channels_first = array.ndim == 3 and array.shape[0] == 3 and array.shape[2] != 3
     return array.transpose(1, 2, 0) if channels_first else array
-
-
-# ------------------------------------------------------------------------------------------------ images and masks
 
 
 def color_mask(mask: ImageLike) -> np.ndarray:
@@ -169,13 +162,12 @@ def picture_grid(
     """
     from matplotlib.patches import Patch
 
-    pictures = [[_as_array(image) for image in row] for row in rows]
-    heights = [width * min(max(row[0].shape[0] / row[0].shape[1], 0.5), 1.4) for row in pictures]
-    figure_width = width * len(titles) + (0.5 if labels else 0)
-    figure_height = sum(heights) + 0.25 * len(rows) + 0.3 + (0.35 if title else 0) + (0.4 if classes else 0)
-    layout = {"squeeze": False, "figsize": (figure_width, figure_height), "height_ratios": heights}
-    figure, grid = _subplots(nrows=len(rows), ncols=len(titles), **layout)
-    for axes, picture in zip(grid.flat, chain.from_iterable(pictures), strict=True):
+    shapes = [_as_array(row[0]).shape for row in rows]
+    heights = [width * min(max(shape[0] / shape[1], 0.5), 1.4) for shape in shapes]
+    size = (width * len(titles) + 0.5, sum(heights) + 0.25 * len(rows) + 1)
+    figure, grid = _subplots(nrows=len(rows), ncols=len(titles), squeeze=False, figsize=size, height_ratios=heights)
+    for axes, image in zip(grid.flat, chain.from_iterable(rows), strict=True):
+        picture = _as_array(image)
         axes.imshow(color_mask(picture) if picture.ndim == 2 else picture, interpolation="nearest")
         axes.set(xticks=[], yticks=[])
         axes.spines[:].set_visible(False)
@@ -202,26 +194,22 @@ def present_classes(masks: Sequence[ImageLike], classes: Sequence[str]) -> dict[
 def triples(
     samples: Sequence[tuple[ImageLike, ImageLike, str]], classes: Sequence[str], title: str = "Image, mask and both"
 ) -> Figure:
-    """Samples of a data set, one in each row: image, mask, overlay.
+    """Samples of a data set, one in each row: image, mask, overlay. The legend names the classes that occur.
 
     Args:
         samples: (image, mask, name) of each sample.
-        classes: the names of all classes. If there are more than twelve, the legend shows those that occur.
+        classes: the names of all classes.
     """
     rows = [(image, mask, overlay(image, mask)) for image, mask, _ in samples]
     masks = [mask for _, mask, _ in samples]
-    legend = present_classes(masks, classes) if len(classes) > 12 else classes
     void = any((_as_array(mask) == IGNORE).any() for mask in masks)
+    legend = present_classes(masks, classes)
     return picture_grid(rows, ("image", "mask", "overlay"), [name for *_, name in samples], legend, title, void)
-
-
-# ------------------------------------------------------------------------------------------------ training curves
 
 
 def loss_curves(histories: _Histories, title: str = "Loss") -> Figure:
     """Training loss (dashed) and validation loss (solid) by epoch, of one history or of several by name."""
-    styles = {"train_loss": ("training", "--"), "val_loss": ("validation", "-")}
-    return _history_curves(histories, styles, title, "loss")
+    return _history_curves(histories, {"val_loss": "validation", "train_loss": "training"}, title, "loss")
 
 
 def metric_curves(
@@ -231,94 +219,77 @@ def metric_curves(
 
     A dot marks the best epoch of each history by the first column.
     """
-    labels = [column.removeprefix("val_") for column in columns]
-    styles = dict(zip(columns, zip(labels, cycle(_LINE_STYLES)), strict=True))
-    figure = _history_curves(histories, styles, title, "score", columns[0])
+    labels = {column: column.removeprefix("val_") for column in columns}
+    figure = _history_curves(histories, labels, title, "score", columns[0])
     figure.axes[0].set_ylim(0, 1)
     return figure
 
 
 def _history_curves(
-    histories: _Histories, styles: Mapping[str, tuple[str, Any]], title: str, ylabel: str, marked: str = ""
+    histories: _Histories, labels: Mapping[str, str], title: str, ylabel: str, marked: str = ""
 ) -> Figure:
-    """Columns of histories by epoch, each with its label and line style. A dot marks the best of column `marked`."""
+    """Columns of histories by epoch, with their labels. A dot marks the best epoch by the column `marked`."""
     figure, axes = _chart((7, 4), title=title, xlabel="epoch", ylabel=ylabel)
     named = histories if isinstance(histories, Mapping) else {"": histories}
     for number, (name, history) in enumerate(named.items()):
         color = f"C{number}"
-        for column, (label, style) in styles.items():
-            _plot_column(axes, history, column, linestyle=style, color=color, label=f"{name} {label}".strip())
+        epochs = [row["epoch"] for row in history]
+        for (column, label), style in zip(labels.items(), cycle(_LINE_STYLES)):
+            values = [row[column] for row in history]
+            axes.plot(epochs, values, marker=".", linestyle=style, color=color, label=f"{name} {label}".strip())
         scores = [row[marked] for row in history if marked]
         if not np.isnan(scores).all():
             best = int(np.nanargmax(scores))
-            axes.plot(history[best]["epoch"], scores[best], "o", color=color, label=f"best: {scores[best]:.3f}")
+            axes.plot(epochs[best], scores[best], "o", color=color, label=f"best: {scores[best]:.3f}")
+    axes.locator_params(axis="x", integer=True)
     axes.legend()
     return figure
-
-
-def _plot_column(axes: Axes, history: _History, column: str, **style: Any) -> None:
-    """Draw a column of a history by epoch. A single epoch is a point, since a line through it would be invisible."""
-    marker = "o" if len(history) == 1 else ""
-    axes.plot([row["epoch"] for row in history], [row[column] for row in history], marker=marker, **style)
-    axes.locator_params(axis="x", integer=True)
 
 
 def grid_comparison(
     cells: Sequence[Cell], column: str, best: Cell | None = None, metric: str = "val_iou", title: str = ""
 ) -> Figure:
-    """A column of the history of every cell of a grid, by epoch.
+    """A column of the history of every cell of a grid, by epoch. Losses have a logarithmic scale.
 
-    The first setting that varies decides the color of a curve, the others its line style. The curve of the best cell
-    is thick, with a star at its best epoch. A cross marks the epoch after which a cell over-fits, by the rule of
-    `seglib.runs.overfits_after`. Losses have a logarithmic scale.
+    The first setting decides the color of a curve, the others its line style. The curve of the best cell is thick, with
+    a star at its best epoch. A cross marks the epoch after which a cell over-fits (see `seglib.runs.overfits_after`).
 
     Args:
-        cells: the cells of a `seglib.grid.Grid`; without any, the figure is empty.
+        cells: the cells of a `seglib.grid.Grid`.
         column: a column of their histories.
         best: the cell to emphasize.
         metric: the column by which the best epoch of that cell is chosen.
-
-    Raises:
-        ValueError: the histories have no such column.
     """
-    columns = next((list(cell.history[0]) for cell in cells if cell.history), [column, metric])
-    for name in (column, metric):
-        check_choice("a column of the histories", name, columns)
     figure, axes = _chart((9, 5), title=title or f"{column} of every cell", xlabel="epoch", ylabel=column)
-    if not cells:
-        return figure
-    settings = list(cells[0].settings)
-    varying = [name for name in settings if len({cell.settings[name] for cell in cells}) > 1] or settings
-    keys = [tuple(cell.settings[name] for name in varying) for cell in cells]
-    colors = list(dict.fromkeys(key[:1] for key in keys))
-    styles = dict(zip(dict.fromkeys(key[1:] for key in keys), cycle(_LINE_STYLES)))
-    for cell, key in zip(cells, keys, strict=True):
-        color = f"C{colors.index(key[:1])}"
-        label = ", ".join(map(str, key)) + ("" if cell.status == "finished" else f" ({cell.status})")
-        style = {"color": color, "linestyle": styles[key[1:]], "linewidth": 3.0 if cell is best else 1.5}
-        _plot_column(axes, cell.history, column, label=label, **style)
+    colors: dict[object, str] = {}
+    styles: dict[object, Any] = {}
+    for cell in cells:
+        first, *others = cell.settings.values()
+        color = colors.setdefault(first, f"C{len(colors)}")
+        style = styles.setdefault(tuple(others), _LINE_STYLES[len(styles) % len(_LINE_STYLES)])
+        width = 3.0 if cell is best else 1.5
+        label = cell.name if cell.status == "finished" else f"{cell.name} ({cell.status})"
+        values = [row[column] for row in cell.history]
+        epochs = range(1, len(values) + 1)
+        axes.plot(epochs, values, marker=".", color=color, linestyle=style, linewidth=width, label=label)
         if cell.overfits_after is not None:
-            axes.plot(cell.overfits_after, cell.history[cell.overfits_after - 1][column], "X", color=color, ms=9)
-    best_row = best.best_row(metric) if best is not None else None
-    if best_row is not None:
+            axes.plot(cell.overfits_after, values[cell.overfits_after - 1], "X", color=color, ms=9)
+    if best is not None and (row := best.best_row(metric)) is not None:
         label = f"best cell, at its best\nepoch by {metric}"
-        axes.plot(best_row["epoch"], best_row[column], "*", color="gold", mec="black", ms=17, label=label)
-    if any(cell.overfits_after is not None for cell in cells):
-        axes.plot([], [], "X", color="gray", ms=9, label="over-fits from here on")
-    values = [row[column] for cell in cells for row in cell.history if np.isfinite(row[column])]
-    if "loss" in column and values and min(values) > 0:
+        axes.plot(row["epoch"], row[column], "*", color="gold", mec="black", ms=17, label=label)
+    axes.plot([], [], "X", color="gray", ms=9, label="over-fits from here on")
+    if "loss" in column:
         axes.set_yscale("log")
+        lowest, highest = axes.get_ylim()
         axes.yaxis.set_major_formatter("{x:g}")  # plain numbers instead of powers of ten
-        axes.yaxis.set_minor_formatter("{x:g}" if max(values) < 10 * min(values) else "")
-    figure.legend(loc="outside right upper", title=", ".join(varying), fontsize=9)
+        axes.yaxis.set_minor_formatter("{x:g}" if highest < 20 * lowest else "")
+    axes.locator_params(axis="x", integer=True)
+    figure.legend(loc="outside right upper", fontsize=9)
     return figure
 
 
-# ------------------------------------------------------------------------------------------------ data and results
-
-
 def curves(
-    x: _Values, values: Mapping[str, _Values], title: str, xlabel: str, ylabel: str, chosen: float | None = None
+    x: ArrayLike, values: Mapping[str, ArrayLike], title: str, xlabel: str, ylabel: str, chosen: float | None = None
 ) -> Figure:
     """Curves by label over one x axis, with both axes from 0 to 1. A vertical line marks the chosen x."""
     figure, axes = _chart((6.5, 4), title=title, xlabel=xlabel, ylabel=ylabel, xlim=(0, 1.005), ylim=(0, 1.02))
@@ -374,8 +345,7 @@ def class_scores(scores: Mapping[str, Sequence[float]], classes: Sequence[str], 
         bars = axes.bar(places + offset, np.nan_to_num(values), width, label=name)
         axes.bar_label(bars, ["n/a" if np.isnan(value) else f"{value:.2f}" for value in values], fontsize=7)
     labels = [f"{name}\n(noise)" if name in noise else name for name in classes]
-    rotated = len(classes) > 8  # otherwise long names would overlap
-    axes.set_xticks(places, labels, rotation=30 if rotated else 0, ha="right" if rotated else "center")
+    axes.set_xticks(places, labels, rotation=30, ha="right")
     axes.grid(visible=False, axis="x")
     axes.legend(fontsize=9)
     return figure
@@ -390,15 +360,13 @@ def confusion_matrix(matrix: ImageLike, classes: Sequence[str], title: str = "Co
     """
     counts = np.asarray(matrix, dtype=float)
     totals = counts.sum(axis=1, keepdims=True)
-    shares = np.divide(counts, totals, out=np.full_like(counts, np.nan), where=totals > 0)
-    many = len(classes) > 8
-    side = 1.6 + (0.5 if many else 0.75) * len(classes)
+    shares = np.where(totals > 0, counts / np.maximum(totals, 1), np.nan)
+    side = 1.6 + 0.6 * len(classes)
     figure, axes = _subplots(figsize=(side + 1, side))
     image = axes.imshow(shares, vmin=0, vmax=1, cmap="Blues")
     for row, column in np.argwhere(~np.isnan(shares)):
         color = "white" if shares[row, column] > 0.6 else "black"
-        text = f"{shares[row, column]:.2f}"
-        axes.text(column, row, text, ha="center", va="center", color=color, fontsize=7 if many else 9)
+        axes.text(column, row, f"{shares[row, column]:.2f}", ha="center", va="center", color=color, fontsize=8)
     axes.set_xticks(range(len(classes)), classes, rotation=30, ha="right")
     axes.set_yticks(range(len(classes)), classes)
     axes.set(title=title, xlabel="predicted", ylabel="true")
@@ -411,22 +379,20 @@ def size_histogram(areas: Mapping[str, Sequence[float]], ranges: Mapping[str, tu
 
     Args:
         areas: the area of each object in pixels, by split.
-        ranges: the smallest and the largest area of each size in pixels, by name. Their limits are drawn.
+        ranges: the smallest and the largest area of each size in pixels, by name. The smallest is drawn.
     """
     labels = {"xlabel": "side of a square of the same area, in pixels", "ylabel": "share of the objects"}
     figure, axes = _chart((8, 3.4), xscale="log", **labels)
-    sides = {name: np.sqrt(np.maximum(values, 1)) for name, values in areas.items()}
-    bins = np.geomspace(1, 1.05 * max(np.concatenate([[1.1], *sides.values()])), 25).tolist()
+    sides = {name: np.sqrt(values) for name, values in areas.items()}
+    bins = np.geomspace(1, max(2, *chain(*sides.values())), 25).tolist()
     for (name, values), style in zip(sides.items(), cycle(_LINE_STYLES)):
         weights = np.full(len(values), 1 / max(len(values), 1))
         label = f"{name}: {len(values)} objects"
         axes.hist(values, bins, weights=weights, histtype="step", linestyle=style, linewidth=1.8, label=label)
-    for name, limits in ranges.items():
-        left, right = np.clip(np.sqrt(limits), 1, bins[-1])
-        if left < right:
-            axes.axvline(left, color="gray", linewidth=1, visible=left > 1)
-            middle = np.sqrt(left * right)
-            axes.text(middle, 1.01, name, color="gray", ha="center", transform=axes.get_xaxis_transform())
+    for name, (smallest, _) in ranges.items():
+        left = max(np.sqrt(smallest), 1)
+        axes.axvline(left, color="gray", linewidth=1)
+        axes.text(left, 1.01, name, color="gray", transform=axes.get_xaxis_transform())
     axes.xaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_major_formatter("{x:.0%}")
     axes.set_title("How large objects are", pad=18)
@@ -446,9 +412,6 @@ def count_scatter(true: Sequence[int], predicted: Sequence[int], name: str = "ob
     axes.locator_params(integer=True)
     axes.legend(fontsize=9, loc="upper left")
     return figure
-
-
-# ------------------------------------------------------------------------------------------------ architectures
 
 
 def stage_shapes(model: nn.Module, height: int, width: int) -> list[tuple[str, tuple[int, ...]]]:
@@ -472,11 +435,10 @@ def stage_shapes(model: nn.Module, height: int, width: int) -> list[tuple[str, t
         if module in names:
             shapes.append((names[module], tuple(output.shape)))
 
-    channels = getattr(model, "settings", {}).get("in_channels", 3)
-    image = torch.zeros(1, channels, height, width, device=next(model.parameters()).device)
+    first = next(model.parameters())  # the weights of a convolution: (channels out, channels in, height, width)
     training = model.training
     with register_module_forward_hook(record), torch.no_grad():
-        model.eval()(image)
+        model.eval()(first.new_zeros(1, first.shape[1], height, width))
     model.train(training)
     return shapes
 
@@ -494,33 +456,23 @@ def architecture(model: nn.Module, height: int = 224, width: int = 224) -> Figur
     bottoms = -1.45 * np.log2(sides[0] / sides)
     figure, axes = _subplots(figsize=(13, 6))
     axes.use_sticky_edges = False  # leaves room below the lowest box
-    axes.bar(lefts, heights, widths, bottoms, align="edge", color="#cfe0f5", edgecolor=_BLUE)
+    axes.bar(lefts, heights, widths, bottoms, align="edge", color="#cfe0f5", edgecolor="#33507a")
     for (name, shape), x, y in zip(stages, lefts + widths / 2, bottoms, strict=True):
         text = f"{name}\n{' x '.join(map(str, shape[1:]))}"
         axes.text(x, y - 0.08, text, ha="center", va="top", fontsize=8)
-
-    def draw_arrow(source: int, target: int, share: float, **style: str) -> None:
-        """From the right side of a box to the left side of another, at this share of their heights."""
-        tail = (lefts[source] + widths[source], bottoms[source] + share * heights[source])
-        head = (lefts[target], bottoms[target] + share * heights[target])
-        axes.annotate("", head, tail, arrowprops={"arrowstyle": "->", **style})
-
-    axes.plot([], [], color=_BLUE, label="feature maps")
-    for number in range(len(stages) - 1):
-        draw_arrow(number, number + 1, 0.5, color=_BLUE)
+    arrows = [(number, number + 1, 0.5, {"color": "#33507a"}) for number in range(len(stages) - 1)]
     settings = getattr(model, "settings", {})
-    connections = ["skip connection"] if settings.get("skip") else []
-    if settings.get("upsampling") == "indices":
-        connections.append("indices of the maxima")
-    if connections:
-        axes.plot([], [], "--", color=_RED, label=", ".join(connections))
-        decoder = int(sides.argmin()) + 1  # its first stage
+    decoder = int(sides.argmin()) + 1  # its first stage
+    if settings.get("skip") or settings.get("name") == "segnet":
         for number, side in enumerate(sides[:decoder]):
             if side in sides[decoder:]:  # the deepest stage of a U-Net has no partner in the decoder
                 partner = decoder + int(np.argmax(sides[decoder:] == side))
-                draw_arrow(number, partner, 0.9, color=_RED, linestyle="--")
-    axes.legend(loc="lower right")
+                arrows.append((number, partner, 0.9, {"color": "#c04040", "linestyle": "--"}))
+    for source, target, share, style in arrows:  # from box to box, at this share of their heights
+        tail = (lefts[source] + widths[source], bottoms[source] + share * heights[source])
+        head = (lefts[target], bottoms[target] + share * heights[target])
+        axes.annotate("", head, tail, arrowprops={"arrowstyle": "->", **style})
     title = f"{type(model).__name__}: channels x height x width after each stage, for an image of {height} x {width}"
-    axes.set_title(title)
+    axes.set_title(f"{title}\ndashed: what the decoder takes from the encoder")
     axes.axis("off")
     return figure
