@@ -296,12 +296,12 @@ RIGID: dict[str, list[tuple[float, float, float, float, float, float | Color]]] 
         (0.94, 0, 1.25, 0.72, 0.03, 1.1),
     ],
     "table": [
-        (-0.66, 0.14, -0.58, 0.85, 0, 0.7),
-        (0.58, 0.14, 0.66, 0.85, 0, 0.7),
-        (-0.84, 0, -0.75, 0.85, 0, 0.6),
-        (0.75, 0, 0.84, 0.85, 0, 0.6),
-        (-0.9, 0.84, 0.9, 1, 0.14, 1.1),
-        (-0.9, 0.75, 0.9, 0.85, 0, 0.8),
+        (-0.64, 0.14, -0.52, 0.85, 0, 0.7),
+        (0.52, 0.14, 0.64, 0.85, 0, 0.7),
+        (-0.86, 0, -0.73, 0.85, 0, 0.6),
+        (0.73, 0, 0.86, 0.85, 0, 0.6),
+        (-0.9, 0.65, 0.9, 0.85, 0, 0.8),
+        (-0.92, 0.82, 0.92, 1, 0.14, 1.1),
     ],
     "box": [
         (-0.6, 0, 0.6, 0.84, 0, 1),
@@ -328,10 +328,10 @@ def _rigid(pen: Pen, rng: np.random.Generator, name: str) -> None:
 # How each object is drawn, its height in meters, and the width of its sheet in heights.
 KINDS: dict[str, tuple[Callable[..., None], float, float]] = {
     "person": (_person, 1.7, 1.1),
-    "cat": (_cat, 0.42, 2.3),
-    "dog": (_dog, 0.62, 2.3),
-    "sports ball": (_ball, 0.3, 1.06),
-    "book": (_book, 0.3, 2.0),
+    "cat": (_cat, 0.5, 2.3),
+    "dog": (_dog, 0.66, 2.3),
+    "sports ball": (_ball, 0.36, 1.06),
+    "book": (_book, 0.36, 2.0),
     "potted plant": (_plant, 0.65, 1.3),
     "tree": (_tree, 4.0, 1.2),
     "car": (partial(_rigid, name="car"), 1.4, 3.4),

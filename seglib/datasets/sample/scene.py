@@ -149,7 +149,7 @@ def everyday(scene: Scene) -> None:
     chances = {"cat": 0.45, "sports ball": 0.45, "book": 0.45, "dog": 0.25}
     small = [name for name, chance in chances.items() if rng.random() < chance]
     for slot, name in enumerate(rng.permutation(small)):
-        scene.put(str(name), (slot + rng.uniform(0.15, 0.85)) / len(small), rng.uniform(0.4, 1.05))
+        scene.put(str(name), (slot + rng.uniform(0.15, 0.85)) / len(small), rng.uniform(0.5, 1.05))
     if rng.random() < 0.08:
         atlas = scene.put("book", rng.uniform(0.25, 0.75), 1.0, is_open=True)
         scene.put_before(atlas, str(rng.choice(["cat", "sports ball"])), 0.2, 0.06)

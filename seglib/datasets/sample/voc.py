@@ -26,10 +26,10 @@ CLASSES = {  # VOC's names of drawn objects
 # The chance of each object, and its smallest and largest size; see `Scene.put`.
 ROOM = {
     "sofa": (0.65, 0.0, 0.6), "table": (0.55, 0.0, 0.6), "potted plant": (0.5, 0.3, 1.0), "person": (0.5, 0.3, 1.05),
-    "cat": (0.45, 0.4, 1.05), "dog": (0.35, 0.4, 1.05), "box": (0.3, 0.2, 0.8),
+    "cat": (0.45, 0.5, 1.05), "dog": (0.35, 0.5, 1.05), "box": (0.3, 0.2, 0.8),
 }  # fmt: skip
 STREET = {
-    "car": (0.85, 0.0, 0.6), "person": (0.7, 0.3, 1.05), "dog": (0.4, 0.4, 1.05), "cat": (0.3, 0.4, 1.05),
+    "car": (0.85, 0.0, 0.6), "person": (0.7, 0.3, 1.05), "dog": (0.4, 0.5, 1.05), "cat": (0.3, 0.5, 1.05),
     "potted plant": (0.25, 0.3, 1.0), "tree": (0.5, 0.0, 0.2), "post": (0.3, 0.0, 0.6),
 }  # fmt: skip
 
