@@ -1,10 +1,7 @@
 """From data sets to batches: samples are checked and augmented, and depend on (seed, epoch, index) alone."""
 
-import multiprocessing
 import os
-import pickle
 import random
-import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,43 +11,42 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
-from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
-from seglib.datasets.base import SegmentationData, get_filenames
+from seglib.datasets.base import SegmentationData
 from seglib.masks import check_values
 from seglib.transforms import augment as apply_augmentation
 
 __all__ = [
     "Batches",
     "Samples",
-    "ValidationSamples",
     "available_cores",
     "make_loader",
-    "managed_workers",
-    "read_sample",
     "seed_everything",
     "split_batch",
-    "stack",
-    "stack_by_size",
+    "val_batches",
 ]
 
 Sample = tuple[Tensor, Tensor, str]  # image uint8 (3, H, W), mask uint8 (H, W), file name
 Batch = tuple[Tensor, Tensor, list[str]]  # images uint8 (B, 3, H, W), masks uint8 (B, H, W), file names
 
-# ------------------------------------------------------------------------------------------------ samples
-
 
 @dataclass
 class Samples(Dataset[Sample]):
-    """Training samples, indexed by (epoch, index).
+    """The samples of a data set, checked and augmented, indexed by (epoch, index).
 
     Augmentation, and whatever the data set itself draws at random, depends on (seed, epoch, index) alone.
+
+    Args:
+        data: samples (image uint8 (3, H, W), mask uint8 (H, W)) or (image, mask, file name).
+        num_classes: check that every mask value is below it or 255; None: do not check.
+        augment: a pipeline of `seglib.transforms.augmentation`; None: no augmentation.
+        seed: 0 or more.
     """
 
     data: SegmentationData
-    num_classes: int | None
-    augment: Any
-    seed: int
+    num_classes: int | None = None
+    augment: Any = None
+    seed: int = 0
 
     def __len__(self) -> int:
         return len(self.data)
@@ -58,7 +54,7 @@ class Samples(Dataset[Sample]):
     def __getitem__(self, position: tuple[int, int]) -> Sample:
         epoch, index = position
         with _temporary_seed(self.seed, epoch, index):
-            image, mask, name = read_sample(self.data, index, self.num_classes)
+            image, mask, name = self._read(index)
         if self.augment is None:
             return image, mask, name
         pixels = image.permute(1, 2, 0).numpy()
@@ -66,50 +62,22 @@ class Samples(Dataset[Sample]):
         image = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
         return image, torch.from_numpy(np.ascontiguousarray(labels)), name
 
-
-@dataclass
-class ValidationSamples(Dataset[Sample]):
-    """Validation samples, indexed by position; never augmented."""
-
-    data: SegmentationData
-    num_classes: int
-
-    def __len__(self) -> int:
-        return len(self.data)
-
-    def __getitem__(self, index: int) -> Sample:
-        return read_sample(self.data, index, self.num_classes)
-
-
-def read_sample(data: SegmentationData, index: int, num_classes: int | None = None) -> Sample:
-    """Read and check one sample of a data set of (image, mask) or (image, mask, name).
-
-    Args:
-        num_classes: check that every mask value is below it or 255; None: do not check.
-
-    Raises:
-        ValueError: the image is not uint8, image and mask do not fit, or a mask value is out of range.
-    """
-    try:
-        image, mask, *rest = data[index]
-    except Exception as error:
-        error.add_note(f"Raised while reading {_sample_name(data, index)}; data[{index}] repeats it.")
-        raise
-    name = str(rest[0]) if rest else _sample_name(data, index)
-    if image.dtype != torch.uint8:
-        raise ValueError(f"{name}: images must be uint8 (0 to 255), not {image.dtype}; the model normalizes them")
-    if image.ndim != 3 or image.shape[1:] != mask.shape:
-        raise ValueError(
-            f"{name}: image {tuple(image.shape)} and mask {tuple(mask.shape)} do not fit; expected (3, H, W) and (H, W)"
-        )
-    if num_classes is not None:
-        check_values(mask.numpy(), num_classes, name)
-    return image, mask.to(torch.uint8), name
-
-
-def _sample_name(data: SegmentationData, index: int) -> str:
-    names = get_filenames(data)
-    return f"sample {index}" if names is None else names[index]
+    def _read(self, index: int) -> Sample:
+        try:
+            image, mask, *rest = self.data[index]
+        except Exception as error:
+            error.add_note(f"Raised while reading sample {index}; data[{index}] repeats it.")
+            raise
+        name = str(rest[0]) if rest else f"sample {index}"
+        if image.dtype != torch.uint8:
+            raise ValueError(f"{name}: images must be uint8 (0 to 255), not {image.dtype}; the model normalizes them")
+        if image.ndim != 3 or image.shape[1:] != mask.shape:
+            raise ValueError(
+                f"{name}: image {tuple(image.shape)} and mask {tuple(mask.shape)} are not (3, H, W), (H, W)"
+            )
+        if self.num_classes is not None:
+            check_values(mask.numpy(), self.num_classes, name)
+        return image, mask.to(torch.uint8), name
 
 
 def seed_everything(*numbers: int, seed_torch: Callable[[int], Any] = torch.manual_seed) -> None:
@@ -134,17 +102,13 @@ def _temporary_seed(*numbers: int) -> Iterator[None]:
             np.random.set_state(numpy_state)
 
 
-# ------------------------------------------------------------------------------------------------ batches
-
-
 @dataclass
 class Batches(Sampler[list[tuple[int, int]]]):
     """The samples of each optimizer step of an epoch: lists of (epoch, index), shuffled by (seed, epoch).
 
-    A step has batch_size * accumulate * process_count images, of which each process gets an equal share. The pairs
-    carry the epoch to the workers. Batch norm cannot train on one image, so unless batch_size is 1 every process gets
-    at least two: an incomplete last step takes images from the step before it, or joins it; a data set with fewer
-    images repeats them.
+    A step has batch_size * accumulate * process_count images, of which each process gets an equal share. Batch norm
+    cannot train on one image, so unless batch_size is 1 every process gets at least two: an incomplete last step takes
+    images from the step before it, or joins it; a data set with fewer images repeats them.
 
     Args:
         count: number of samples in the data set.
@@ -184,12 +148,17 @@ class Batches(Sampler[list[tuple[int, int]]]):
         return [*steps[:-2], steps[-2][:-missing], steps[-2][-missing:] + steps[-1]]
 
 
-def stack(samples: Sequence[Sample]) -> Batch:
-    """Stack samples of one size into a batch.
+def split_batch(images: Tensor, masks: Tensor, names: list[str], batch_size: int) -> list[Batch]:
+    """Split the images of a step into batches of at most `batch_size`.
 
-    Raises:
-        ValueError: the images differ in size; names them.
+    No batch has a single image unless `batch_size` is 1: three images in batches of two stay together.
     """
+    count = max(1, min(-(-len(names) // batch_size), len(names) // min(batch_size, 2)))
+    names_of_parts = [part.tolist() for part in np.array_split(names, count)]
+    return list(zip(images.tensor_split(count), masks.tensor_split(count), names_of_parts, strict=True))
+
+
+def _stack(samples: Sequence[Sample]) -> Batch:
     images, masks, names = zip(*samples, strict=True)
     if len({image.shape for image in images}) > 1:
         sizes = ", ".join(f"{name} {tuple(image.shape[1:])}" for image, name in zip(images, names, strict=True))
@@ -200,86 +169,41 @@ def stack(samples: Sequence[Sample]) -> Batch:
     return torch.stack(images), torch.stack(masks), list(names)
 
 
-def stack_by_size(samples: Sequence[Sample]) -> list[Batch]:
+def _stack_by_size(samples: Sequence[Sample]) -> list[Batch]:
     """Stack samples into one batch for each image size. Padding to one size would change the predictions."""
     by_size: dict[torch.Size, list[Sample]] = {}
     for sample in samples:
         by_size.setdefault(sample[0].shape, []).append(sample)
-    return [stack(group) for group in by_size.values()]
+    return [_stack(group) for group in by_size.values()]
 
 
-def split_batch(images: Tensor, masks: Tensor, names: list[str], batch_size: int) -> list[Batch]:
-    """Split the images of a step into batches of at most `batch_size`.
-
-    No batch has a single image unless `batch_size` is 1: three images in batches of two stay together.
-    """
-    min_size = min(batch_size, 2)
-    count = max(1, min(-(-len(names) // batch_size), len(names) // min_size))
-    shares = np.array_split(np.arange(len(names)), count)
-    return [(images[s[0] : s[-1] + 1], masks[s[0] : s[-1] + 1], names[s[0] : s[-1] + 1]) for s in shares]
-
-
-# ------------------------------------------------------------------------------------------------ workers
-
-
-def make_loader(
-    samples: Samples | ValidationSamples, device: torch.device, workers: int | None, **settings: Any
-) -> DataLoader:
+def make_loader(samples: Samples, batches: Any, device: torch.device, workers: int | None) -> DataLoader:
     """A DataLoader whose workers live from one epoch to the next.
 
     Args:
+        batches: the (epoch, index) of the samples of each batch. `Batches` gives one `Batch` a step, whose images have
+            one size; anything else, for validation, gives a list with a `Batch` for each size.
         workers: number of worker processes; None: one per core (at most 8) for a GPU, none for a CPU.
-        settings: further arguments of DataLoader.
     """
     if workers is None:
         workers = min(available_cores(), 8) if device.type == "cuda" else 0
-    if workers:
-        _check_picklable(samples)
-        settings |= {"persistent_workers": True, "worker_init_fn": _ignore_interrupts}
-    # With a generator of its own the loader does not draw from torch's, so workers do not change dropout.
-    settings |= {"pin_memory": device.type == "cuda", "generator": torch.Generator()}
-    return DataLoader(samples, num_workers=workers, **settings)
+    return DataLoader(
+        samples,
+        batch_sampler=batches,
+        num_workers=workers,
+        collate_fn=_stack if isinstance(batches, Batches) else _stack_by_size,
+        pin_memory=device.type == "cuda",
+        persistent_workers=workers > 0,
+        generator=torch.Generator(),  # without one, the loader draws from torch's, and workers change dropout
+    )
+
+
+def val_batches(count: int, batch_size: int) -> list[list[tuple[int, int]]]:
+    """The (epoch, index) of `count` samples, in order and in batches."""
+    positions = [(0, index) for index in range(count)]
+    return [positions[start : start + batch_size] for start in range(0, count, batch_size)]
 
 
 def available_cores() -> int:
-    """The number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def _ignore_interrupts(worker: int) -> None:
-    """Let the main process alone handle Ctrl-C; it ends its workers."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def _check_picklable(samples: Samples | ValidationSamples) -> None:
-    """Raise ValueError when the data set cannot be sent to workers that are not forked."""
-    if multiprocessing.get_start_method() == "fork":
-        return
-    try:
-        pickle.dumps(samples)
-    except Exception as error:
-        raise ValueError(
-            f"this data set or its augmentation cannot be sent to worker processes ({error}). Set workers=0; or use no "
-            "lambda in it and define its class in a module rather than in a notebook."
-        ) from error
-
-
-@contextmanager
-def managed_workers(*loaders: DataLoader) -> Iterator[None]:
-    """Stop the workers of these loaders after the block, and add advice to torch's error about one that died."""
-    try:
-        yield
-    except RuntimeError as error:
-        if str(error).startswith("DataLoader worker (pid"):  # not an exception that a worker passes on
-            error.add_note(
-                "A worker process died: out of memory, a crash while decoding a file, or too little shared memory "
-                "(Docker: --shm-size=2g). workers=0 reads in this process and shows which file it is."
-            )
-        raise
-    finally:
-        for loader in loaders:  # a notebook that shows an error keeps the loaders, and with them their workers
-            if isinstance(loader._iterator, _MultiProcessingDataLoaderIter):
-                loader._iterator._shutdown_workers()
-                loader._iterator = None
+    """The number of cores that this process may use; macOS and Windows only know how many there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -16,35 +16,31 @@ import json
 import math
 import os
 import platform
-import re
 import shutil
 import time
 import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
 from torch import nn
 
+from seglib.config import is_out_of_memory
 from seglib.files import atomic_path, locked, short_path, write_json
 from seglib.models import load_model
 
 __all__ = [
-    "BEST",
-    "LAST",
     "Mirror",
     "OtherSettings",
-    "Row",
     "Run",
     "best_epoch",
     "branch",
-    "check_settings",
-    "describe_machine",
     "format_epoch",
     "lock_run",
     "open_run",
@@ -55,7 +51,6 @@ __all__ = [
     "save_checkpoint",
     "save_torch",
     "score",
-    "stored_precision",
     "write_history",
 ]
 
@@ -65,20 +60,9 @@ HISTORY = "history.csv"
 LAST = "last/checkpoint.pth"
 BEST = "best_model.pth"
 LOCK = "last/.lock"
-PARTIAL = re.compile(r"\..+\.\d+\.part(\..+)?")  # the names of `atomic_path`
-SELECTION_COLUMNS = ("val_iou", "val_ap")  # the best epoch is chosen by whichever the history has
 LOCK_SECONDS = 15  # the workers of a killed process hold its lock until they notice
 MIRROR_SECONDS = 600.0  # Drive keeps old versions for a while, and they count towards its quota
-PACKAGES = (
-    "seglib",
-    "torch",
-    "torchvision",
-    "segmentation-models-pytorch",
-    "albumentations",
-    "numpy",
-    "accelerate",
-    "ultralytics-opencv-headless",
-)
+PACKAGES = ("torch", "torchvision", "accelerate", "albumentations", "numpy", "ultralytics-opencv-headless")
 
 
 @dataclass
@@ -90,17 +74,19 @@ class Run:
         history: one row per epoch; the keys are the columns of history.csv.
         finished: whether training has ended, by its last epoch or by early stopping.
         about: an id, and the versions, device and time of the first call.
+        settings: everything that decides the outcome, as plain JSON; empty if the run was only read.
     """
 
     dir: Path
     history: list[Row] = field(default_factory=list, repr=False)
     finished: bool = False
     about: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @property
     def best(self) -> Row:
         """The row of the best epoch: the one with the highest `val_iou` (or `val_ap`); the earliest of equals."""
-        column = next((name for name in SELECTION_COLUMNS if name in self.history[0]), SELECTION_COLUMNS[0])
+        column = "val_iou" if "val_iou" in self.history[0] else "val_ap"
         return self.history[best_epoch(self.history, column) - 1]
 
     @property
@@ -144,31 +130,27 @@ def best_epoch(history: Sequence[Row], column: str = "val_iou") -> int:
     return scores.index(max(scores)) + 1
 
 
-def overfits_after(history: Sequence[Row], later: int = 3, rise: float = 0.05) -> int | None:
+def overfits_after(history: Sequence[Row]) -> int | None:
     """The epoch after which a run over-fits; None when it does not, or when too few epochs follow to tell.
 
     The rule: take the epoch with the lowest validation loss. Over-fitting sets in after it when
 
-    - at least `later` epochs follow,
-    - their mean validation loss is higher by at least the fraction `rise`,
+    - at least three epochs follow,
+    - their mean validation loss is higher by more than 5 %,
     - it is not falling again (their second half is no lower than their first), and
     - their mean training loss is lower than in that epoch.
     """
-    losses = [row["val_loss"] for row in history]
-    lowest = losses.index(min(losses)) if losses else 0
-    after = history[lowest + 1 :]
-    if len(after) < max(later, 2):
+    val = [row["val_loss"] for row in history]
+    train = [row["train_loss"] for row in history]
+    lowest = val.index(min(val)) if val else 0
+    after = val[lowest + 1 :]
+    if len(after) < 3:
         return None
     half = len(after) // 2
-    increase = _mean(after, "val_loss") - losses[lowest]
-    rose = increase > 0 and increase >= rise * abs(losses[lowest])
-    falls_again = _mean(after[half:], "val_loss") < _mean(after[:half], "val_loss")
-    train_loss_fell = _mean(after, "train_loss") < history[lowest]["train_loss"]
+    rose = fmean(after) > 1.05 * val[lowest]
+    falls_again = fmean(after[half:]) < fmean(after[:half])
+    train_loss_fell = fmean(train[lowest + 1 :]) < train[lowest]
     return lowest + 1 if rose and not falls_again and train_loss_fell else None
-
-
-def _mean(rows: Sequence[Row], column: str) -> float:
-    return sum(row[column] for row in rows) / len(rows)
 
 
 def write_history(path: Path, history: Sequence[Mapping[str, Any]]) -> None:
@@ -204,34 +186,19 @@ def format_epoch(run: Run, epochs: int, scores: Mapping[str, str]) -> str:
     row = run.history[-1]
     columns = {"train loss": "train_loss", "val loss": "val_loss", **scores}
     numbers = "  ".join(f"{label} {row[column]:.4f}" for label, column in columns.items())
-    remaining = (epochs - len(run.history)) * run.seconds / len(run.history)
-    left = "" if run.finished else f", {_format_duration(remaining)} left"
+    remaining = timedelta(seconds=round((epochs - len(run.history)) * run.seconds / len(run.history)))
+    left = "" if run.finished else f", {remaining} left"
     best = "  best so far" if run.best is row else ""
     epoch = f"{row['epoch']:>{len(str(epochs))}}/{epochs}"
     return f"epoch {epoch}  {numbers}  lr {row['lr']:.1e}  {row['seconds']:.1f} s{left}{best}"
-
-
-def _format_duration(seconds: float) -> str:
-    """40 s, 12 min, 3 h 20 min."""
-    minutes = round(seconds / 60)
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
 
 
 # ------------------------------------------------------------------------------------------------ opening a folder
 
 
 def lock_run(run_dir: Path) -> AbstractContextManager[None]:
-    """Lock a run folder for the block: two trainings in one folder would overwrite each other's checkpoints.
-
-    Raises:
-        RuntimeError: another process trains there.
-    """
-    message = (
-        f"another process trains in {run_dir}: wait for it, stop it (perhaps a notebook in another tab), or choose "
-        "another run_dir"
-    )
+    """Lock a run folder for the block; RuntimeError if another process trains there."""
+    message = f"another process trains in {run_dir}: wait for it, stop it, or choose another run_dir"
     return locked(run_dir / LOCK, message, timeout=LOCK_SECONDS)
 
 
@@ -244,7 +211,7 @@ def open_run(
     folder has none that can be read, the mirror's is restored first.
 
     Args:
-        settings: everything that decides the outcome, as plain JSON.
+        settings: everything that decides the outcome, as plain JSON. A run keeps the "precision" in which it began.
 
     Returns:
         The run, and its last checkpoint; None when there is none.
@@ -255,111 +222,62 @@ def open_run(
         OSError: the folder cannot be written to, or the drive of the mirror is not there.
     """
     run_dir = Path(run_dir)
-    _remove_partial_files(run_dir)
-    state = _read_last(run_dir, settings, mirror)
-    if state is not None:
-        check_settings(state["settings"], settings, run_dir)
-        _put_back(run_dir, state)
-    else:  # of an attempt that ended before its first checkpoint
-        (run_dir / HISTORY).unlink(missing_ok=True)
-        (run_dir / BEST).unlink(missing_ok=True)
-    about = state["about"] if state else describe_machine()
-    config = {"settings": settings, "about": about}
-    if _read_config(run_dir) != config:
-        write_json(run_dir / CONFIG, config)
-    return Run(run_dir, state["history"] if state else [], about=about), state
+    for folder in ("", "last/", "predictions/*/"):
+        for path in run_dir.glob(f"{folder}.*.[0-9]*.part*"):  # of a process that was killed while it wrote
+            path.unlink()
+    state = _last_checkpoint(run_dir, settings, mirror)
+    if state is None:
+        run = Run(run_dir, about=_describe_machine(), settings=settings)
+        for name in (HISTORY, BEST):  # of an attempt that ended before its first checkpoint
+            (run_dir / name).unlink(missing_ok=True)
+    else:
+        _check_settings(state["settings"], settings, run_dir)
+        settings = {**settings, "precision": state["settings"].get("precision")}
+        run = Run(run_dir, state["history"], about=state["about"], settings=settings)
+        write_history(run_dir / HISTORY, run.history)
+        save_torch(run_dir / BEST, state["best"])
+        if mirror is not None:
+            mirror.write(run)
+    write_json(run_dir / CONFIG, {"settings": run.settings, "about": run.about})
+    return run, state
 
 
-def _read_last(run_dir: Path, settings: dict[str, Any], mirror: "Mirror | None") -> dict[str, Any] | None:
+def _last_checkpoint(run_dir: Path, settings: dict[str, Any], mirror: "Mirror | None") -> dict[str, Any] | None:
     """The last checkpoint of the folder or of its mirror, whichever is later."""
     state = None
     damage = None
-    if (run_dir / LAST).is_file():
-        try:
-            state = read_checkpoint(run_dir / LAST)
-        except ValueError as error:
-            damage = error
+    try:
+        state = read_checkpoint(run_dir / LAST)
+    except FileNotFoundError:
+        pass
+    except ValueError as error:
+        damage = error
     epochs = -1 if state is None else len(state["history"])
-    if mirror is not None and mirror.restore(run_dir, settings, epochs):
+    if mirror is not None and mirror.read(run_dir, settings, epochs):
         return read_checkpoint(run_dir / LAST)
     if damage is not None:
-        raise ValueError(
-            f"{damage}. Put a good copy in its place, or delete {run_dir} to train again from the start."
-        ) from damage
+        raise damage
     return state
-
-
-def _put_back(run_dir: Path, state: dict[str, Any]) -> None:
-    """Write history.csv and best_model.pth as they were at a checkpoint."""
-    try:
-        best = torch.load(run_dir / BEST, map_location="cpu", weights_only=True)
-        saved_best = (best["epoch"], best.get("val_iou"))
-    except Exception:  # missing or damaged, in any of many ways
-        saved_best = None
-    if saved_best != (state["best"]["epoch"], state["best"].get("val_iou")):
-        save_torch(run_dir / BEST, state["best"])
-    try:
-        saved_history = read_history(run_dir / HISTORY)
-    except (OSError, ValueError):
-        saved_history = []
-    if saved_history != state["history"]:
-        write_history(run_dir / HISTORY, state["history"])
-
-
-def _remove_partial_files(run_dir: Path) -> None:
-    """Delete the temporary files of a process that was killed while it wrote."""
-    for folder in (run_dir, (run_dir / LAST).parent, *run_dir.glob("predictions/*")):
-        for path in folder.glob(".*.part*"):
-            if PARTIAL.fullmatch(path.name):
-                path.unlink(missing_ok=True)
-
-
-def _read_config(folder: Path) -> dict[str, Any] | None:
-    """The contents of config.json; None when it cannot be read."""
-    try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        return {"settings": config["settings"], "about": config["about"]}
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def stored_precision(run_dir: Path, mirror: "Mirror | None") -> str | None:
-    """The precision in which the run of a folder, or of its mirror, began; None when there is no checkpoint."""
-    settings: dict[str, Any] = {}
-    if mirror is not None and mirror.slots():
-        settings = mirror.slots()[0].settings
-    if (run_dir / LAST).is_file():
-        with suppress(ValueError):  # damaged, as `open_run` will say
-            settings = (_read_config(run_dir) or read_checkpoint(run_dir / LAST))["settings"]
-    return settings.get("precision")
 
 
 class OtherSettings(ValueError):
     """The run folder holds a run with other settings."""
 
 
-def check_settings(before: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
-    """Raise OtherSettings, listing the differences, unless a run may resume under these settings.
-
-    A run may resume with more epochs, unless its learning rate depends on their number.
-    """
+def _check_settings(before: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
+    """Raise OtherSettings, listing the differences, unless a run may resume under these settings."""
+    before = {**before, "precision": now.get("precision")}
+    old, new = before.get("config", {}), now.get("config", {})
+    if new.get("epochs", 0) > old.get("epochs", 0) and new["scheduler"] != "cosine":
+        before["config"] = {**old, "epochs": new["epochs"]}
     lines = _differences(before, now)
-    if not lines:
-        return
-    reason = ""
-    more_epochs = now.get("config", {}).get("epochs", 0) > before.get("config", {}).get("epochs", 0)
-    if more_epochs and len(lines) == 1 and lines[0].startswith("config.epochs:"):
-        if now["config"]["scheduler"] != "cosine":
-            return
-        reason = (
-            "\nA cosine schedule lowers the learning rate to 0 at the last epoch: with more epochs, the epochs already "
-            "done would have had another learning rate."
+    if lines:
+        listed = "\n".join(f"  {line}" for line in lines)
+        raise OtherSettings(
+            f"{folder} holds a run with other settings:\n{listed}\n"
+            "Choose another run_dir (or mirror) for the new settings, or delete that folder to train again from the "
+            "start. (More epochs are accepted, except with a cosine schedule, whose learning rates depend on them.)"
         )
-    listed = "\n".join(f"  {line}" for line in lines)
-    raise OtherSettings(
-        f"{folder} holds a run with other settings:\n{listed}{reason}\n"
-        "Choose another run_dir (or mirror) for the new settings, or delete that folder to train again from the start."
-    )
 
 
 def _differences(before: Any, now: Any, name: str = "") -> list[str]:
@@ -372,6 +290,21 @@ def _differences(before: Any, now: Any, name: str = "") -> list[str]:
     return lines
 
 
+def _describe_machine() -> dict[str, Any]:
+    """Versions, device and time of day, and an id, to be kept with a run."""
+    versions = {}
+    for name in PACKAGES:
+        with suppress(PackageNotFoundError):
+            versions[name] = version(name)
+    return {
+        "id": uuid.uuid4().hex[:12],
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else f"{platform.machine()} CPU",
+        "python": platform.python_version(),
+        "versions": versions,
+        "started": datetime.now().astimezone().isoformat(timespec="seconds"),
+    }
+
+
 # ------------------------------------------------------------------------------------------------ checkpoints
 
 
@@ -379,13 +312,13 @@ def save_checkpoint(run: Run, state: dict[str, Any], mirror: "Mirror | None") ->
     """Write last/checkpoint.pth, then best_model.pth from it, then the mirror's copy if one is due.
 
     Args:
-        state: "settings"; "best", the contents of best_model.pth; and whatever else is needed to resume. The run's
+        state: "best", the contents of best_model.pth; and whatever else is needed to resume. The run's settings,
             history and description are added.
     """
-    save_torch(run.dir / LAST, {**state, "about": run.about, "history": run.history})
+    save_torch(run.dir / LAST, {**state, "settings": run.settings, "about": run.about, "history": run.history})
     save_torch(run.dir / BEST, state["best"])
-    if mirror is not None and mirror.is_due(run.finished):
-        mirror.write(run.dir / LAST, state["settings"], len(run.history))
+    if mirror is not None:
+        mirror.write(run)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -397,14 +330,14 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     content = io.BytesIO(path.read_bytes())  # a disk that cannot be read is not a damaged checkpoint
     try:
         state = torch.load(content, map_location="cpu", weights_only=True)
-        missing = {"settings", "about", "history", "best"} - set(state)
-    except MemoryError:
-        raise
+        return {**state, "history": state["history"]}  # best_model.pth has none
     except Exception as error:  # any of zip's, pickle's and torch's errors
-        raise ValueError(f"{path} is damaged or not a checkpoint ({type(error).__name__})") from error
-    if missing:
-        raise ValueError(f"{path} is not a checkpoint of a run: it lacks {', '.join(sorted(missing))}")
-    return state
+        if is_out_of_memory(error):
+            raise
+        raise ValueError(
+            f"{path} is damaged or not a checkpoint ({type(error).__name__}). Put a good copy in its place, or delete "
+            f"{path.parents[1]} to train again from the start."
+        ) from error
 
 
 def save_torch(path: Path, content: Any) -> None:
@@ -423,40 +356,9 @@ def branch(run_dir: str | Path, new_dir: str | Path) -> None:
 
     Does nothing when the new folder has a checkpoint already. The old run stays as it is.
     """
-    source = Path(run_dir) / LAST
     target = Path(new_dir) / LAST
-    if target.is_file():
-        return
-    if not source.is_file():
-        raise FileNotFoundError(f"no checkpoint in {run_dir}: train that run first")
-    state = read_checkpoint(source)
-    state["about"] = describe_machine()
-    save_torch(target, state)
-
-
-# ------------------------------------------------------------------------------------------------ mirror
-
-
-@dataclass(frozen=True)
-class _Slot:
-    """One copy of a checkpoint in a mirror."""
-
-    path: Path
-    epochs: int
-    sha256: str
-    settings: dict[str, Any]
-
-    def read(self) -> bytes | None:
-        """The checkpoint; None when the drive cannot be read, or the checksum differs: then the slot becomes free."""
-        try:
-            content = self.path.read_bytes() if self.path.is_file() else b""
-            if hashlib.sha256(content).hexdigest() == self.sha256:
-                return content
-            self.path.with_suffix(".json").write_text("", encoding="utf-8")
-        except OSError:
-            pass
-        print(f"{self.path} is damaged or cannot be read.", flush=True)
-        return None
+    if not target.is_file():
+        save_torch(target, {**read_checkpoint(Path(run_dir) / LAST), "about": _describe_machine()})
 
 
 class Mirror:
@@ -469,96 +371,60 @@ class Mirror:
     """
 
     def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
+        self.folder = Path(folder).expanduser()
         self._written = -math.inf
 
-    def slots(self) -> list[_Slot]:
-        """The copies whose description is whole, latest first."""
-        slots = []
-        for path in (self.folder / "slot_0.pth", self.folder / "slot_1.pth"):
-            try:
-                slots.append(_Slot(path, **json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))))
-            except (OSError, ValueError, TypeError):  # missing, or cut off while it was written
-                continue
-        return sorted(slots, key=lambda slot: slot.epochs, reverse=True)
-
-    def is_due(self, finished: bool) -> bool:
-        """Whether to make a copy at this checkpoint."""
-        return finished or time.monotonic() - self._written >= MIRROR_SECONDS
-
-    def has(self, epochs: int) -> bool:
-        """Whether there is a copy of a checkpoint after this many epochs."""
-        return any(slot.epochs >= epochs and slot.path.is_file() for slot in self.slots())
-
-    def write(self, checkpoint: Path, settings: dict[str, Any], epochs: int) -> None:
-        """Copy a checkpoint over the older slot."""
-        kept = self.slots()[:1]
-        name = "slot_1.pth" if kept and kept[0].path.name == "slot_0.pth" else "slot_0.pth"
-        description = (self.folder / name).with_suffix(".json")
+    def write(self, run: Run) -> None:
+        """Copy the checkpoint of a run over the older slot, if that is due."""
+        slots = self._slots()
+        is_copied = bool(slots) and slots[0][1]["epochs"] >= len(run.history)
+        if is_copied or not run.finished and time.monotonic() - self._written < MIRROR_SECONDS:
+            return
+        path = self.folder / ("slot_1.pth" if slots and slots[0][0].stem == "slot_0" else "slot_0.pth")
+        description = {"epochs": len(run.history), "sha256": _sha256(run.dir / LAST), "settings": run.settings}
         try:
-            self._check_parent()
             self.folder.mkdir(exist_ok=True)
-            description.write_text("", encoding="utf-8")  # the slot is invalid until it is whole
-            shutil.copyfile(checkpoint, self.folder / name)
-            if _sha256(self.folder / name) != (sha256 := _sha256(checkpoint)):
-                raise OSError(f"{name} differs from what was written")
-            content = {"epochs": epochs, "sha256": sha256, "settings": settings}
-            description.write_text(json.dumps(content), encoding="utf-8")
+            path.with_suffix(".json").write_text("")  # the slot is invalid until it is whole
+            shutil.copyfile(run.dir / LAST, path)
+            path.with_suffix(".json").write_text(json.dumps(description))
+            self._written = time.monotonic()
         except OSError as error:
             print(f"The mirror {self.folder} could not be written ({error}); training continues.", flush=True)
-            return
-        self._written = time.monotonic()
 
-    def restore(self, run_dir: Path, settings: dict[str, Any], epochs: int) -> bool:
-        """Copy the latest whole slot to `run_dir` when it is further on than `epochs`; return whether it was.
+    def read(self, run_dir: Path, settings: dict[str, Any], epochs: int) -> bool:
+        """Copy the latest whole slot to `run_dir` if it has more than `epochs` epochs; return whether it has.
 
-        Raises:
-            OtherSettings: the mirror holds a run with other settings.
-            FileNotFoundError: the run folder has no checkpoint (epochs < 0), and the drive of the mirror is not there.
-            ValueError: the run folder has no checkpoint, and no copy in the mirror can be used.
+        Args:
+            epochs: of the checkpoint in the run folder; -1: there is none, and one in the mirror must be readable.
         """
-        if epochs < 0:
-            self._check_parent()
-        for slot in self.slots():
-            check_settings(slot.settings, settings, self.folder)
-            content = slot.read() if slot.epochs > epochs else None
-            if content is not None:
+        if epochs < 0 and not self.folder.parent.is_dir():
+            raise FileNotFoundError(
+                f"no folder {self.folder.parent} for the mirror: mount the drive, or use mirror=None"
+            )
+        for path, slot in self._slots():
+            _check_settings(slot["settings"], settings, self.folder)
+            if slot["epochs"] <= epochs:
+                break
+            if _sha256(path) == slot["sha256"]:
                 with atomic_path(run_dir / LAST) as temporary:
-                    temporary.write_bytes(content)
+                    shutil.copyfile(path, temporary)
                 print(f"Restored the checkpoint of {short_path(run_dir)} from {short_path(self.folder)}.")
                 return True
+            print(f"{path} is damaged.", flush=True)
+            path.with_suffix(".json").unlink()  # so that it is overwritten first
         if epochs < 0 and any(self.folder.glob("slot_*.pth")):
-            raise ValueError(
-                f"{run_dir} has no checkpoint and no copy in the mirror {self.folder} can be used. Try again when the "
-                "drive can be read, or delete the mirror to train from the start."
-            )
+            raise ValueError(f"no copy in the mirror {self.folder} can be used: delete it to train from the start")
         return False
 
-    def _check_parent(self) -> None:
-        if not self.folder.parent.is_dir():
-            raise FileNotFoundError(
-                f"the mirror {self.folder} has no parent folder: mount the drive or create "
-                "the folder; mirror=None trains without a mirror"
-            )
+    def _slots(self) -> list[tuple[Path, dict[str, Any]]]:
+        """The path and the description of each whole copy, latest first."""
+        slots = []
+        for path in (self.folder / "slot_0.pth", self.folder / "slot_1.pth"):
+            with suppress(OSError, ValueError):  # missing, or cut off while it was written
+                slots.append((path, json.loads(path.with_suffix(".json").read_text())))
+        return sorted(slots, key=lambda slot: slot[1]["epochs"], reverse=True)
 
 
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def describe_machine() -> dict[str, Any]:
-    """Versions, device and time of day, and an id, to be kept with a run."""
-    versions = {}
-    for name in PACKAGES:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:  # seglib itself, when it is used from a checkout
-            continue
-    return {
-        "id": uuid.uuid4().hex[:12],
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else f"{platform.machine()} CPU",
-        "python": platform.python_version(),
-        "versions": versions,
-        "started": datetime.now().astimezone().isoformat(timespec="seconds"),
-    }

@@ -1,5 +1,7 @@
 """The run folder: more epochs, other settings, one process at a time, files that cannot be written."""
 
+import json
+
 import pytest
 from filelock import FileLock
 
@@ -15,7 +17,7 @@ def test_a_run_with_more_epochs_ends_as_if_it_had_had_them_from_the_start(tmp_pa
     train(tmp_path / "run", epochs=1, **settings)
     run = train(tmp_path / "run", net(seed=9), epochs=3, **settings)
     check_same_end(run.dir, train(tmp_path / "whole", epochs=3, **settings).dir)
-    assert runs._read_config(run.dir)["settings"]["config"]["epochs"] == 3
+    assert json.loads((run.dir / "config.json").read_text())["settings"]["config"]["epochs"] == 3
 
 
 @pytest.mark.parametrize(
@@ -25,7 +27,7 @@ def test_a_run_with_more_epochs_ends_as_if_it_had_had_them_from_the_start(tmp_pa
         ({"loss": BCELoss()}, "loss: BCEDice"),
         ({"data": Discs(9)}, "train_data"),
         ({"epochs": 1}, r"config\.epochs: 2 then"),
-        ({"epochs": 3, "lr": 0.5}, r"config\.epochs: 2 then(.|\n)*config\.lr"),
+        ({"epochs": 3, "lr": 0.5}, r"config\.lr"),
     ],
     ids=["rate", "loss", "data", "fewer epochs", "more epochs and another rate"],
 )

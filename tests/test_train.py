@@ -16,7 +16,6 @@ import tensorboard.compat
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.tracking import TensorBoardTracker
 from accelerate.utils import LoggerType
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -296,14 +295,6 @@ def test_an_interrupt_before_the_first_checkpoint_gives_the_initial_weights_back
     check_same_end(tmp_path / "run", tmp_path / "other")
 
 
-def test_an_attempt_without_a_checkpoint_leaves_nothing_to_the_next(tmp_path):
-    for name in ("history.csv", runs.BEST):
-        (tmp_path / name).write_text("of an attempt that was stopped")
-    with pytest.raises(KeyboardInterrupt):
-        train(tmp_path, loss=LossAt({1: interrupt}))
-    assert not (tmp_path / "history.csv").exists() and not (tmp_path / runs.BEST).exists()
-
-
 def test_epochs_that_have_no_checkpoint_leave_the_history_when_a_run_resumes(tmp_path):
     train(tmp_path, loss=LossAt({}), epochs=1)
     for loss, rows in ((LossAt({4: interrupt}), 2), (LossAt({1: interrupt}), 1)):
@@ -364,12 +355,11 @@ def _mixed_precision(monkeypatch):
 
 
 @pytest.mark.usefixtures("_mixed_precision")
-def test_steps_that_overflow_are_skipped_and_the_run_resumes_the_same(tmp_path, recwarn):
+def test_steps_that_overflow_are_skipped_and_the_run_resumes_the_same(tmp_path):
     overflow = {1: make_gradient_infinite, 2: make_gradient_infinite}
     settings = {"warmup_steps": 3, "checkpoint_seconds": 0}
     whole = train(tmp_path / "whole", loss=LossAt(overflow), **settings)
     assert whole.column("lr")[0] == pytest.approx(0.02 / 3)  # one step of the warm-up, two were skipped
-    assert [str(warning.message) for warning in recwarn if "lr_scheduler" in str(warning.message)] == []
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path / "run", loss=LossAt({**overflow, 8: interrupt}), **settings)
     run = train(tmp_path / "run", loss=LossAt({}), **settings)
@@ -378,9 +368,9 @@ def test_steps_that_overflow_are_skipped_and_the_run_resumes_the_same(tmp_path, 
 
 @pytest.mark.usefixtures("_mixed_precision")
 def test_a_run_that_skips_every_step_is_stopped(tmp_path, monkeypatch):
-    monkeypatch.setattr("seglib.train.MAX_SKIPPED", 4)
+    monkeypatch.setattr("seglib.train.MIN_SCALE", 2.0**13)  # the scale of the loss begins at 2**16
     overflow = dict.fromkeys(range(1, 99), make_gradient_infinite)
-    with pytest.raises(FloatingPointError, match="epoch 2: the gradient was infinite in 4 steps in a row"):
+    with pytest.raises(FloatingPointError, match="epoch 2: the gradient is infinite in every step"):
         train(tmp_path, loss=LossAt(overflow))
 
 
@@ -391,21 +381,6 @@ def test_a_run_in_another_precision_may_follow_in_the_same_process(tmp_path, mon
         train(tmp_path / precision, epochs=1)
         settings = json.loads((tmp_path / precision / "config.json").read_text(encoding="utf-8"))["settings"]
         assert settings["precision"] == AcceleratorState().mixed_precision == precision
-
-
-@pytest.mark.usefixtures("_mixed_precision")
-def test_the_model_computes_in_full_precision_after_training(tmp_path):
-    model = net()
-    types = []
-    model.head.register_forward_hook(lambda *call: types.append(call[2].dtype))
-    for name in ("first", "second"):  # it is prepared again after a failure
-        with pytest.raises(FloatingPointError):
-            train(tmp_path / name, model, loss=LossAt({1: make_nan}))
-        assert torch.bfloat16 in types
-        types.clear()
-        model(torch.zeros(1, 3, 8, 8))
-        assert types == [torch.float32]
-        types.clear()
 
 
 # ------------------------------------------------------------------------------------------------ trackers
@@ -426,29 +401,8 @@ def test_tensorboard_shows_each_epoch_once_after_a_run_is_resumed(tmp_path):
     assert read_tensorboard(tmp_path) == list(enumerate(run.column("val_loss"), 1))
 
 
-@pytest.mark.parametrize("method", ["start", "log", "finish"])
-def test_a_tracker_that_fails_is_reported_once_and_does_not_stop_training(tmp_path, monkeypatch, capsys, method):
-    def fail(*_, **__):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(TensorBoardTracker, method, fail)
-    run = train(tmp_path, trackers=("tensorboard",))
-    assert run.finished
-    assert capsys.readouterr().out.count("No space left") == 1
-
-
-def test_the_other_tracker_goes_on_when_one_cannot_be_started(tmp_path, monkeypatch, capsys):
-    wandb = MagicMock(__spec__=ModuleSpec("wandb", None))
-    wandb.init.side_effect = OSError("no network")
-    monkeypatch.setitem(sys.modules, "wandb", wandb)
-    monkeypatch.setattr("accelerate.tracking._available_trackers", [LoggerType.WANDB, LoggerType.TENSORBOARD])
-    run = train(tmp_path, trackers=("wandb", "tensorboard"))
-    assert read_tensorboard(tmp_path) == list(enumerate(run.column("val_loss"), 1))
-    assert capsys.readouterr().out.count("wandb stopped (OSError: no network)") == 1
-
-
 def test_a_tracker_that_is_not_installed_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "wandb", None)
+    monkeypatch.setattr("accelerate.tracking._available_trackers", [])
     with pytest.raises(ModuleNotFoundError, match="pip install wandb"):
         train(tmp_path, trackers=("wandb",))
 

@@ -64,7 +64,7 @@ def test_a_read_only_folder_is_reported_as_such(tmp_path, monkeypatch):
 
 def test_a_folder_that_cannot_be_created_is_reported_as_such(tmp_path):
     (tmp_path / "file").write_text("not a folder")
-    with pytest.raises(OSError, match=r"Not a directory: .*run"):
+    with pytest.raises(OSError, match="Not a directory"):
         train(tmp_path / "file" / "run")
 
 

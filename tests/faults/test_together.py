@@ -1,5 +1,7 @@
 """Two processes that train together average their gradients and write one run folder."""
 
+import json
+
 import pytest
 
 from seglib import runs
@@ -24,7 +26,7 @@ def test_two_processes_end_with_the_same_weights_and_write_one_history(tmp_path,
     check_equal(first["history"], second["history"])
     assert first["history"] == runs.read_history(run_dir / "history.csv")
     assert capfd.readouterr().out.count("epoch 2/2") == 1
-    assert runs._read_config(run_dir)["settings"]["processes"] == 2
+    assert json.loads((run_dir / "config.json").read_text())["settings"]["processes"] == 2
 
     model = ConvNet(norm=True)
     model.load_state_dict(runs.read_checkpoint(run_dir / runs.LAST)["model"])
