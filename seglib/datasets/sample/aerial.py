@@ -282,6 +282,7 @@ def _settle(scene: AerialScene, district: District) -> None:
     width, depth = district.lot
     across, down = district.columns * width, 2 * depth
     reach = 0.75 * scene.view + 10
+    scene.cover((-2 * reach, -2 * reach, 4 * reach, 4 * reach), ROAD, ASPHALT)
     for x in np.arange(-reach - rng.uniform(0, across), reach, across + street):
         _mark_street(scene, x - street / 2, -reach, reach, upright=True)
         for y in np.arange(-reach - rng.uniform(0, down), reach, down + street):
@@ -346,15 +347,13 @@ def paint_aerial_scene(scene: AerialScene, size: int, rng: np.random.Generator) 
         lanes = scene.bridge + 0.5 * _inward(scene.bridge)
         painted += [Patch([scene.bridge], PAINT, ROAD), Patch([lanes], ASPHALT, ROAD)]
         shades += [Patch([scene.bridge + 10 * scene.shadow], DARK, 0), Patch([scene.bridge], LIT, 0)]
+    tones = [[tint(green, tone) for tone in (0.65, 0.85, 1.1)] for green in COLORS[TREE]]
+    layers = [part * CIRCLE - 0.9 * (1 - part) * scene.shadow for part in (1.0, 0.75, 0.4)]  # brighter towards the sun
     for i, (x, y, radius) in enumerate(scene.trees):
-        green = COLORS[TREE][i % len(COLORS[TREE])]
-        crown = radius * CIRCLE + (x, y)
-        shades += [Patch([crown + 1.2 * radius * scene.shadow], DARK, 0), Patch([crown], LIT, 0)]
-        for part, tone in ((1.0, 0.65), (0.75, 0.85), (0.4, 1.1)):  # brighter towards the sun
-            leaves = radius * (part * CIRCLE - 0.9 * (1 - part) * scene.shadow) + (x, y)
-            painted.append(Patch([leaves], tint(green, tone), TREE))
-    canvas = np.empty((ZOOM * size, ZOOM * size, 4), np.uint8)  # red, green, blue, surface
-    canvas[:] = (*ASPHALT, ROAD)
+        crowns = [radius * layer + np.array([x, y]) for layer in layers]
+        shades += [Patch([crowns[0] + 1.2 * radius * scene.shadow], DARK, 0), Patch(crowns[:1], LIT, 0)]
+        painted += [Patch([crown], tone, TREE) for crown, tone in zip(crowns, tones[i % len(tones)], strict=True)]
+    canvas = np.zeros((ZOOM * size, ZOOM * size, 4), np.uint8)  # red, green, blue, surface
     _fill(canvas, scene, painted)
     shade = np.zeros((ZOOM * size, ZOOM * size), np.uint8)
     _fill(shade, scene, shades)
