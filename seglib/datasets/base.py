@@ -30,7 +30,7 @@ __all__ = [
     "unwrap_subset",
 ]
 
-_Item = TypeVar("_Item")
+_T = TypeVar("_T")
 
 
 class Transform(Protocol):
@@ -79,11 +79,8 @@ def report_problems(problems: list[Problem], on_error: str, source: str) -> None
 
 
 def readable(
-    items: Iterable[_Item],
-    read: Callable[[_Item], object],
-    problems: list[Problem],
-    where: Callable[[_Item], str] = str,
-) -> list[_Item]:
+    items: Iterable[_T], read: Callable[[_T], object], problems: list[Problem], where: Callable[[_T], str] = str
+) -> list[_T]:
     """The items that `read` accepts; an OSError or ValueError becomes a problem at `where(item)`."""
     kept = []
     for item in items:
@@ -102,12 +99,9 @@ def as_sample(
 
     Args:
         image: uint8 (H, W, 3).
-        mask: uint8 (H, W).
+        mask: uint8 (H, W), whose values are below `classes`, or 255.
         classes: the number of classes, background included.
         where: the file that an error message names.
-
-    Raises:
-        ValueError: the mask has a value that is not a class.
     """
     if transform is not None:
         transformed = transform(image=image, mask=mask)

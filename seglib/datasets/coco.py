@@ -38,7 +38,6 @@ _Entry = dict[str, Any]  # an image, annotation or category of the file
 _Id = int | str
 _IMAGE_FIELDS = {"id": int | str, "file_name": str, "height": int | float, "width": int | float}
 _ANNOTATION_FIELDS = {"id": int | str, "image_id": int | str, "category_id": int | str}
-_CATEGORY_FIELDS = {"id": int | str, "name": str}
 
 
 class COCOSegmentationDataset(Dataset[tuple[Tensor, Tensor, str]]):
@@ -273,9 +272,7 @@ def _read_annotation_file(path: Path) -> dict[str, list[_Entry]]:
     for key in ("images", "annotations", "categories"):
         entries = content.get(key) if isinstance(content, dict) else None
         if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-            raise ValueError(
-                f"{path} has no list of {key}: a COCO instance annotation file has images, annotations and categories"
-            )
+            raise ValueError(f"{path} has no list of {key}, as a COCO file of instances has")
     return content
 
 
@@ -317,7 +314,7 @@ def _check_rle(rle: Any, height: int, width: int) -> None:
 def _select_categories(known: list[_Entry], wanted: Sequence[str | int] | None, path: Path) -> list[_Entry]:
     """The wanted categories in the order given; all, in id order, if `wanted` is None."""
     for category in known:
-        if error := _field_error(category, _CATEGORY_FIELDS):
+        if error := _field_error(category, {"id": int | str, "name": str}):
             raise ValueError(f"{path}: category {category} {error}")
     by_id = {category["id"]: category for category in known}
     by_name = {category["name"]: category for category in known}

@@ -57,8 +57,8 @@ class VOCSegmentationDataset(Dataset[tuple[Tensor, Tensor, str]]):
         self.transform = transform
         self.classes = list(classes)
         self.problems: list[Problem] = []
-        list_file = _list_file(self.root, image_set)
-        listed = _read_names(self.root, image_set)
+        list_file = self.root / "ImageSets" / "Segmentation" / f"{image_set}.txt"
+        listed = _read_names(list_file)
         for folder in ("JPEGImages", "SegmentationClass"):
             if not (self.root / folder).is_dir():
                 raise FileNotFoundError(f"no folder {self.root / folder}: VOC's layout has it beside ImageSets/")
@@ -99,32 +99,21 @@ class VOCSegmentationDataset(Dataset[tuple[Tensor, Tensor, str]]):
         return read_image(self._image_path(name), mask.shape), mask
 
 
-def _list_file(root: Path, image_set: str) -> Path:
-    return root / "ImageSets" / "Segmentation" / f"{image_set}.txt"
-
-
-def _read_names(root: Path, image_set: str) -> list[str]:
+def _read_names(list_file: Path) -> list[str]:
     """The names in the list of an image set."""
-    path = _list_file(root, image_set)
-    if not path.is_file():
-        raise FileNotFoundError(f"no image set {path}{_hint(root, image_set)}")
+    if not list_file.is_file():
+        raise FileNotFoundError(f"no image set {list_file}{_hint(list_file)}")
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        return list_file.read_text(encoding="utf-8-sig").split()
     except UnicodeDecodeError:
-        raise ValueError(f"{path} is not UTF-8 text: save it as such") from None
-    names = [line.strip() for line in text.splitlines() if line.strip()]
-    for name in names:
-        if len(name.split()) > 1 or set(name) & set("/\\") or name.endswith((".jpg", ".png")):
-            raise ValueError(
-                f"{path}: {name!r} is not the name of an image: write one name a line, without folder and suffix"
-            )
-    return names
+        raise ValueError(f"{list_file} is not UTF-8 text: save it as such") from None
 
 
-def _hint(root: Path, image_set: str) -> str:
+def _hint(list_file: Path) -> str:
     """What to give in place of a missing list."""
-    below = [folder for folder in sorted(root.glob("VOCdevkit/VOC*")) if _list_file(folder, image_set).is_file()]
+    root = list_file.parents[2]
+    below = sorted(root.glob(f"VOCdevkit/VOC*/ImageSets/Segmentation/{list_file.name}"))
     if below:
-        return f": give {below[-1]}"
-    available = sorted(path.stem for path in _list_file(root, image_set).parent.glob("*.txt"))
+        return f": give {below[-1].parents[2]}"
+    available = sorted(path.stem for path in list_file.parent.glob("*.txt"))
     return f"; available are {', '.join(available)}" if available else ": give the folder that holds JPEGImages/"
