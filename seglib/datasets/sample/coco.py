@@ -18,13 +18,12 @@ from seglib.files import write_jpeg, write_lines
 __all__ = ["annotate", "compose", "split_of", "write_image", "write_lists"]
 
 CATEGORIES = [
-    {"id": 1, "name": "person", "supercategory": "person"},
-    {"id": 17, "name": "cat", "supercategory": "animal"},
-    {"id": 18, "name": "dog", "supercategory": "animal"},
-    {"id": 37, "name": "sports ball", "supercategory": "sports"},
-    {"id": 64, "name": "potted plant", "supercategory": "furniture"},
-    {"id": 84, "name": "book", "supercategory": "indoor"},
-]
+    {"id": id_, "name": name, "supercategory": group}
+    for id_, name, group in (
+        (1, "person", "person"), (17, "cat", "animal"), (18, "dog", "animal"), (37, "sports ball", "sports"),
+        (64, "potted plant", "furniture"), (84, "book", "indoor"),
+    )
+]  # fmt: skip
 IDS = {category["name"]: category["id"] for category in CATEGORIES}
 PERIOD = 80  # the special pictures repeat after this many pictures
 MIN_PIXELS = 8  # objects with fewer visible pixels are not annotated
