@@ -237,8 +237,10 @@ def _ball(pen: Pen, rng: np.random.Generator) -> None:
 
 
 def _book(pen: Pen, rng: np.random.Generator, is_open: bool | None = None) -> None:
-    """A book that stands; is_open: None for by chance."""
-    if rng.random() < 0.5 if is_open is None else not is_open:
+    """A book; is_open: None for by chance."""
+    if is_open is None:
+        is_open = rng.random() < 0.5
+    if not is_open:
         _rigid(pen, rng, "closed book")
         return
     pen.polygon([(-0.95, 0), (0.95, 0), (0.86, 1), (-0.86, 1)], pick(rng, PAINT))
