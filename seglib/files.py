@@ -38,8 +38,6 @@ _ORIENTATION = 0x0112  # the EXIF tag
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`, which is renamed to `path` when the block ends without an error.
 
-    Folders that are missing are created.
-
     Raises:
         OSError: the disk is full or read-only. The message names `path`; a file of that name is left as it was.
     """
@@ -94,13 +92,8 @@ def link_or_copy(source: Path, target: Path) -> None:
 def locked(path: str | Path, message: str, timeout: float | None = None) -> Iterator[None]:
     """Hold a lock file while the block runs, so that other processes keep out.
 
-    Args:
-        path: the lock file.
-        message: what to tell the user when another process holds the lock.
-        timeout: seconds to wait for that process; None: print `message` and wait as long as it takes.
-
-    Raises:
-        RuntimeError: `message`, when the time is over.
+    If another process holds it, `message` is printed until that process ends; with a `timeout` in seconds, it is the
+    text of the RuntimeError that is raised when the time is over.
     """
     folder = Path(path).parent
     folder.mkdir(parents=True, exist_ok=True)
@@ -120,16 +113,10 @@ def locked(path: str | Path, message: str, timeout: float | None = None) -> Iter
         lock.release()
 
 
-def image_files(folder: str | Path) -> dict[str, Path]:
-    """The image files of a folder by name, sorted; hidden files and files of other kinds are left out."""
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise FileNotFoundError(f"no folder {folder}: give the folder that holds the images")
-    return {
-        path.name: path
-        for path in sorted(folder.iterdir())
-        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
-    }
+def image_files(folder: str | Path) -> list[Path]:
+    """The image files of a folder, sorted by name; hidden files and files of other kinds are left out."""
+    paths = sorted(Path(folder).iterdir())
+    return [path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")]
 
 
 @contextmanager
@@ -201,13 +188,13 @@ def _to_array(image: Image.Image) -> np.ndarray:
 
 
 def as_rgb(image: np.ndarray) -> np.ndarray:
-    """Convert an image array of any common kind to uint8 (H, W, 3) RGB.
+    """Convert an image of uint8 or uint16 to uint8 (H, W, 3) RGB.
 
     Args:
-        image: uint8 or uint16; (H, W) or (H, W, 1) gray, (H, W, 3) RGB, or (H, W, 4) RGBA, whose alpha is dropped.
+        image: (H, W) or (H, W, 1) gray, (H, W, 3) RGB, or (H, W, 4) RGBA, whose alpha is dropped.
 
     Raises:
-        ValueError: another type, shape or number of channels.
+        ValueError: another type or shape.
     """
     channels = image[..., None] if image.ndim == 2 else image
     if image.dtype not in (np.uint8, np.uint16) or channels.ndim != 3 or channels.shape[2] not in (1, 3, 4):

@@ -33,12 +33,11 @@ class Instances:
         rles: the mask of each object, as COCO's compressed RLE.
         labels: int (N,), the class of each object; 0 is background, so the first class is 1.
         scores: float (N,), the confidence of a model in each object; None for ground truth.
-        crowd: bool (N,), True for a group of objects, which counts neither for nor against a prediction. None: no
-            object is one.
+        crowd: bool (N,), True for a group of objects, which counts neither for nor against a prediction.
 
     Raises:
-        ValueError: there is not one label, score and crowd for each mask, a label is below 1, a score is not finite, or
-            a mask has another size than the image.
+        ValueError: there is not one label, score and crowd for each mask of the size of the image, or a label is below
+            1, or a score is not finite.
     """
 
     size: tuple[int, int]
@@ -122,10 +121,8 @@ class Instances:
         return Instances(self.size, [self.rles[i] for i in order], self.labels[order], scores, self.crowd[order])
 
     def above(self, score: float) -> Instances:
-        """The objects that have at least this score. Raises ValueError if there are no scores."""
-        if self.scores is None:
-            raise ValueError("these objects have no scores: they are ground truth, not predictions")
-        return self.pick(self.scores >= score)
+        """The predicted objects that have at least this score."""
+        return self.pick(cast(np.ndarray, self.scores) >= score)
 
     def numbered(self) -> np.ndarray:
         """A map of the objects, int (H, W): 0 is background, 1 the first object; where two overlap, the smaller."""
@@ -135,12 +132,7 @@ class Instances:
         return numbers
 
     def semantic(self) -> np.ndarray:
-        """The class mask, uint8 (H, W): 0 is background. Where two objects overlap, the smaller is visible.
-
-        A crowd is 255 where no other object covers it.
-        """
-        if self.labels.max(initial=0) >= IGNORE:
-            raise ValueError(f"label {self.labels.max()}: a mask of bytes holds classes up to {IGNORE - 1}")
+        """The class mask, uint8 (H, W). The smaller of two objects covers the larger; a crowd, below all, is 255."""
         classes = np.zeros(self.size, dtype=np.uint8)
         areas = self.areas
         for index in sorted(range(len(self)), key=lambda i: (not self.crowd[i], -areas[i])):

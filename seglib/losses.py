@@ -37,7 +37,7 @@ class BCELoss:
     pos_weight: float | None = None
 
     def __call__(self, logits: Tensor, mask: Tensor) -> Tensor:
-        """The loss of logits (B, 1, H, W) for a mask (B, H, W) of 0, 1 and 255. Raises ValueError for other shapes."""
+        """The loss of logits (B, 1, H, W) for a mask (B, H, W) of 0, 1 and 255."""
         _check_shapes(logits, mask)
         if logits.shape[1] != 1:
             raise ValueError(f"BCE takes one logit a pixel, not {logits.shape[1]}: build the model with classes=1")
@@ -90,7 +90,7 @@ class DiceLoss:
     smooth: float = 1.0
 
     def __call__(self, logits: Tensor, mask: Tensor) -> Tensor:
-        """The loss of logits (B, C, H, W) for a mask (B, H, W). Raises ValueError if the shapes do not fit."""
+        """The loss of logits (B, C, H, W) for a mask (B, H, W)."""
         _check_shapes(logits, mask)
         logits = logits.float()
         channels = logits.shape[1]
@@ -113,17 +113,15 @@ class BCEDiceLoss:
     Args:
         alpha: weight of BCE, 0 to 1.
         pos_weight: see `BCELoss`.
-        smooth: see `DiceLoss`.
     """
 
     alpha: float = 0.5
     pos_weight: float | None = None
-    smooth: float = 1.0
 
     def __call__(self, logits: Tensor, mask: Tensor) -> Tensor:
         """The loss of logits (B, 1, H, W) for a mask (B, H, W) of 0, 1 and 255."""
         bce = BCELoss(self.pos_weight)(logits, mask)
-        dice = DiceLoss(self.smooth)(logits, mask)
+        dice = DiceLoss()(logits, mask)
         return self.alpha * bce + (1 - self.alpha) * dice
 
 
@@ -134,29 +132,23 @@ class CEDiceLoss:
     Args:
         alpha: weight of cross-entropy, 0 to 1.
         class_weights: see `CrossEntropyLoss`; they do not apply to Dice.
-        smooth: see `DiceLoss`.
     """
 
     alpha: float = 0.5
     class_weights: Sequence[float] | None = None
-    smooth: float = 1.0
 
     def __call__(self, logits: Tensor, mask: Tensor) -> Tensor:
         """The loss of logits (B, C, H, W) for a mask (B, H, W) of 0 ... C-1 and 255."""
         cross_entropy = CrossEntropyLoss(self.class_weights)(logits, mask)
-        dice = DiceLoss(self.smooth)(logits, mask)
+        dice = DiceLoss()(logits, mask)
         return self.alpha * cross_entropy + (1 - self.alpha) * dice
 
 
 def pixel_count(loss: object, mask: Tensor) -> float:
-    """The number of pixels that count in a mask, which is the weight of a batch in `weighted_mean`.
+    """The number of pixels that count in a mask, uint8 (B, H, W): the weight of a batch in `weighted_mean`.
 
     If the loss has class weights, each pixel counts as much as its class. (For Dice this is a choice: no mean over
     batches equals the Dice of all their pixels.)
-
-    Args:
-        loss: one of the losses of this module.
-        mask: uint8 (B, H, W), best on the CPU, because the result is a plain number.
     """
     weights = getattr(loss, "class_weights", None)
     if weights is None:
@@ -166,13 +158,9 @@ def pixel_count(loss: object, mask: Tensor) -> float:
 
 
 def weighted_mean(losses: list[tuple[float, float]]) -> float:
-    """The mean loss of batches, as if it were computed over all their pixels at once.
+    """The mean of batches, given as (loss, pixel count), as if it were computed over all their pixels at once.
 
-    Args:
-        losses: (loss, pixel count) of each batch.
-
-    Returns:
-        0 if no pixel counts, NaN if there is no batch.
+    It is 0 if no pixel counts, and NaN if there is no batch.
     """
     if not losses:
         return float("nan")
@@ -183,14 +171,12 @@ def weighted_mean(losses: list[tuple[float, float]]) -> float:
 def median_frequency_weights(masks: Iterable[Tensor], num_classes: int) -> tuple[float, ...]:
     """Class weights against class imbalance: median frequency / frequency (Eigen and Fergus, 2015, arXiv:1411.4734).
 
-    The frequency of a class is its share of the pixels of those images on which it occurs.
+    The frequency of a class is its share of the pixels of those images on which it occurs. A class that never occurs
+    has the weight 1.
 
     Args:
         masks: class masks uint8 (H, W) of the training images; 255 does not count.
         num_classes: number of classes, background included.
-
-    Returns:
-        A weight for each class; 1 for a class that never occurs.
     """
     pixels = torch.zeros(num_classes, dtype=torch.float64)
     image_pixels = torch.zeros(num_classes, dtype=torch.float64)  # of the images on which the class occurs

@@ -59,7 +59,7 @@ def check_polygon(polygon: Sequence[float], height: int, width: int) -> None:
     if points.ndim != 1 or points.size % 2:
         raise ValueError(f"polygon must be a flat list x1, y1, x2, y2, ..., not of shape {points.shape}")
     if points.size < 6:
-        raise ValueError(f"polygon has {points.size // 2} points: an area needs three")
+        raise ValueError(f"polygon has {points.size // 2} points: an area needs three, and a box is not a polygon")
     largest = np.abs(points).max()
     if not largest <= 1e6:  # pycocotools crashes on larger numbers; False for NaN as well
         raise ValueError(f"polygon has a coordinate of {largest:g} pixels: not a number up to a million")
@@ -246,8 +246,6 @@ def yolo_to_polygons(line: str, height: int, width: int) -> tuple[int, list[Poly
     if not name.isdecimal():  # isdigit would accept a superscript, which int() does not
         raise ValueError(f"a YOLO line begins with a class number, this one with {name!r}")
     values = np.array([float(value) for value in rest])
-    if len(values) == 4:
-        raise ValueError("YOLO line holds four numbers: a box, or two points, where a polygon has three or more")
     if values.size and (values.min() < -1e-6 or values.max() > 1 + 1e-6):  # more than a rounding error
         raise ValueError(f"YOLO coordinates are fractions from 0 to 1, found {values.min():g} to {values.max():g}")
     # Rounded, because 10.5 pixels may come back as 10.4999999, which lies on the other side of a pixel's center.

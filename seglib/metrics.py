@@ -36,7 +36,7 @@ class ConfusionMatrix:
         """Add the pixels of a batch, and return the matrix itself.
 
         Args:
-            prediction: class indices of any shape, (B, H, W) for example.
+            prediction: class indices of any shape, such as (B, H, W).
             mask: class indices of the same shape; 255 does not count.
 
         Raises:

@@ -1,7 +1,5 @@
 """The objects of an image, made from masks of any kind, and what is computed from them."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 import torch
@@ -109,13 +107,10 @@ def test_pick_selects_masks_labels_scores_and_crowd(index, order):
     assert picked.crowd.tolist() == [i == 2 for i in order]
 
 
-def test_above_includes_the_score_itself_and_needs_scores():
+def test_above_includes_the_score_itself():
     assert THREE.above(0.5).labels.tolist() == [3, 1]
     assert len(THREE.above(0)) == 3 and len(THREE.above(1)) == 0
-    truth = dataclasses.replace(THREE, scores=None)
-    assert truth.pick([0]).scores is None
-    with pytest.raises(ValueError, match="no scores"):
-        truth.above(0.5)
+    assert Instances.of([FIRST]).pick([0]).scores is None
 
 
 # ------------------------------------------------------------------------------------------------ as one mask
@@ -142,12 +137,6 @@ def test_the_class_mask_shows_the_smallest_object_then_a_crowd_then_background(s
         objects = [i for i in here if not crowd[i]]
         smallest = {labels[i] for i in objects if areas[i] == min(areas[j] for j in objects)}
         assert mask[y, x] in (smallest or ({IGNORE} if here else {0}))
-
-
-def test_254_is_a_class_and_255_is_not():
-    assert Instances.of([FIRST], [254]).semantic().max() == 254
-    with pytest.raises(ValueError, match="label 255.*up to 254"):
-        Instances.of([FIRST], [255]).semantic()
 
 
 # ------------------------------------------------------------------------------------------------ bad input

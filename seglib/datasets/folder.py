@@ -98,7 +98,7 @@ class MaskFolderDataset(Dataset[tuple[Tensor, Tensor, str]]):
 
     def _files_by_stem(self, folder: Path, kind: str) -> dict[str, Path]:
         files: dict[str, Path] = {}
-        for path in image_files(folder).values():
+        for path in image_files(folder):
             if path.stem in files:
                 self.problems.append(Problem(str(path), f"is a second {kind} with the name {path.stem}"))
             else:
@@ -123,12 +123,11 @@ class MaskFolderDataset(Dataset[tuple[Tensor, Tensor, str]]):
 def _class_table(classes: int, void: Sequence[int], values: Sequence[int] | None) -> np.ndarray:
     """int (256,): the class of each mask value; 255 if it does not count, -1 if it is not allowed."""
     values = range(classes) if values is None else values
-    if not all(0 <= value <= IGNORE for value in (*values, *void)):
-        raise ValueError(f"values {list(values)} and void {list(void)} must lie within 0 to {IGNORE}")
-    if len(values) != classes or len({*values, *void}) != classes + len(set(void)):
+    is_one_for_each = len(values) == classes and len({*values, *void}) == classes + len(set(void))
+    if not is_one_for_each or not all(0 <= value <= IGNORE for value in (*values, *void)):
         raise ValueError(
-            f"values must hold one value for each of {classes} classes, without repetition and none of void "
-            f"{list(void)}, not {list(values)}"
+            f"values must hold one value from 0 to {IGNORE} for each of {classes} classes, without repetition and none "
+            f"of void {list(void)}, not {list(values)}"
         )
     table = np.full(256, -1)
     table[IGNORE] = IGNORE

@@ -31,8 +31,7 @@ def normalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
 
     Args:
         images: (B, C, H, W), uint8 or float from 0 to 255.
-        mean: (C,), mean of each channel on the scale from 0 to 1.
-        std: (C,), standard deviation of each channel on the same scale.
+        mean, std: (C,), mean and standard deviation of each channel on the scale from 0 to 1.
 
     Raises:
         ValueError: the images have another shape.

@@ -16,11 +16,7 @@ __all__ = ["explain_weight_errors", "torchvision_weights"]
 
 @contextmanager
 def torchvision_weights(entry: "WeightsEnum", title: str) -> Iterator[dict[str, Tensor]]:
-    """Yield a state dict that torchvision publishes, downloaded once and checked against its checksum.
-
-    Args:
-        entry: a member of one of torchvision's enumerations of weights.
-        title: what the weights are called in an error message.
+    """Yield a state dict of torchvision, downloaded once and checked against its checksum. `title` names it in errors.
 
     Raises:
         OSError: see `explain_weight_errors`, which also explains the errors of the block that loads the state dict.

@@ -82,7 +82,7 @@ def test_files_that_cannot_be_used_are_raised_on_reading_or_skipped(folders):
 
 
 def test_missing_folders_and_no_images_are_errors(folders):
-    with pytest.raises(FileNotFoundError, match="no folder"):
+    with pytest.raises(FileNotFoundError, match="No such file"):
         MaskFolderDataset(folders / "none", folders / "masks", ["background", "cup"])
     (folders / "empty").mkdir()
     with pytest.raises(ValueError, match="no image with a mask"):
@@ -92,9 +92,9 @@ def test_missing_folders_and_no_images_are_errors(folders):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"values": [0]}, "one value for each of 2 classes"),
-        ({"void": (1,)}, "one value for each of 2 classes"),
-        ({"values": [0, -1]}, "within 0 to 255"),
+        ({"values": [0]}, "one value from 0 to 255 for each of 2 classes"),
+        ({"void": (1,)}, "one value from 0 to 255 for each of 2 classes"),
+        ({"values": [0, -1]}, "one value from 0 to 255 for each of 2 classes"),
         ({"classes": []}, "0 classes"),
         ({"classes": "leaf"}, "list of names"),
     ],
