@@ -184,9 +184,6 @@ def _known_mean(table: np.ndarray) -> float:
     return float(known.mean()) if known.size else float("nan")
 
 
-# ------------------------------------------------------------------------------------------------ counts at one score
-
-
 @dataclass(frozen=True)
 class Matches:
     """Which detections of an image are correct at one IoU threshold.

@@ -12,7 +12,6 @@ the results. In a cell's folder, cell.json holds its status, and error.txt the t
 """
 
 import gc
-import html
 import itertools
 import json
 import traceback
@@ -77,7 +76,7 @@ class Cell:
 
 @dataclass
 class Grid:
-    """The cells of a grid as they are on disk. Printing it shows a table.
+    """The cells of a grid as they are on disk. Printed as a table without empty columns; a star marks the best cell.
 
     Attributes:
         folder: the folder that holds the cells' run folders.
@@ -117,34 +116,21 @@ class Grid:
         return rows
 
     def __str__(self) -> str:
-        table = self._table()
-        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-        return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in table)
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        """The table as a notebook shows it."""
-        rows = ["".join(f"<td>{html.escape(text)}</td>" for text in row) for row in self._table()]
-        rows[0] = rows[0].replace("td>", "th>")
-        return "<table>\n<tr>" + "</tr>\n<tr>".join(rows) + "</tr>\n</table>"
-
-    def _table(self) -> list[list[str]]:
-        """The table as text, the heading first. Empty columns are left out and a star marks the best cell."""
         rows = self.rows()
         columns = [name for name in rows[0] if any(row[name] not in (None, "") for row in rows)]
-        stars = ["★" if cell is self.best else "" for cell in self.cells]
-        lines = [[star, *(_format_value(row[name]) for name in columns)] for star, row in zip(stars, rows, strict=True)]
-        return [["", *columns], *lines]
+        table = [["", *columns]]
+        for cell, row in zip(self.cells, rows, strict=True):
+            table.append(["★" if cell is self.best else "", *(_format_value(row[name]) for name in columns)])
+        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+        return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in table)
+
+    __repr__ = __str__
 
 
 def _format_value(value: Value) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     return "" if value is None else str(value)[:60]
-
-
-# ------------------------------------------------------------------------------------------------ training
 
 
 def grid(

@@ -3,7 +3,6 @@
 import hashlib
 import os
 import platform
-import random
 import subprocess
 import time
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate.utils import is_cuda_available
+from accelerate.utils import is_cuda_available, set_seed
 
 from seglib import datasets
 from seglib.datasets.download import check_layout
@@ -88,9 +87,7 @@ def _device_name() -> str:
 
 def seed(number: int) -> None:
     """Seed the random generators of Python, numpy and torch."""
-    random.seed(number)
-    np.random.seed(number)
-    torch.manual_seed(number)
+    set_seed(number)
 
 
 def data(name: str, **selection: Any) -> Path:

@@ -314,19 +314,12 @@ def iou_ecdf(ious: Mapping[str, Sequence[float]], title: str) -> Figure:
 
 
 def class_balance(pixels: Mapping[str, int], images: Mapping[str, int], total_images: int) -> Figure:
-    """Two bar charts: the share of all pixels that each class has, and the share of images on which it occurs."""
-    figure, both_axes = _subplots(ncols=2, figsize=(9, 0.45 * len(pixels) + 1.4), sharey=True)
-    charts = {
-        "share of all pixels that count": np.array(list(pixels.values())) / max(sum(pixels.values()), 1),
-        "share of images with the class": np.array([images[name] for name in pixels]) / max(total_images, 1),
+    """A bar chart of two shares of each class: its share of all pixels, and the share of images on which it occurs."""
+    shares = {
+        "share of all pixels that count": [count / max(sum(pixels.values()), 1) for count in pixels.values()],
+        "share of images with the class": [images[name] / max(total_images, 1) for name in pixels],
     }
-    for axes, (title, shares) in zip(both_axes, charts.items(), strict=True):
-        bars = axes.barh(list(pixels), shares, color=palette(len(pixels)) / 255, edgecolor="gray")
-        axes.bar_label(bars, fmt="{:.1%}", padding=3, fontsize=9)
-        axes.set(title=title, xlim=(0, 1.2), xticks=np.arange(0, 1.1, 0.2))
-        axes.xaxis.set_major_formatter("{x:.0%}")
-    both_axes[0].invert_yaxis()
-    return figure
+    return _grouped_bars(shares, list(pixels), "{:.1%}", title="How common the classes are", ylabel="share")
 
 
 def class_scores(scores: Mapping[str, Sequence[float]], classes: Sequence[str], noise: Sequence[str] = ()) -> Figure:
@@ -337,15 +330,19 @@ def class_scores(scores: Mapping[str, Sequence[float]], classes: Sequence[str], 
         classes: the names of the classes.
         noise: classes that are too rare for their IoU to mean much.
     """
-    figure, axes = _chart((9, 3.6), title="IoU of each class on the test images", ylabel="IoU", ylim=(0, 1.05))
-    places = np.arange(len(classes))
-    width = 0.8 / len(scores)
-    for number, (name, values) in enumerate(scores.items()):
-        offset = (number - (len(scores) - 1) / 2) * width
-        bars = axes.bar(places + offset, np.nan_to_num(values), width, label=name)
-        axes.bar_label(bars, ["n/a" if np.isnan(value) else f"{value:.2f}" for value in values], fontsize=7)
-    labels = [f"{name}\n(noise)" if name in noise else name for name in classes]
-    axes.set_xticks(places, labels, rotation=30, ha="right")
+    names = [f"{name}\n(noise)" if name in noise else name for name in classes]
+    return _grouped_bars(scores, names, "{:.2f}", title="IoU of each class on the test images", ylabel="IoU")
+
+
+def _grouped_bars(groups: Mapping[str, Sequence[float]], names: Sequence[str], number: str, **labels: str) -> Figure:
+    """Bars from 0 to 1: for each name, one of each group, with its value in this number format."""
+    figure, axes = _chart((9, 3.6), ylim=(0, 1.1), **labels)
+    places = np.arange(len(names))
+    width = 0.8 / len(groups)
+    for index, (group, values) in enumerate(groups.items()):
+        bars = axes.bar(places + (index + 0.5) * width - 0.4, np.nan_to_num(values), width, label=group)
+        axes.bar_label(bars, ["n/a" if np.isnan(value) else number.format(value) for value in values], fontsize=7)
+    axes.set_xticks(places, names, rotation=30, ha="right")
     axes.grid(visible=False, axis="x")
     axes.legend(fontsize=9)
     return figure

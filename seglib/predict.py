@@ -319,9 +319,6 @@ def _list_images(photographs: str | Path | Iterable[str | Path], skipped: dict[s
     return list(images.values())
 
 
-# ------------------------------------------------------------------------------------------------ command line
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return 0, or 1 if no photograph could be read. An error exits with 2."""
     parser = argparse.ArgumentParser("python -m seglib.predict", description="Predict photographs with a checkpoint.")

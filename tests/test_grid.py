@@ -182,15 +182,11 @@ def test_the_table_shows_the_best_epoch_and_over_fitting(tmp_path):
     assert list(row.values()) == ["0.2", "finished", "5", "0.8", "2", "0.2", "0.3", "2", "5", ""]
 
 
-def test_the_table_as_text_and_html_marks_the_best_cell(tmp_path):
-    result = grid(raising(ValueError("<boom>")), {"lr": [0.3, 0.1, 0.2]}, tmp_path)
-    lines = str(result).splitlines()
+def test_the_table_as_text_marks_the_best_cell(tmp_path):
+    result = grid(raising(ValueError("boom")), {"lr": [0.3, 0.1, 0.2]}, tmp_path)
+    lines = repr(result).splitlines()
     assert [line[:6] for line in lines] == ["   lr ", "   0.3", "★  0.1", "   0.2"]
     assert "over-fits after" not in lines[0]  # no cell does: empty columns are left out
-    page = result._repr_html_()
-    assert page.count("<tr>") == 4
-    assert "<td>★</td><td>0.1</td><td>finished</td>" in page
-    assert "&lt;boom&gt;" in page
 
 
 @pytest.mark.parametrize(
