@@ -105,10 +105,12 @@ def _polygons(mask: np.ndarray) -> list[list[float]]:
     """
     if mask.sum() < 200:  # each pixel counts
         return masks.mask_to_polygons(mask)
-    doubled = mask.astype(np.uint8).repeat(2, axis=0).repeat(2, axis=1)
+    left, top, width, height = cv2.boundingRect(mask.astype(np.uint8))
+    part = mask[top : top + height, left : left + width].astype(np.uint8)
+    doubled = part.repeat(2, axis=0).repeat(2, axis=1)
     loops, _ = cv2.findContours(doubled, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     loops = [cv2.approxPolyDP(loop, 0.8, True)[:, 0] for loop in loops]
-    return [((loop + 0.5) / 2).ravel().tolist() for loop in loops if len(loop) > 2]
+    return [((loop + 0.5) / 2 + (left, top)).ravel().tolist() for loop in loops if len(loop) > 2]
 
 
 def _plain_rle(mask: np.ndarray) -> dict[str, Any]:

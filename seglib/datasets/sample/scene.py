@@ -105,7 +105,7 @@ class Scene:
         """Return each object, far to near, with its visible pixels, bool (H, W); what it holds does not hide it."""
         windows = [self._window(placed) for placed in self.objects]
         solid = [placed.sprite.alpha[part] > 0.5 for placed, (_, part) in zip(self.objects, windows, strict=True)]
-        nearest = np.full((self.height, self.width), -1)
+        nearest = np.full((self.height, self.width), -1, np.int16)
         for i, (window, _) in enumerate(windows):
             nearest[window][solid[i]] = i
         found = []
@@ -207,8 +207,8 @@ def _paint_ground(scene: Scene, ground: np.ndarray, labels: np.ndarray, rng: np.
     scale = ((np.arange(edge, edge + height) + 0.5 - scene.horizon) / scene.eye)[:, None]  # pixels per meter
     x = (np.arange(width) - width / 2) / scale + scene.pan
     z = np.broadcast_to(width / scale, x.shape)  # meters away
-    bumps = smooth_noise(rng, 256, 256, 2.5)
-    column, row = (np.abs(meters * 40 % 510 - 255).astype(np.float32) for meters in (x, z))  # mirrored: no seams
+    bumps = smooth_noise(rng, 128, 128, 2.5)
+    column, row = (np.abs(meters * 40 % 254 - 127).astype(np.float32) for meters in (x, z))  # mirrored: no seams
     rough = cv2.remap(bumps, column, row, cv2.INTER_LINEAR)
     light = 1 + rng.uniform(0.03, 0.12) * rough
     grass = rng.random() < 0.5
