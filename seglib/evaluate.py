@@ -53,7 +53,6 @@ class MaskAP:
         recall: the recall levels 0, 0.01 ... 1, (101,).
         precision: the highest precision at each recall level or above, (thresholds, 101, classes).
         thresholds: the IoU thresholds.
-        images, truths, detections: their numbers, without crowds.
     """
 
     ap: float
@@ -65,9 +64,6 @@ class MaskAP:
     recall: np.ndarray = field(repr=False)
     precision: np.ndarray = field(repr=False)
     thresholds: np.ndarray = field(repr=False)
-    images: int = 0
-    truths: int = 0
-    detections: int = 0
 
     def curve(self, iou: float = 0.5) -> np.ndarray:
         """The precision at each level of `recall` for one of the IoU thresholds, (101,), averaged over classes."""
@@ -82,7 +78,7 @@ class MaskAP:
 
     def __str__(self) -> str:
         lines = [f"{name:<12} {'n/a' if np.isnan(value) else f'{value:.3f}'}" for name, value in self.rows().items()]
-        return "\n".join([f"{self.truths} objects and {self.detections} detections in {self.images} images", *lines])
+        return "\n".join(lines)
 
 
 def mask_ap(
@@ -132,9 +128,6 @@ def mask_ap(
         recall=parameters.recThrs,
         precision=overall,
         thresholds=parameters.iouThrs,
-        images=len(truth_instances),
-        truths=int(sum((~image.crowd).sum() for image in truth_instances)),
-        detections=sum(map(len, detections)),
     )
 
 

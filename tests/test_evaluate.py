@@ -150,8 +150,6 @@ def check(scenes: list[Scene], areas=COCO_AREAS, max_detections=(1, 10, 100)) ->
     for threshold, table in zip(result.thresholds, overall, strict=True):
         assert result.curve(threshold) == pytest.approx([mean(row) for row in table], nan_ok=True)
     assert np.allclose(result.recall, np.linspace(0, 1, 101))
-    assert (result.images, result.detections) == (len(scenes), sum(len(scene.detections) for scene in scenes))
-    assert result.truths == sum(not crowd for scene in scenes for *_, crowd in scene.truth)
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -244,7 +242,7 @@ def test_truth_and_predictions_that_do_not_fit_are_refused(truth, predictions, m
 
 def test_a_result_can_be_printed_and_stored():
     result = evaluate(random_scenes(0))
-    assert all(name in str(result) for name in ("objects and", "AP50-95", "AP small", "AR100"))
+    assert all(name in str(result) for name in ("AP50-95", "AP small", "AR100"))
     assert json.loads(json.dumps({"by_class": result.by_class, **result.rows()}))["by_class"].keys() == {"1", "2", "3"}
     assert "array" not in repr(result)
     with pytest.raises(ValueError, match="iou must be one of 0.5, 0.55, .*, not 0.51"):
