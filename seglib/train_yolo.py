@@ -14,13 +14,10 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from pathlib import Path
 from subprocess import PIPE, STDOUT, Popen
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -35,7 +32,7 @@ from seglib.loading import available_cores
 from seglib.models import yolo
 from seglib.models.common import YOLO_MODELS
 
-__all__ = ["YOLOConfig", "fit_yolo", "measure_as_ultralytics"]
+__all__ = ["YOLOConfig", "fit_yolo"]
 
 # Files in the folder in which the process works.
 _DATA = "data/data.yaml"
@@ -46,8 +43,7 @@ _RESULT = "result.pickle"
 _ENVIRONMENT = {
     **yolo.OFFLINE,
     "YOLO_CONFIG_DIR": "settings",
-    # Even offline, Ultralytics downloads a font, and a network to test mixed precision with: through this proxy it
-    # reaches nobody.
+    # Even offline, Ultralytics downloads a font, and a network to test mixed precision with, if it reaches somebody.
     "http_proxy": "http://127.0.0.1:9",
     "https_proxy": "http://127.0.0.1:9",
     "no_proxy": "",
@@ -78,7 +74,7 @@ class YOLOConfig:
         others: further settings by Ultralytics' names, for example {"degrees": 10}.
 
     Raises:
-        ValueError: a setting has a value that does not exist.
+        ValueError: a setting has a value that does not exist, or `others` repeats one.
     """
 
     epochs: int
@@ -109,6 +105,9 @@ class YOLOConfig:
         check_choice("model", self.model, YOLO_MODELS)
         check_choice("weights", self.weights, (None, "coco"))
         check_choice("scheduler", self.scheduler, (None, "cosine"))
+        if taken := set(self.others) & set(_ultralytics_settings(self)):
+            raise ValueError(f"others must not set {', '.join(sorted(taken))}, which another setting decides")
+        object.__setattr__(self, "lr", float(self.lr))  # a checkpoint cannot hold numpy's numbers
 
     def as_train_config(self) -> TrainConfig:
         """Return the settings that `TrainConfig` has as well, which checks them."""
@@ -161,28 +160,9 @@ def fit_yolo(
                 print(f"Resuming after epoch {len(run.history)}.", flush=True)
             elif config.weights:
                 _link(yolo.download_weights(config.model), folder / _PRETRAINED)
-            training = _Training(run, config, settings, mirror, torch.get_num_threads(), state)
-            run = _run_in_child(folder, training.run_epochs)
+            run = _run_in_child(folder, _Training(run, config, settings, mirror, torch.get_num_threads(), state))
         run.save_curves(("val_ap50", "val_ap"), "ap.png")
     return run
-
-
-def measure_as_ultralytics(model: yolo.YOLOSegmenter, data: SegmentationData) -> dict[str, float]:
-    """Return the AP of a model as Ultralytics measures it: "AP50-95", "AP50", "box AP50-95" and "box AP50".
-
-    Ultralytics pads each image and compares masks at a quarter of the size that the network sees, not at the size of
-    the image. Where true objects overlap, the smaller one hides the larger one.
-
-    Args:
-        model: a trained model.
-        data: a `YOLOSegmentationDataset` or a Subset of one.
-    """
-    classes, samples = _read(data)
-    with TemporaryDirectory() as folder:
-        _write_data(Path(folder), classes, samples, samples)
-        scores = _run_in_child(Path(folder), partial(_validate, model, classes))
-    columns = {"AP50-95": "mAP50-95(M)", "AP50": "mAP50(M)", "box AP50-95": "mAP50-95(B)", "box AP50": "mAP50(B)"}
-    return {name: float(scores[f"metrics/{column}"]) for name, column in columns.items()}
 
 
 # ------------------------------------------------------------------------------------------------ settings and data
@@ -207,7 +187,6 @@ def _ultralytics_settings(config: YOLOConfig) -> dict[str, Any]:
         "data": _DATA,
         "save_dir": ".",
         "plots": False,
-        **config.others,
     }
 
 
@@ -253,11 +232,11 @@ def _link(source: Path, target: Path) -> None:
 # ------------------------------------------------------------------------------------------------ the process
 
 
-def _run_in_child(folder: Path, job: Callable[[], Any]) -> Any:
-    """Call a function in a process that works in a folder, print its output, and return or raise its result."""
+def _run_in_child(folder: Path, training: "_Training") -> runs.Run:
+    """Train in a process that works in a folder, print its output, and return the run or raise the error."""
     result_file = folder / _RESULT
     result_file.unlink(missing_ok=True)
-    (folder / _JOB).write_bytes(pickle.dumps(job))
+    (folder / _JOB).write_bytes(pickle.dumps(training))
     torch.cuda.empty_cache()  # the process needs the memory
     package = str(Path(__file__).resolve().parents[1])
     environment = {**os.environ, **_ENVIRONMENT, "PYTHONPATH": os.pathsep.join([package, *filter(None, sys.path)])}
@@ -269,8 +248,8 @@ def _run_in_child(folder: Path, job: Callable[[], Any]) -> Any:
             print(line, end="", flush=True)
     if not result_file.is_file():
         raise RuntimeError(
-            f"the process that runs Ultralytics ended with exit code {child.returncode}, see its output; -9 or 137 "
-            "means that the memory of the machine ran out: use fewer workers or a smaller batch_size"
+            f"the training process ended with exit code {child.returncode}, see its output; -9 or 137 means that the "
+            "memory of the machine ran out: use fewer workers or a smaller batch_size"
         )
     result = pickle.loads(result_file.read_bytes())
     if isinstance(result, Exception):
@@ -279,12 +258,12 @@ def _run_in_child(folder: Path, job: Callable[[], Any]) -> Any:
 
 
 def _main() -> None:
-    """Do the job of the current folder and write its result, or the error that it raised."""
+    """Train in the current folder and write the run, or the error, to a file."""
     threading.Thread(target=_exit_with_caller, daemon=True).start()
     trackers = ("sync", "clearml", "comet", "dvc", "mlflow", "raytune", "tensorboard", "wandb")
     try:
         yolo.import_ultralytics().settings.update(dict.fromkeys(trackers, False))
-        result = pickle.loads(Path(_JOB).read_bytes())()
+        result = pickle.loads(Path(_JOB).read_bytes()).run_epochs()
     except Exception as error:
         traceback.print_exc()
         result = error
@@ -294,15 +273,6 @@ def _main() -> None:
 def _exit_with_caller() -> None:
     os.read(0, 1)  # the caller writes nothing: this returns when it has ended or closed the pipe
     os._exit(1)
-
-
-def _validate(model: yolo.YOLOSegmenter, classes: list[str]) -> dict[str, float]:
-    """Return the scores of a model on the data in the current folder, under Ultralytics' names."""
-    interface: Any = model.as_ultralytics()
-    interface.model.names = dict(enumerate(classes[1:]))
-    device = next(model.parameters()).device
-    size = model.settings["image_size"]
-    return interface.val(data=_DATA, imgsz=size, batch=8, device=device, plots=False, save_dir=".").results_dict
 
 
 class _Finished(Exception):
@@ -331,12 +301,9 @@ class _Training:
         model = yolo.import_ultralytics().YOLO(start, task="segment")
         for event in ("on_train_start", "on_train_batch_end", "on_model_save"):
             model.add_callback(event, getattr(self, event))
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        with (
-            suppress(_Finished),
-            explain_out_of_memory(config.as_train_config(), (config.image_size, config.image_size), device),
-        ):
-            model.train(**_ultralytics_settings(config), resume=self.state is not None)
+        size = (config.image_size, config.image_size)
+        with suppress(_Finished), explain_out_of_memory(config.as_train_config(), size):
+            model.train(**_ultralytics_settings(config), **config.others, resume=self.state is not None)
         return self.run
 
     def on_train_start(self, trainer: Any) -> None:

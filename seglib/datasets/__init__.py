@@ -13,7 +13,6 @@ from seglib.datasets.voc import VOCSegmentationDataset
 from seglib.datasets.yolo import (
     YOLOSegmentationDataset,
     coco_to_yolo,
-    round_trip_iou,
     segmentation_to_yolo,
     yolo_parts,
     yolo_to_coco,
@@ -33,7 +32,6 @@ __all__ = [
     "hold_out",
     "prepare",
     "render",
-    "round_trip_iou",
     "segmentation_to_yolo",
     "yolo_parts",
     "yolo_to_coco",

@@ -10,9 +10,9 @@ A line holds one polygon, so it can express neither holes nor several parts: see
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,27 +22,17 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from seglib import masks
 from seglib.datasets.base import Problem, Transform, as_sample, readable, report_problems
-from seglib.datasets.coco import COCOSegmentationDataset, Segmentation, annotation_bitmap
-from seglib.files import IMAGE_SUFFIXES, atomic_path, check_choice, image_size, link_or_copy, read_image, write_lines
+from seglib.datasets.coco import COCOSegmentationDataset, Segmentation
+from seglib.files import IMAGE_SUFFIXES, check_choice, image_size, link_or_copy, read_image, write_lines
 from seglib.instances import Instances
-from seglib.masks import (
-    Polygon,
-    check_classes,
-    join_polygons,
-    mask_to_outlines,
-    polygons_to_mask,
-    polygons_to_yolo,
-    rle_to_mask,
-    yolo_to_polygons,
-)
 
 __all__ = [
     "YOLO_PARTS",
     "ConversionReport",
     "YOLOSegmentationDataset",
     "coco_to_yolo",
-    "round_trip_iou",
     "segmentation_to_yolo",
     "write_data_yaml",
     "yolo_parts",
@@ -51,8 +41,6 @@ __all__ = [
 
 YOLO_PARTS = {"train": "train", "val": "valid", "test": "test"}  # each part's folder, named as Roboflow does
 
-_Outline = tuple[Polygon, list[Polygon]]  # the outer polygon of a part and the polygons of its holes
-
 
 class YOLOSegmentationDataset(Dataset[tuple[Tensor, Tensor, str]]):
     """Images with the outlines of their objects, in Ultralytics' YOLO-seg layout.
@@ -60,8 +48,7 @@ class YOLOSegmentationDataset(Dataset[tuple[Tensor, Tensor, str]]):
     Args:
         root: the folder that holds data.yaml.
         part: "train", "val" or "test".
-        transform: a deterministic change of image and mask, such as `transforms.resize`. It does not change
-            `instances`.
+        transform: a deterministic change of image and mask, such as `transforms.resize`.
         on_error: "raise", or "skip" to leave out broken lines and images that cannot be read.
 
     Attributes:
@@ -79,27 +66,24 @@ class YOLOSegmentationDataset(Dataset[tuple[Tensor, Tensor, str]]):
         self, root: str | Path, part: str = "train", transform: Transform | None = None, *, on_error: str = "raise"
     ) -> None:
         check_choice("on_error", on_error, ("raise", "skip"))
-        self.transform = transform
-        self.problems: list[Problem] = []
-        self._broken_lines: set[tuple[str, int]] = set()  # file name of the image, line number
         names, folders = _read_data_yaml(Path(root))
-        self.classes = ["background", *names]
-        check_classes(self.classes)
         if part not in folders:
             raise FileNotFoundError(
                 f"{Path(root) / 'data.yaml'} names no folder for {part!r} that exists; it has "
                 f"{', '.join(folders) or 'none'}. A part is written as, for example, train: train/images"
             )
-        folder = folders[part]
-        self.images_dir = folder
-        self._labels_dir = _find_labels_dir(folder)
-        self.filenames = _find_images(folder)
-        for index in range(len(self)):
-            self._check_lines(index)
+        self.transform = transform
+        self.classes = ["background", *names]
+        masks.check_classes(self.classes)
+        self.images_dir = folders[part]
+        self.filenames = _find_images(self.images_dir)
+        self.problems: list[Problem] = []
+        self._labels_dir = _find_labels_dir(self.images_dir)
+        self._lines = {name: self._read_lines(name) for name in self.filenames}
         self._check_label_files()
         if on_error == "skip":
-            self.filenames = readable(self.filenames, lambda name: read_image(folder / name), self.problems)
-        report_problems(self.problems, on_error, str(folder.parent))
+            self.filenames = readable(self.filenames, lambda name: read_image(self.images_dir / name), self.problems)
+        report_problems(self.problems, on_error, str(self.images_dir.parent))
 
     def __len__(self) -> int:
         return len(self.filenames)
@@ -117,42 +101,39 @@ class YOLOSegmentationDataset(Dataset[tuple[Tensor, Tensor, str]]):
 
     def label_path(self, index: int) -> Path:
         """The label file of an image, which may not exist."""
-        return self._labels_dir / Path(self.filenames[index]).with_suffix(".txt")
+        return _label_file(self._labels_dir, self.filenames[index])
 
     def lines(self, index: int) -> list[str]:
         """The valid label lines of an image."""
-        name = self.filenames[index]
-        lines = _read_lines(self.label_path(index))
-        return [line for number, line in lines if (name, number) not in self._broken_lines]
-
-    def polygons(self, index: int) -> list[tuple[int, list[Polygon]]]:
-        """YOLO's class and the polygon, in pixels, of each object of an image."""
-        height, width = image_size(self.image_path(index))
-        return [yolo_to_polygons(line, height, width) for line in self.lines(index)]
+        return self._lines[self.filenames[index]]
 
     def instances(self, index: int) -> Instances:
         """The objects of an image at its own size: one for each line, in the order of the file."""
-        objects = self.polygons(index)
-        shapes = [polygons for _, polygons in objects]
+        size = image_size(self.image_path(index))
+        objects = [masks.yolo_to_polygons(line, *size) for line in self.lines(index)]
         labels = [number + 1 for number, _ in objects]
-        return Instances.of(shapes, labels, size=image_size(self.image_path(index)))
+        return Instances.of([polygons for _, polygons in objects], labels, size=size)
 
-    def _check_lines(self, index: int) -> None:
-        """Turn the broken label lines of an image into problems."""
-        path = self.label_path(index)
+    def _read_lines(self, name: str) -> list[str]:
+        """The valid label lines of an image; those that are broken become problems."""
+        path = _label_file(self._labels_dir, name)
+        text = path.read_text(encoding="utf-8-sig", errors="replace") if path.is_file() else ""
         known = len(self.classes) - 1
-        for number, line in _read_lines(path):
+        lines = []
+        for number, line in enumerate(text.splitlines(), 1):
             try:
-                class_number, _ = yolo_to_polygons(line, 1, 1)
-                if class_number >= known:
-                    raise ValueError(f"class {class_number} is unknown: data.yaml has {known}, counted from 0")
+                if line.strip():
+                    class_number, _ = masks.yolo_to_polygons(line, 1, 1)
+                    if class_number >= known:
+                        raise ValueError(f"class {class_number} is unknown: data.yaml has {known}, counted from 0")
+                    lines.append(line)
             except ValueError as error:
                 self.problems.append(Problem(f"{path}:{number}", str(error)))
-                self._broken_lines.add((self.filenames[index], number))
+        return lines
 
     def _check_label_files(self) -> None:
         """Turn the label files that belong to no image into problems."""
-        used = {self.label_path(index) for index in range(len(self))}
+        used = {_label_file(self._labels_dir, name) for name in self.filenames}
         for path in sorted(self._labels_dir.rglob("*")):
             if path.suffix.lower() == ".txt" and path.name != "classes.txt" and path not in used:
                 self.problems.append(Problem(str(path), "no image has that name, or .txt is not in lower case"))
@@ -162,20 +143,14 @@ class YOLOSegmentationDataset(Dataset[tuple[Tensor, Tensor, str]]):
 
 
 def yolo_parts(root: str | Path) -> dict[str, Path]:
-    """The images folder of each part ("train", "val", "test") that a YOLO-seg folder has.
-
-    Raises:
-        FileNotFoundError: there is no data.yaml.
-        ValueError: data.yaml is broken or names no part.
-    """
+    """The images folder of each part ("train", "val", "test") that a YOLO-seg folder has."""
     return _read_data_yaml(Path(root))[1]
 
 
 def write_data_yaml(root: Path, names: Sequence[str], part: str) -> None:
-    """Write data.yaml, or add a part to an existing one, whose `path` is dropped: the parts are beside the file.
+    """Write data.yaml, or add a part to an existing one, which must have the same classes.
 
-    Raises:
-        ValueError: the existing file has other classes.
+    Its `path` is dropped, because the parts are beside the file.
     """
     path = root / "data.yaml"
     content: dict[str, Any] = {"names": list(names), "nc": len(names)}
@@ -199,27 +174,18 @@ def _read_data_yaml(root: Path) -> tuple[list[str], dict[str, Path]]:
         content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
         names = _class_names(content["names"])
     except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"{path} has no valid list of class names, such as names: [building] ({reason})") from error
-    if content.get("nc", len(names)) != len(names):
-        raise ValueError(f"{path} says nc: {content['nc']} but names {len(names)} classes")
-    base = root / str(content.get("path") or "")
-    values = {part: content.get(part, content.get(other_name)) for part, other_name in YOLO_PARTS.items()}
+        raise ValueError(f"{path} has no valid list of classes, such as names: [building] ({error!r})") from error
+    values = {part: content.get(part, content.get(folder)) for part, folder in YOLO_PARTS.items()}
     if not any(values.values()):
         raise ValueError(f"{path} names no folder of images: write, for example, train: train/images")
-    folders = {}
-    for part, value in values.items():
-        folder = _find_images_dir(path, base, value) if value else None
-        if folder is not None:
-            folders[part] = folder
-    return names, folders
+    base = root / str(content.get("path") or "")
+    folders = {part: _find_images_dir(path, base, value) for part, value in values.items() if value}
+    return names, {part: folder for part, folder in folders.items() if folder is not None}
 
 
 def _class_names(names: Any) -> list[str]:
-    """The class names of a data.yaml, which may be a list or a mapping from 0, 1, 2, ...; raises TypeError."""
+    """The class names of a data.yaml, which may be a list or a mapping from 0, 1, 2, ..."""
     if isinstance(names, dict):
-        if sorted(names, key=str) != sorted(range(len(names)), key=str):
-            raise TypeError(f"the classes have the numbers {list(names)} but must count from 0 without gaps")
         names = [names[index] for index in range(len(names))]
     if not isinstance(names, list):  # the characters of a string would become classes
         raise TypeError(f"names is {names!r}")
@@ -230,101 +196,47 @@ def _class_names(names: Any) -> list[str]:
 
 
 def _find_images_dir(source: Path, base: Path, value: object) -> Path | None:
-    """The images folder of a part, relative to data.yaml's `path` or to its own folder; None if there is none.
-
-    Roboflow writes ../train/images for a folder beside data.yaml, and Ultralytics accepts that.
-    """
+    """The images folder of a part, relative to data.yaml's `path` or to its own folder; None if there is none."""
     if not isinstance(value, str) or value.endswith(".txt"):
         raise ValueError(f"{source}: {value!r} is not a folder; seglib reads parts that are one folder of images each")
-    for folder in (base / value, source.parent / value, source.parent / value.replace("../", "")):
+    beside = value.replace("../", "")  # Roboflow writes ../train/images for a folder beside data.yaml
+    for folder in (base / value, source.parent / value, source.parent / beside):
         if folder.is_dir():
             return folder / "images" if (folder / "images").is_dir() else folder
     return None
 
 
-# -------------------------------------------------------------------------------------------------- images and labels
-
-
 def _find_images(images_dir: Path) -> list[str]:
     """The sorted paths of all images in a folder and its subfolders, relative to it; hidden files are left out."""
-    names = []
-    for path in images_dir.rglob("*"):
-        relative = path.relative_to(images_dir)
-        hidden = any(name.startswith(".") for name in relative.parts)
-        if path.suffix.lower() in IMAGE_SUFFIXES and not path.is_dir() and not hidden:
-            names.append(relative.as_posix())
+    paths = [path for path in images_dir.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and not path.is_dir()]
+    names = sorted(path.relative_to(images_dir).as_posix() for path in paths)
+    names = [name for name in names if "/." not in f"/{name}"]
     if not names:
         raise ValueError(f"no image in {images_dir}")
-    counts = Counter(Path(name).with_suffix("") for name in names)
-    shared = [name for name in sorted(names) if counts[Path(name).with_suffix("")] > 1]
-    if shared:
-        raise ValueError(
-            f"{', '.join(shared[:4])} in {images_dir} share a label file: rename them, or remove all but one"
-        )
-    return sorted(names)
+    label_of: dict[Path, str] = {}
+    for name in names:
+        other = label_of.setdefault(Path(name).with_suffix(""), name)
+        if other != name:
+            raise ValueError(f"{other} and {name} in {images_dir} share a label file: rename or remove one of them")
+    return names
 
 
 def _find_labels_dir(images_dir: Path) -> Path:
     """The folder of label files: the last "images" in the path of the images folder becomes "labels"."""
-    parts = list(images_dir.parts)
-    if "images" not in parts:
+    before, found, after = f"{images_dir.as_posix()}/".rpartition("/images/")
+    if not found:
         raise ValueError(f"{images_dir}: images must be in a folder named images, with a folder labels beside it")
-    parts[len(parts) - 1 - parts[::-1].index("images")] = "labels"
-    folder = Path(*parts)
+    folder = Path(before, "labels", after)
     if not folder.is_dir():  # every image would count as one without objects
         raise FileNotFoundError(f"no folder {folder}, which must hold the labels of {images_dir}")
     return folder
 
 
-def _read_lines(path: Path) -> list[tuple[int, str]]:
-    """The lines of a label file that are not blank, with their numbers; [] if there is no file."""
-    if not path.is_file():
-        return []
-    lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
-    return [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
+def _label_file(labels_dir: Path, name: str) -> Path:
+    return labels_dir / Path(name).with_suffix(".txt")
 
 
-# ---------------------------------------------------------------------------------------------------- object to lines
-
-
-@dataclass
-class ConversionReport:
-    """What a conversion to YOLO label lines wrote and changed; `str(report)` says it in words.
-
-    Attributes:
-        counts: "images", "background" (images without an object), "objects", "lines", "multipart" (objects in several
-            parts), "with_holes" (objects), "retraced" (objects that are RLE or whose parts overlap), "clipped" (objects
-            across the border), "crowds", "lost" (objects without a line), "turned" (images), "problems".
-        classes: YOLO's class of each COCO category id.
-        several: what was done with objects in several parts: "split" or "join".
-        holes: what was done with holes: "fill" or "cut".
-    """
-
-    counts: Counter[str] = field(default_factory=Counter)
-    classes: dict[int | str, int] = field(default_factory=dict)
-    several: str = "split"
-    holes: str = "fill"
-
-    def __str__(self) -> str:
-        counts = self.counts
-        changed = [f"{old} -> {new}" for old, new in self.classes.items() if old != new]
-        more = f" ... ({len(changed)} in all)" if len(changed) > 6 else ""
-        several = {"split": "one line for each part", "join": "joined"}[self.several]
-        holes = {"fill": "filled", "cut": "cut out by a slit"}[self.holes]
-        lines = [
-            (counts["images"], f"images: {counts['images']}, {counts['background']} of them without an object"),
-            (counts["objects"], f"objects: {counts['objects']}, written as {counts['lines']} lines"),
-            (len(changed), f"category ids renumbered: {', '.join(changed[:6])}{more}"),
-            (counts["multipart"], f"objects in several parts: {counts['multipart']}, {several}"),
-            (counts["with_holes"], f"objects with holes: {counts['with_holes']}, their holes {holes}"),
-            (counts["retraced"], f"objects drawn and traced again along their pixels: {counts['retraced']}"),
-            (counts["clipped"], f"objects clipped at the image border: {counts['clipped']}"),
-            (counts["crowds"], f"crowds left out: {counts['crowds']}"),
-            (counts["lost"], f"objects lost because they are too small or thin: {counts['lost']}"),
-            (counts["turned"], f"images with an EXIF rotation saved upright: {counts['turned']}"),
-            (counts["problems"], f"broken entries skipped: {counts['problems']}"),
-        ]
-        return "\n".join(line for count, line in lines if count)
+# -------------------------------------------------------------------------------------------------- COCO and back
 
 
 def segmentation_to_yolo(
@@ -333,7 +245,7 @@ def segmentation_to_yolo(
     size: tuple[int, int],
     several: str = "split",
     holes: str = "fill",
-    report: ConversionReport | None = None,
+    counts: Counter[str] | None = None,
 ) -> list[str]:
     """The YOLO label lines of one object.
 
@@ -341,70 +253,55 @@ def segmentation_to_yolo(
         index: YOLO's class, from 0.
         segmentation: polygons [x1, y1, x2, y2, ...] in pixels, or an RLE.
         size: (height, width) of the image.
-        several: "split" writes each part as an object of its own; "join" connects the parts by slits of zero width.
-        holes: "fill" drops them; "cut" connects each hole with the outer polygon by a slit of zero width.
-        report: counts what was done.
+        several, holes: see `coco_to_yolo`.
+        counts: counts what was done, see `ConversionReport`.
     """
-    counts = Counter[str]() if report is None else report.counts
-    outlines = _trace(segmentation, size, counts)
-    if holes == "fill":
-        outlines = _outside_holes(outlines, size)
-    counts["multipart"] += len(outlines) > 1
-    counts["with_holes"] += any(inner for _, inner in outlines)
-    polygons = [join_polygons([outer, *inner]) if holes == "cut" else outer for outer, inner in outlines]
+    counts = Counter() if counts is None else counts
+    height, width = size
+    outlines = _trace(segmentation, size, holes, counts)
+    polygons = [masks.join_polygons([outer, *inner]) if holes == "cut" else outer for outer, inner in outlines]
     if several == "join" and len(polygons) > 1:
-        polygons = [join_polygons(polygons)]
+        polygons = [masks.join_polygons(polygons)]
     lines = []
     for polygon in polygons:
         with suppress(ValueError):  # a part outside the image
-            lines += polygons_to_yolo(index, [polygon], *size)
-    height, width = size
-    counts["clipped"] += any(min(p) < 0 or max(p[0::2]) > width or max(p[1::2]) > height for p in polygons)
+            lines += masks.polygons_to_yolo(index, [polygon], height, width)
     counts["objects"] += bool(lines)
-    counts["lost"] += not lines
     counts["lines"] += len(lines)
+    counts["objects in several parts"] += len(outlines) > 1
+    counts["objects clipped"] += any(min(p) < 0 or max(p[0::2]) > width or max(p[1::2]) > height for p in polygons)
+    counts["objects lost, too small or thin"] += not lines
     return lines
 
 
-def round_trip_iou(
-    segmentation: Segmentation, size: tuple[int, int], several: str = "split", holes: str = "fill"
-) -> float:
-    """IoU of an object's mask before it is written as YOLO lines and after it is read again, by its best line.
+def _trace(
+    segmentation: Segmentation, size: tuple[int, int], holes: str, counts: Counter[str]
+) -> list[tuple[masks.Polygon, list[masks.Polygon]]]:
+    """The outer polygon of each part of an object, and the polygons of its holes."""
+    from scipy import ndimage  # slow to import, and only needed here
 
-    Args:
-        segmentation, size, several, holes: see `segmentation_to_yolo`.
-    """
-    before = annotation_bitmap({"segmentation": segmentation}, *size)
-    ious = [0.0]
-    for line in segmentation_to_yolo(0, segmentation, size, several, holes):
-        _, polygons = yolo_to_polygons(line, *size)
-        after = polygons_to_mask(polygons, *size)
-        ious.append(float((before & after).sum() / max((before | after).sum(), 1)))
-    return max(ious)
-
-
-def _trace(segmentation: Segmentation, size: tuple[int, int], counts: Counter[str]) -> list[_Outline]:
-    """The outline of each part of an object."""
     if isinstance(segmentation, dict):
-        mask = rle_to_mask(segmentation)
+        mask = masks.rle_to_mask(segmentation)
     else:
-        drawn = [polygons_to_mask([polygon], *size) for polygon in segmentation]
+        drawn = [masks.polygons_to_mask([polygon], *size) for polygon in segmentation]
         if np.sum(drawn, axis=0).max() <= 1:
             return [(list(polygon), []) for polygon in segmentation]
         mask = np.any(drawn, axis=0)  # the parts overlap
-    counts["retraced"] += 1
-    return mask_to_outlines(mask)
+    counts["objects traced along their pixels"] += 1
+    filled = ndimage.binary_fill_holes(mask, np.ones((3, 3)))
+    counts["objects with holes"] += bool((filled != mask).any())
+    return masks.mask_to_outlines(filled if holes == "fill" else mask)
 
 
-def _outside_holes(outlines: list[_Outline], size: tuple[int, int]) -> list[_Outline]:
-    """The outlines that do not lie in a hole of another, since filling that hole covers them."""
-    holes = [polygons_to_mask(inner, *size) for _, inner in outlines if inner]
-    if not holes:
-        return outlines
-    return [part for part in outlines if not any((polygons_to_mask([part[0]], *size) <= hole).all() for hole in holes)]
+@dataclass
+class ConversionReport:
+    """What `coco_to_yolo` wrote and changed; `str(report)` lists the counts that are not 0."""
 
+    counts: Counter[str]
+    classes: dict[int | str, int]  # YOLO's class of each COCO category id
 
-# -------------------------------------------------------------------------------------------------- COCO and back
+    def __str__(self) -> str:
+        return "\n".join(f"{name}: {count}" for name, count in self.counts.items() if count)
 
 
 def coco_to_yolo(
@@ -419,104 +316,85 @@ def coco_to_yolo(
 ) -> ConversionReport:
     """Write a COCO annotation file as one part of a YOLO-seg folder and report what this changed.
 
-    Category ids become 0, 1, 2, ... Crowds are left out, because the format has none; a model is then penalized for
-    what it finds there. Images without an object get an empty label file. Objects are clipped at the image border.
+    Crowds are left out, because the format has none; a model is then penalized for what it finds there. Images without
+    an object get an empty label file. Objects are clipped at the image border.
 
     Args:
         images_dir, annotation_file, categories, on_error: see `COCOSegmentationDataset`.
-        root: the folder to write. It may hold other parts. Images become hard links where the disk supports them, so
-            editing one edits the original.
+        root: the folder to write. It may hold other parts, and this part of the same images, which is then replaced.
+            Images become hard links where the disk supports them, so editing one edits the original.
         part: "train", "val" or "test".
         several: "split" writes each part of an object as an object of its own; "join" connects the parts by slits of
             zero width. A car behind a lamp post becomes two objects with "split" and stays one with "join".
         holes: "fill" them, or "cut" them out by a slit from the outer polygon.
 
     Raises:
-        ValueError: the folder has other classes, or the annotation file has problems.
+        ValueError: the folder has other classes or images, or the annotation file has problems.
     """
     check_choice("several", several, ("split", "join"))
     check_choice("holes", holes, ("fill", "cut"))
     check_choice("part", part, tuple(YOLO_PARTS))
     data = COCOSegmentationDataset(images_dir, annotation_file, categories, on_error=on_error)
     folder = Path(root) / YOLO_PARTS[part]
+    _check_part(folder, data)
     write_data_yaml(Path(root), data.classes[1:], part)
     classes = {category: index - 1 for category, index in data.class_of.items()}
-    report = ConversionReport(Counter(images=len(data), problems=len(data.problems)), classes, several, holes)
+    counts = Counter({"images": len(data), "broken entries skipped": len(data.problems)})
     for index, entry in enumerate(data.images):
         name = entry["file_name"]
-        lines = _label_lines(data, index, report)
         size = (entry["height"], entry["width"])
-        report.counts["turned"] += _place_image(data.images_dir / name, folder / "images" / name, size)
-        write_lines(folder / "labels" / Path(name).with_suffix(".txt"), lines)
-        report.counts["background"] += not lines
-    return report
+        objects = [annotation for annotation in data.annotations(index) if not annotation.get("iscrowd", 0)]
+        lines = []
+        for annotation in objects:
+            number = classes[annotation["category_id"]]
+            lines += segmentation_to_yolo(number, annotation["segmentation"], size, several, holes, counts)
+        write_lines(_label_file(folder / "labels", name), lines)
+        counts["images without objects"] += not lines
+        counts["crowds left out"] += len(data.annotations(index)) - len(objects)
+        counts["images saved upright"] += _place_image(data.images_dir / name, folder / "images" / name, size)
+    return ConversionReport(counts, classes)
 
 
-def _label_lines(data: COCOSegmentationDataset, index: int, report: ConversionReport) -> list[str]:
-    """The label lines of all objects of an image."""
-    size = (data.images[index]["height"], data.images[index]["width"])
-    lines = []
-    for annotation in data.annotations(index):
-        if annotation.get("iscrowd", 0):
-            report.counts["crowds"] += 1
-            continue
-        number = report.classes[annotation["category_id"]]
-        lines += segmentation_to_yolo(number, annotation["segmentation"], size, report.several, report.holes, report)
-    return lines
+def _check_part(folder: Path, data: COCOSegmentationDataset) -> None:
+    """Raise ValueError if a part holds the original images, or files that would remain beside the new ones."""
+    if data.images_dir.resolve() == (folder / "images").resolve():
+        raise ValueError(f"{data.images_dir} holds the original images: write to another folder")
+    names = [entry["file_name"] for entry in data.images]
+    written = {folder / "images" / name for name in names} | {_label_file(folder / "labels", name) for name in names}
+    for path in [*folder.glob("images/**/*"), *folder.glob("labels/**/*")]:
+        if path.is_file() and path not in written:
+            raise ValueError(f"{path} would remain beside the new files: delete {folder}, or choose another folder")
 
 
 def _place_image(source: Path, target: Path, size: tuple[int, int]) -> bool:
-    """Link an image into a YOLO-seg folder; return whether it was saved upright instead.
-
-    YOLO applies the EXIF rotation. An image whose annotations ignore it is saved as annotated, without that tag.
-    """
-    turned = image_size(source) != size
-    if target.resolve() == source.resolve():
-        if turned:
-            raise ValueError(
-                f"{source} has an EXIF rotation that its annotations ignore and would be overwritten: write to "
-                "another folder"
-            )
-        return False
+    """Link an image into a YOLO-seg folder; return whether it was saved upright instead."""
     target.parent.mkdir(parents=True, exist_ok=True)
     target.unlink(missing_ok=True)
-    if turned:
-        with atomic_path(target) as temporary:
-            Image.fromarray(read_image(source, size)).save(temporary, quality=95)
-    else:
+    if image_size(source) == size:
         link_or_copy(source, target)
-    return turned
+        return False
+    # YOLO applies an EXIF rotation that these annotations ignore: the image is saved without it.
+    Image.fromarray(read_image(source, size)).save(target, quality=95)
+    return True
 
 
-def yolo_to_coco(
-    data: YOLOSegmentationDataset, annotation_file: str | Path, ids: Mapping[int, int | str] | None = None
-) -> None:
-    """Write one part of a YOLO-seg folder as a COCO annotation file with one annotation for each line.
+def yolo_to_coco(data: YOLOSegmentationDataset, annotation_file: str | Path) -> None:
+    """Write one part of a YOLO-seg folder as a COCO annotation file, with one annotation for each line.
 
-    Args:
-        ids: the COCO category id of each YOLO class, the inverse of `ConversionReport.classes`. None: 1, 2, 3, ...
+    Category ids are 1, 2, 3, ... in the order of the classes.
     """
-    names = data.classes[1:]
-    ids = ids or {index: index + 1 for index in range(len(names))}
     images = []
     annotations: list[dict[str, Any]] = []
     for number in range(len(data)):
         instances = data.instances(number)
         height, width = instances.size
         images.append({"id": number + 1, "file_name": data.filenames[number], "height": height, "width": width})
-        shapes = zip(data.polygons(number), instances.areas.tolist(), instances.boxes.tolist(), strict=True)
-        for (index, polygons), area, (left, top, right, bottom) in shapes:
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": number + 1,
-                    "category_id": ids[index],
-                    "segmentation": polygons,
-                    "area": area,
-                    "bbox": [left, top, right - left, bottom - top],
-                    "iscrowd": 0,
-                }
-            )
-    categories = [{"id": ids[index], "name": name} for index, name in enumerate(names)]
+        shapes = zip(data.lines(number), instances.areas.tolist(), instances.boxes.tolist(), strict=True)
+        for line, area, (left, top, right, bottom) in shapes:
+            index, polygons = masks.yolo_to_polygons(line, height, width)
+            annotation = {"id": len(annotations) + 1, "image_id": number + 1, "category_id": index + 1, "iscrowd": 0}
+            box = [left, top, right - left, bottom - top]
+            annotations.append({**annotation, "segmentation": polygons, "area": area, "bbox": box})
+    categories = [{"id": index, "name": name} for index, name in enumerate(data.classes) if index > 0]
     content = {"images": images, "categories": categories, "annotations": annotations}
     write_lines(Path(annotation_file), [json.dumps(content)])

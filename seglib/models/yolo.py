@@ -9,7 +9,7 @@ import os
 import zipfile
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,10 +21,6 @@ from seglib.instances import Instances
 from seglib.masks import mask_to_rle
 from seglib.models.common import YOLO_MODELS
 from seglib.models.weights import explain_weight_errors
-
-if TYPE_CHECKING:
-    from ultralytics import YOLO
-    from ultralytics.engine.results import Results
 
 __all__ = ["COCO_CLASSES", "OFFLINE", "YOLOSegmenter", "check_image_size", "download_weights", "import_ultralytics"]
 
@@ -82,10 +78,10 @@ class YOLOSegmenter(nn.Module):
             self.network.load(ultralytics.YOLO(download_weights(name), task="segment").model, verbose=False)
         elif pretrained_classes:
             self.network.load(build(f"{name}.yaml", nc=pretrained_classes, verbose=False), verbose=False)
-        self._interface: tuple[list[tuple[int, int]], YOLO] | None = None
+        self._interface: tuple[Any, Any] | None = None
 
-    def as_ultralytics(self) -> "YOLO":
-        """Return Ultralytics' interface to the network, for `predict` and `val`.
+    def as_ultralytics(self) -> Any:
+        """Return Ultralytics' interface to the network, a `ultralytics.YOLO`.
 
         It keeps a copy of the network to predict with, so it is created anew after the weights have changed.
         """
@@ -128,13 +124,13 @@ class YOLOSegmenter(nn.Module):
         found = []
         for image in images:  # one at a time: the masks of a whole batch, at its own size, could fill a GPU
             pixels = image.flip(0).permute(1, 2, 0).clamp(0, 255).to(torch.uint8)  # BGR, as OpenCV reads images
-            results: Any = self.as_ultralytics().predict(np.ascontiguousarray(pixels.cpu().numpy()), **settings)
+            results = self.as_ultralytics().predict(np.ascontiguousarray(pixels.cpu().numpy()), **settings)
             found.append(_to_instances(results[0]))
         torch.set_num_threads(threads)  # Ultralytics sets it to the number of cores less one
         return found
 
 
-def _to_instances(result: "Results") -> Instances:
+def _to_instances(result: Any) -> Instances:
     """Convert the result of an image."""
     height, width = result.orig_shape
     if result.masks is None or result.boxes is None:
