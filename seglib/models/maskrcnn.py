@@ -61,11 +61,9 @@ class MaskRCNN(nn.Module):
         limits = {"min_size": image_size, "max_size": 2 * image_size, "box_detections_per_img": most}
         if proposals is not None:
             limits |= {"rpn_post_nms_top_n_test": proposals, "box_batch_size_per_image": proposals}
-        norm_layer = FrozenBatchNorm2d if weights else nn.BatchNorm2d
-        trainable_layers = 3 if weights else 5
-        backbone = resnet_fpn_backbone(
-            backbone_name=encoder, weights=None, trainable_layers=trainable_layers, norm_layer=norm_layer
-        )
+        frozen = {"trainable_layers": 3, "norm_layer": FrozenBatchNorm2d}
+        trained = {"trainable_layers": 5, "norm_layer": nn.BatchNorm2d}
+        backbone = resnet_fpn_backbone(backbone_name=encoder, weights=None, **(frozen if weights else trained))
         outputs = len(_COCO_WEIGHTS.meta["categories"]) if weights == "coco" else classes
         self.network = TorchvisionMaskRCNN(backbone, outputs, **limits)
         if weights == "imagenet":
@@ -91,9 +89,6 @@ class MaskRCNN(nn.Module):
 
         Returns:
             The objects of each image at the size of the image; in training mode the five losses by name.
-
-        Raises:
-            ValueError: training mode without targets.
         """
         scaled = [image.float() / 255 for image in images]
         if self.training:

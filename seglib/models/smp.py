@@ -110,22 +110,12 @@ def _create_network(
         raise ValueError(f"cannot build {name!r} with the encoder {encoder!r}: {error}") from error
     if weights is None:
         return network, IMAGENET_MEAN, IMAGENET_STD
-    repository = _weight_repository(encoder, weights)
-    with explain_weight_errors(f"the {weights} weights of {encoder}", repository, Path(constants.HF_HUB_CACHE)):
-        # A timm encoder has its weights in its name; True asks for them.
-        network = smp.create_model(encoder_weights=encoder.startswith("tu-") or weights, **arguments)
+    # A timm encoder has its weights in its name; True asks for them.
+    of_timm = encoder.startswith("tu-")
+    published = ["imagenet"] if of_timm else smp.encoders.encoders[encoder]["pretrained_settings"]
+    check_choice(f"weights of {encoder}", weights, published)
+    cache = Path(constants.HF_HUB_CACHE)
+    with explain_weight_errors(f"the {weights} weights of {encoder}", constants.ENDPOINT, cache):
+        network = smp.create_model(encoder_weights=of_timm or weights, **arguments)
         preprocessing = smp.encoders.get_preprocessing_params(encoder, weights)
     return network, preprocessing["mean"], preprocessing["std"]
-
-
-def _weight_repository(encoder: str, weights: str) -> str:
-    """The address of the repository on the Hugging Face hub that holds the weights of an encoder."""
-    import timm
-    from segmentation_models_pytorch.encoders import encoders
-
-    if encoder.startswith("tu-"):
-        published = {"imagenet": getattr(timm.get_pretrained_cfg(encoder.removeprefix("tu-")), "hf_hub_id", None)}
-    else:
-        published = {name: entry["repo_id"] for name, entry in encoders[encoder]["pretrained_settings"].items()}
-    check_choice(f"weights of {encoder}", weights, published)
-    return f"https://huggingface.co/{published[weights]}"

@@ -172,11 +172,8 @@ def test_an_encoder_of_timm_has_the_cached_weights(hub_cache):
     assert model.mean.tolist() == pytest.approx(timm.get_pretrained_cfg(name).mean)
 
 
-@pytest.mark.parametrize(
-    ("encoder", "repository"), [("resnet50", "smp-hub/resnet50.imagenet"), ("tu-convnext_tiny", "timm/convnext_tiny")]
-)
-def test_missing_weights_are_named_with_address_and_cache(hub_cache, encoder, repository):
-    with pytest.raises(OSError, match="weights=None trains from scratch") as caught:
+@pytest.mark.parametrize("encoder", ["resnet50", "tu-convnext_tiny"])
+def test_missing_weights_are_named_with_address_and_cache(hub_cache, encoder):
+    with pytest.raises(OSError, match=f"cannot load the imagenet weights of {encoder} .*weights=None trains") as caught:
         build_model("deeplabv3", classes=2, encoder=encoder, weights="imagenet")
-    assert f"from https://huggingface.co/{repository}" in str(caught.value)
-    assert f"kept in {hub_cache}. " in str(caught.value)
+    assert f"from https://huggingface.co and kept in {hub_cache}. " in str(caught.value)
