@@ -40,7 +40,6 @@ __all__ = [
     "draw_instances",
     "error_map",
     "grid_comparison",
-    "iou_ecdf",
     "loss_curves",
     "metric_curves",
     "overlay",
@@ -298,18 +297,6 @@ def curves(
     if chosen is not None:
         axes.axvline(chosen, color="gray", linewidth=1, label=f"chosen: {chosen:.2f}")
     axes.legend(fontsize=9)
-    return figure
-
-
-def iou_ecdf(ious: Mapping[str, Sequence[float]], title: str) -> Figure:
-    """The share of masks up to each IoU (the empirical distribution), a curve for each named list of IoUs."""
-    labels = {"xlabel": "IoU of a mask before and after", "ylabel": "share of masks up to there"}
-    figure, axes = _chart((7, 3.6), title=title, xlim=(0, 1.01), **labels)
-    for (name, values), style in zip(ious.items(), cycle(_LINE_STYLES)):
-        label = f"{name}: mean {np.mean(values):.3f}, {np.mean(np.less(values, 0.99)):.1%} below 0.99"
-        axes.ecdf(values, linestyle=style, linewidth=2, label=label)
-    axes.yaxis.set_major_formatter("{x:.0%}")
-    axes.legend(fontsize=9, loc="upper left")
     return figure
 
 

@@ -132,12 +132,6 @@ def test_curves_show_their_values_and_the_chosen_place():
     assert texts(axes.get_legend().get_texts()) == ["a", "b", "chosen: 0.60"]
 
 
-def test_a_distribution_of_ious_says_the_mean_and_the_share_of_losses():
-    axes = plots.iou_ecdf({"split": [1.0, 1.0, 0.5, 1.0]}, "There and back").axes[0]
-    assert texts(axes.get_legend().get_texts()) == ["split: mean 0.875, 25.0% below 0.99"]
-    assert [0.5, 0.25] in axes.lines[0].get_xydata().tolist()
-
-
 def test_class_balance_shows_shares_of_pixels_and_of_images():
     axes = plots.class_balance({"background": 60, "cat": 40}, {"background": 4, "cat": 1}, 4).axes[0]
     assert texts(axes.texts) == ["60.0%", "40.0%", "100.0%", "25.0%"]
