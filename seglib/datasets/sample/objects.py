@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-__all__ = ["KINDS", "Color", "Sprite", "camera", "draw", "pick", "smooth_noise", "tint"]
+__all__ = ["KINDS", "Color", "Pen", "Sprite", "camera", "draw", "pick", "smooth_noise", "tint"]
 
 Color = tuple[int, int, int]
 Point = tuple[float, float]
