@@ -38,7 +38,6 @@ __all__ = [
     "count_scatter",
     "curves",
     "draw_instances",
-    "error_map",
     "grid_comparison",
     "loss_curves",
     "metric_curves",
@@ -123,21 +122,6 @@ def draw_instances(image: ImageLike, instances: Instances, alpha: float = 0.45) 
     """An image with its instances drawn over it, each in one of twenty colors, which repeat: uint8 (H, W, 3)."""
     numbers = instances.numbered()
     return overlay(image, np.where(numbers > 0, (numbers - 1) % 20 + 1, 0), alpha)
-
-
-def error_map(truth: ImageLike, prediction: ImageLike) -> np.ndarray:
-    """The errors of a binary prediction: uint8 (H, W, 3).
-
-    True positives are white, false negatives red, false positives blue, true negatives dark, and pixels of 255 pale.
-    """
-    truth = _as_array(truth)
-    prediction = _as_array(prediction)
-    colors = np.full((*truth.shape, 3), 30, dtype=np.uint8)
-    colors[(truth == 1) & (prediction == 1)] = 255
-    colors[(truth == 1) & (prediction != 1)] = (230, 57, 70)
-    colors[(truth == 0) & (prediction == 1)] = (58, 110, 230)
-    colors[truth == IGNORE] = palette()[IGNORE]
-    return colors
 
 
 def picture_grid(

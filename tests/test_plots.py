@@ -51,14 +51,6 @@ def test_instances_have_twenty_colors_which_repeat():
     assert (result[:20, 0] == result[20:40, 0]).all()
 
 
-def test_an_error_map_has_a_color_for_each_kind_of_error():
-    truth = np.array([[1, 1, 0, 0, 255]], np.uint8)
-    prediction = np.array([[1, 0, 1, 0, 1]], np.uint8)
-    colors = plots.error_map(truth, prediction)[0].tolist()
-    assert len({tuple(color) for color in colors}) == 5
-    assert colors[0] == [255, 255, 255]
-
-
 def test_a_picture_grid_has_titles_labels_and_a_legend_and_is_closed():
     mask = np.zeros((4, 6), np.uint8)
     figure = plots.picture_grid([[IMAGE, mask], [IMAGE, mask]], ["one", "two"], ["a", "b"], ["background", "cup"])
