@@ -65,8 +65,8 @@ def prepare(
 def find(name: str) -> list[Path]:
     """Return the folders in which a data set is ready to use; of COCO there may be several selections."""
     chosen = card(name)
-    folders = [data_home() / chosen.folder, *sorted(data_home().glob(chosen.selections or "-"))]
-    return [folder for folder in folders if not _missing(chosen, folder)]
+    selections = sorted(data_home().glob(chosen.selections)) if chosen.selections else []
+    return [folder for folder in (data_home() / chosen.folder, *selections) if not _missing(chosen, folder)]
 
 
 def data_home() -> Path:
