@@ -27,7 +27,7 @@ from seglib import runs
 from seglib.config import TrainConfig, default_precision, explain_out_of_memory
 from seglib.datasets.base import SegmentationData, unwrap_subset
 from seglib.datasets.yolo import YOLOSegmentationDataset
-from seglib.files import check_choice, short_path, write_json, write_lines
+from seglib.files import atomic_path, check_choice, short_path, write_json, write_lines
 from seglib.loading import available_cores
 from seglib.models import yolo
 from seglib.models.common import YOLO_MODELS
@@ -160,7 +160,7 @@ def fit_yolo(
                 print(f"Resuming after epoch {len(run.history)}.", flush=True)
             elif config.weights:
                 _link(yolo.download_weights(config.model), folder / _PRETRAINED)
-            run = _run_in_child(folder, _Training(run, config, settings, mirror, torch.get_num_threads(), state))
+            run = _run_in_child(folder, _Training(run, config, mirror, torch.get_num_threads()))
         run.save_curves(("val_ap50", "val_ap"), "ap.png")
     return run
 
@@ -267,7 +267,8 @@ def _main() -> None:
     except Exception as error:
         traceback.print_exc()
         result = error
-    Path(_RESULT).write_bytes(pickle.dumps(result))
+    with atomic_path(_RESULT) as temporary:
+        temporary.write_bytes(pickle.dumps(result))
 
 
 def _exit_with_caller() -> None:
@@ -285,25 +286,26 @@ class _Training:
 
     run: runs.Run
     config: YOLOConfig
-    settings: dict[str, Any]
     mirror: runs.Mirror | None
     threads: int
-    state: dict[str, Any] | None  # the last checkpoint
+    best: dict[str, Any] = field(default_factory=dict)  # the contents of best_model.pth
     epoch_start: float = 0.0
 
     def run_epochs(self) -> runs.Run:
-        """Train on the data in the current folder, or resume from the checkpoint."""
+        """Train on the data in the current folder, or resume from the last checkpoint of the run."""
         config = self.config
         start = Path(f"{config.model}.yaml")
-        if self.state:
+        if self.run.history:
+            state = torch.load(self.run.dir / runs.LAST, weights_only=True)
+            self.best = state["best"]
             start = Path("resumed.pt")
-            start.write_bytes(self.state["ultralytics"].numpy().tobytes())
+            start.write_bytes(state["ultralytics"].numpy().tobytes())
         model = yolo.import_ultralytics().YOLO(start, task="segment")
         for event in ("on_train_start", "on_train_batch_end", "on_model_save"):
             model.add_callback(event, getattr(self, event))
         size = (config.image_size, config.image_size)
         with suppress(_Finished), explain_out_of_memory(config.as_train_config(), size):
-            model.train(**_ultralytics_settings(config), **config.others, resume=self.state is not None)
+            model.train(**_ultralytics_settings(config), **config.others, resume=bool(self.run.history))
         return self.run
 
     def on_train_start(self, trainer: Any) -> None:
@@ -342,15 +344,12 @@ class _Training:
         }
         history = self.run.history
         history.append(row)
-        is_best = runs.best_epoch(history, "val_ap") == len(history)
+        if runs.best_epoch(history, "val_ap") == len(history):
+            self.best = self._best_checkpoint(trainer.ema.ema)
         self.run.finished = trainer.stop
-        self.state = {
-            "settings": self.settings,
-            "finished": trainer.stop,
-            "best": self._best_checkpoint(trainer.ema.ema) if self.state is None or is_best else self.state["best"],
-            "ultralytics": torch.from_numpy(np.fromfile(trainer.last, np.uint8)),
-        }
-        runs.save_checkpoint(self.run, self.state, self.mirror)
+        checkpoint = torch.from_numpy(np.fromfile(trainer.last, np.uint8))
+        state = {"finished": trainer.stop, "best": self.best, "ultralytics": checkpoint}
+        runs.save_checkpoint(self.run, state, self.mirror)
         runs.write_history(self.run.dir / runs.HISTORY, history)
         scores = {"mask AP50": "val_ap50", "AP50-95": "val_ap"}
         print(runs.format_epoch(self.run, self.config.epochs, scores), flush=True)
@@ -360,7 +359,7 @@ class _Training:
     def _best_checkpoint(self, network: torch.nn.Module) -> dict[str, Any]:
         """Return a checkpoint that `seglib.models.load_model` reads, with copies of the network's weights."""
         config = self.config
-        classes = self.settings["classes"]
+        classes = self.run.settings["classes"]
         model = {"name": config.model, "classes": len(classes), "image_size": config.image_size}
         return {
             "settings": {**model, "pretrained_classes": yolo.COCO_CLASSES if config.weights else None},

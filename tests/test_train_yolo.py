@@ -167,18 +167,18 @@ def test_an_interrupted_run_resumes_after_its_last_epoch(data, tmp_path, monkeyp
     start = train_yolo.Popen
     with monkeypatch.context() as patch, redirect_stdout(Output()), pytest.raises(KeyboardInterrupt):
         patch.setattr(train_yolo, "Popen", lambda *a, **k: children.append(start(*a, **k)) or children[-1])
-        fit_yolo(*data, make_config(epochs=12), tmp_path)
+        fit_yolo(*data, make_config(epochs=6), tmp_path)
     assert children[0].wait(timeout=20) is not None
     # What a killed process may leave: an epoch in results.csv without a checkpoint, and half a file.
     with (tmp_path / "ultralytics/results.csv").open("a") as file:
         file.write("2,99.9,1,")
     (tmp_path / "ultralytics/weights/last.pt").write_bytes(b"half of it")
     before = runs.read_checkpoint(tmp_path / runs.LAST)["history"]
-    run = fit_yolo(*data, make_config(epochs=12), tmp_path)
+    run = fit_yolo(*data, make_config(epochs=6), tmp_path)
     assert f"Resuming after epoch {len(before)}." in capsys.readouterr().out
     assert (
         run.finished
-        and [row["epoch"] for row in run.history] == list(range(1, 13))
+        and [row["epoch"] for row in run.history] == list(range(1, 7))
         and run.history[: len(before)] == before
     )
 
@@ -243,6 +243,6 @@ def test_wrong_data_is_refused(data, tmp_path):
 
 def test_a_batch_size_that_ultralytics_halved_ends_the_run(tmp_path):
     """Ultralytics halves it when memory runs out in the first epoch, which is another experiment."""
-    training = train_yolo._Training(runs.Run(tmp_path), make_config(batch_size=4), {}, None, 1, None)
+    training = train_yolo._Training(runs.Run(tmp_path), make_config(batch_size=4), None, 1)
     with pytest.raises(torch.OutOfMemoryError, match="epoch 1"):
         training.on_train_batch_end(SimpleNamespace(batch_size=2, epoch=0))
