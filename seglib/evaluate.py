@@ -131,19 +131,17 @@ def mask_ap(
     )
 
 
-def _to_instances(
-    truth: Sequence[_Objects], predictions: Sequence[_Objects]
-) -> tuple[list[Instances], list[Instances]]:
+def _to_instances(truth: Sequence[_Objects], found: Sequence[_Objects]) -> tuple[list[Instances], list[Instances]]:
     """Convert truth and predictions to instances, and raise ValueError if they do not fit each other."""
-    if len(truth) != len(predictions) or not len(truth):
-        raise ValueError(f"{len(truth)} images with truth and {len(predictions)} with predictions")
+    if len(truth) != len(found) or not len(truth):
+        raise ValueError(f"{len(truth)} images with truth and {len(found)} with predictions")
     real = [as_instances(objects) for objects in truth]
-    detected = [as_instances(objects, image.size) for objects, image in zip(predictions, real, strict=True)]
-    for index, (image, found) in enumerate(zip(real, detected, strict=True)):
-        if image.size != found.size:
-            sizes = f"the truth is {image.size} (height, width) but the prediction {found.size}"
+    detected = [as_instances(objects, image.size) for objects, image in zip(found, real, strict=True)]
+    for index, (image, detections) in enumerate(zip(real, detected, strict=True)):
+        if image.size != detections.size:
+            sizes = f"the truth is {image.size} (height, width) but the prediction {detections.size}"
             raise ValueError(f"image {index}: {sizes}: bring the predicted masks to the image's own size")
-        if found.scores is None and len(found):
+        if detections.scores is None and len(detections):
             raise ValueError(f"image {index}: the predictions have no scores")
     return real, detected
 

@@ -127,10 +127,7 @@ def sample(name: str) -> Path:
 
 
 def _own_data() -> Path:
-    """The folder that SEGLIB_DATA names, relative to the current folder or else to the folder of the course.
-
-    A notebook runs in notebooks/, but `SEGLIB_DATA=../data make course` is typed in the folder above.
-    """
+    """The folder that SEGLIB_DATA names, relative to the current folder or (`make course`) to the course."""
     given = Path(os.environ["SEGLIB_DATA"]).expanduser()
     for folder in (given.resolve(), (_COURSE / given).resolve()):
         if folder.is_dir():
@@ -150,8 +147,7 @@ def run_dir(*parts: str) -> Path:
 def mirror(folder: str, *parts: str) -> Path | None:
     """The place in `folder`, for example on Google Drive, for copies of the checkpoints of `run_dir(*parts)`.
 
-    It is a direct sub-folder, as training does not create the folder above: its drive may not be mounted yet. None if
-    `folder` is "".
+    Training creates this sub-folder, but not `folder`: its drive may not be mounted yet. None if `folder` is "".
     """
     return Path(folder).expanduser().resolve() / "-".join(_lesson_path(*parts).parts) if folder else None
 

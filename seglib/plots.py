@@ -208,9 +208,7 @@ def metric_curves(
     return figure
 
 
-def _history_curves(
-    histories: _Histories, labels: Mapping[str, str], title: str, ylabel: str, marked: str = ""
-) -> Figure:
+def _history_curves(histories: _Histories, labels: dict[str, str], title: str, ylabel: str, marked: str = "") -> Figure:
     """Columns of histories by epoch, with their labels. A dot marks the best epoch by the column `marked`."""
     figure, axes = _chart((7, 4), title=title, xlabel="epoch", ylabel=ylabel)
     named = histories if isinstance(histories, Mapping) else {"": histories}

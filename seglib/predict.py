@@ -151,9 +151,6 @@ def _to_array(image: _ImageLike) -> np.ndarray:
     return as_rgb(image)
 
 
-# ------------------------------------------------------------------------------------------------ tiles
-
-
 def _predict_tiles(
     model: nn.Module, image: np.ndarray, tile: int | None, flips: str, batch_size: int, precision: str | None
 ) -> Tensor:
@@ -339,8 +336,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.exit(2, f"{type(error).__name__}: {error}\n")
     for reason in saved.skipped.values():
         print("skipped:", reason, file=sys.stderr)
-    where = f": see {options.out_dir}" if saved.masks else ""
-    print(f"{len(saved.masks)} photographs predicted, {len(saved.skipped)} files skipped{where}")
+    print(f"{len(saved.masks)} photographs predicted, {len(saved.skipped)} files skipped: see {options.out_dir}")
     return 0 if saved.masks else 1
 
 

@@ -325,7 +325,7 @@ def test_the_command_reports_errors_without_a_traceback(tmp_path, checkpoint, ca
     (tmp_path / "notes.txt").write_text("not an image")
     out = ["--out", str(tmp_path / "out")]
     assert main([str(checkpoint), str(tmp_path / "notes.txt"), *out]) == 1
-    assert capsys.readouterr().out == "0 photographs predicted, 1 files skipped\n"
+    assert capsys.readouterr().out == f"0 photographs predicted, 1 files skipped: see {tmp_path / 'out'}\n"
     with pytest.raises(SystemExit, match="2"):
         main([str(tmp_path / "none.pth"), photo, *out])
     assert "no checkpoint" in capsys.readouterr().err
