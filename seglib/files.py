@@ -92,8 +92,8 @@ def link_or_copy(source: Path, target: Path) -> None:
 def locked(path: str | Path, message: str, timeout: float | None = None) -> Iterator[None]:
     """Hold a lock file while the block runs, so that other processes keep out.
 
-    If another process holds it, `message` is printed until that process ends; with a `timeout` in seconds, it is the
-    text of the RuntimeError that is raised when the time is over.
+    If another process holds it, print `message` and wait. With a `timeout` in seconds, raise RuntimeError with the
+    message when the time is over.
     """
     folder = Path(path).parent
     folder.mkdir(parents=True, exist_ok=True)

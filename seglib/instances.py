@@ -47,19 +47,19 @@ class Instances:
     crowd: np.ndarray = cast(np.ndarray, None)  # an array in every instance, see __post_init__
 
     def __post_init__(self) -> None:
-        count = len(self.rles)
-        labels = _to_numbers(self.labels, count, "labels", int)
-        if (labels < 1).any():
-            raise ValueError(f"label {labels.min()}: classes count from 1, as 0 is background")
-        scores = None if self.scores is None else _to_numbers(self.scores, count, "scores", float)
-        if scores is not None and not np.isfinite(scores).all():
+        if self.crowd is None:
+            object.__setattr__(self, "crowd", np.zeros(len(self)))
+        for name, kind in (("labels", int), ("scores", float), ("crowd", bool)):
+            values = getattr(self, name)
+            if values is not None:
+                object.__setattr__(self, name, _to_numbers(values, len(self), name, kind))
+        if (self.labels < 1).any():
+            raise ValueError(f"label {self.labels.min()}: classes count from 1, as 0 is background")
+        if self.scores is not None and not np.isfinite(self.scores).all():
             raise ValueError("a score is not a finite number")
-        crowd = np.zeros(count, dtype=bool) if self.crowd is None else _to_numbers(self.crowd, count, "crowd", bool)
         for rle in self.rles:
             if tuple(rle["size"]) != tuple(self.size):
                 raise ValueError(f"a mask of {tuple(rle['size'])} in an image of {tuple(self.size)} (height, width)")
-        for name, value in (("labels", labels), ("scores", scores), ("crowd", crowd)):
-            object.__setattr__(self, name, value)
 
     @classmethod
     def of(

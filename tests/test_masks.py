@@ -155,22 +155,6 @@ def test_each_polygon_becomes_a_yolo_line_of_its_own():
     ]
 
 
-@pytest.mark.parametrize(
-    ("polygon", "clipped"),
-    [
-        ([-5, -5, 20, -5, 20, 20, -5, 20], [0, 0, 10, 0, 10, 8, 0, 8]),  # larger than the image
-        ([-2, 2, 4, 2, 4, 6, -2, 6], [0, 2, 4, 2, 4, 6, 0, 6]),  # over the left border
-        ([2, 5, 6, 5, 6, 11, 2, 11], [2, 5, 6, 5, 6, 8, 2, 8]),  # over the lower border
-        ([5, -4, 14, 4, 5, 12, -4, 4], [0, 4 / 9, 0.5, 0, 9.5, 0, 10, 4 / 9, 10, 68 / 9, 9.5, 8, 0.5, 8, 0, 68 / 9]),
-    ],
-)
-def test_a_yolo_line_is_clipped_to_the_image(polygon, clipped):
-    (line,) = masks.polygons_to_yolo(0, [polygon], 8, 10)
-    points = np.reshape(masks.yolo_to_polygons(line, 8, 10)[1], (-1, 2))
-    expected = np.reshape(clipped, (-1, 2)).round(4)
-    assert {tuple(point) for point in points.tolist()} == {tuple(point) for point in expected.tolist()}
-
-
 def test_a_polygon_whose_box_alone_reaches_into_the_image_gives_no_yolo_line():
     with pytest.raises(ValueError, match="covers nothing"):
         masks.polygons_to_yolo(0, [[-12, 4, 4, -12, -2, -2]], 8, 10)
