@@ -1,6 +1,7 @@
 """TrainConfig: the settings of a training run, and the optimizer, schedules and precision that they name."""
 
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -123,9 +124,14 @@ def make_schedules(optimizer: torch.optim.Optimizer, config: TrainConfig) -> dic
     if config.warmup_steps:
         steps = config.warmup_steps
         warmup = lr_scheduler.LinearLR(optimizer, start_factor=1 / steps, total_iters=steps - 1)
-        optimizer.register_step_post_hook(lambda *_: warmup.step())
+        optimizer.register_step_post_hook(lambda *_: _step_quietly(warmup))
         schedules["warmup"] = warmup
     return schedules
+
+
+def _step_quietly(warmup: lr_scheduler.LinearLR) -> None:
+    with warnings.catch_warnings(action="ignore"):  # torch takes accelerate's optimizer for one that was changed
+        warmup.step()
 
 
 def step_schedule(schedule: Any, val_loss: float) -> None:
@@ -157,7 +163,7 @@ def default_precision() -> str:
 
 
 def check_precision(precision: str) -> None:
-    """Raise ValueError if this machine cannot compute in the precision in which a run began; every GPU can in fp16."""
+    """Raise ValueError if this machine cannot resume a run that began in this precision; every GPU computes fp16."""
     available = default_precision()
     if precision in ("no", available) or (precision, available) == ("fp16", "bf16"):
         return

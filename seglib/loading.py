@@ -181,8 +181,8 @@ def make_loader(samples: Samples, batches: Any, device: torch.device, workers: i
     """A DataLoader whose workers live from one epoch to the next.
 
     Args:
-        batches: the (epoch, index) of the samples of each batch. `Batches` gives one `Batch` a step, whose images have
-            one size; anything else, for validation, gives a list with a `Batch` for each size.
+        batches: the (epoch, index) of the samples of each batch: `Batches`, whose images must have one size, or lists,
+            which are split by size.
         workers: number of worker processes; None: one per core (at most 8) for a GPU, none for a CPU.
     """
     if workers is None:

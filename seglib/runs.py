@@ -330,7 +330,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     content = io.BytesIO(path.read_bytes())  # a disk that cannot be read is not a damaged checkpoint
     try:
         state = torch.load(content, map_location="cpu", weights_only=True)
-        return {**state, "history": state["history"]}  # best_model.pth has none
+        state["history"]  # best_model.pth has none
     except Exception as error:  # any of zip's, pickle's and torch's errors
         if is_out_of_memory(error):
             raise
@@ -338,6 +338,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             f"{path} is damaged or not a checkpoint ({type(error).__name__}). Put a good copy in its place, or delete "
             f"{path.parents[1]} to train again from the start."
         ) from error
+    return state
 
 
 def save_torch(path: Path, content: Any) -> None:

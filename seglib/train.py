@@ -72,7 +72,8 @@ def fit(
     large batch up to rounding, except for Dice and batch norm.
 
     Args:
-        model: images (B, 3, H, W) uint8 -> logits (B, C, H, W). It ends with the weights of the last epoch.
+        model: images (B, 3, H, W) uint8 -> logits (B, C, H, W). At the end it has the weights of the last
+            epoch; after an interruption it has the weights that it came with.
         train_data: samples (image uint8 (3, H, W), mask uint8 (H, W)) or (image, mask, file name), all of one size.
         val_data: likewise, of any sizes.
         loss: (logits, mask (B, H, W) uint8) -> scalar.
@@ -101,9 +102,7 @@ def fit(
         run, state = broadcast_object_list(opened)[0]
         run.finished = _is_finished(run, config)
         if run.finished:
-            process.print(
-                f"{short_path(run_dir)} is finished: nothing to train. For a new run, choose another run_dir."
-            )
+            process.print(f"{short_path(run_dir)} is finished: nothing to train. To train again, use another run_dir.")
             model.load_state_dict(state["model"])
         else:
             samples = Samples(train_data, len(names), augment, config.seed)
@@ -237,40 +236,19 @@ def train_epoch(
     """Train for one epoch and return the mean loss."""
     model.train()
     losses = LossMeter(optimizer, epoch)
-    for step in progress_bar(loader, f"epoch {epoch}/{config.epochs}"):
+    for number, step in enumerate(progress_bar(loader, f"epoch {epoch}/{config.epochs}"), 1):
         optimizer.zero_grad()
-        for part in _split_step(step, loss, config, accelerator.device):  # one batch, or `accumulate` of them
-            with nullcontext() if part.is_last else accelerator.no_sync(model):
-                value = loss(model(part.images), part.masks)
-                accelerator.backward(value * part.share)
-            losses.add(value.detach(), part)
+        batches = split_batch(*step, config.batch_size)  # one batch, or `accumulate` of them
+        pixels = [pixel_count(loss, masks) for _, masks, _ in batches]
+        for (images, masks, files), count in zip(batches, pixels, strict=True):
+            logits = model(images.to(accelerator.device, non_blocking=True, memory_format=torch.channels_last))
+            value = loss(logits, masks.to(accelerator.device, non_blocking=True))
+            accelerator.backward(value * (count / (sum(pixels) or 1.0)))
+            losses.add(value.detach(), count, f"step {number} (files: {', '.join(files)})")
         if config.max_grad_norm is not None:
             accelerator.clip_grad_norm_(model.parameters(), config.max_grad_norm)
         optimizer.step()
     return losses.mean()
-
-
-@dataclass(frozen=True)
-class _Part:
-    """One batch of a step of the optimizer, on the device."""
-
-    images: Tensor  # (B, 3, H, W) uint8
-    masks: Tensor  # (B, H, W) uint8
-    files: list[str]
-    pixels: float  # how many pixels count for the loss, weighted by the class weights if there are any
-    share: float  # `pixels` as a share of those of the whole step
-    is_last: bool
-
-
-def _split_step(step: Batch, loss: Loss, config: TrainConfig, device: torch.device) -> Iterator[_Part]:
-    """Split the images of a step into batches of `config.batch_size` and move them to the device, one at a time."""
-    batches = split_batch(*step, config.batch_size)
-    pixels = [pixel_count(loss, masks) for _, masks, _ in batches]
-    total = sum(pixels) or 1.0
-    for index, (images, masks, files) in enumerate(batches):
-        images = images.to(device, non_blocking=True).contiguous(memory_format=torch.channels_last)
-        masks = masks.to(device, non_blocking=True)
-        yield _Part(images, masks, files, pixels[index], pixels[index] / total, index + 1 == len(batches))
 
 
 class LossMeter:
@@ -279,16 +257,12 @@ class LossMeter:
     def __init__(self, optimizer: AcceleratedOptimizer, epoch: int) -> None:
         self.optimizer = optimizer
         self.epoch = epoch
-        self.step = 1
         self._checked: list[tuple[float, float]] = []  # (loss, pixels) of each batch
         self._unchecked: list[tuple[Tensor, float, str]] = []  # the same on the device, and what batch it is
 
-    def add(self, value: Tensor, part: _Part) -> None:
+    def add(self, value: Tensor, pixels: float, batch: str) -> None:
         """Add the loss of one batch. Raises FloatingPointError if one of the last losses is NaN or infinite."""
-        rate = self.optimizer.param_groups[0]["lr"]
-        batch = f"step {self.step} (files: {', '.join(part.files)}; learning rate {rate:g})"
-        self._unchecked.append((value, part.pixels, batch))
-        self.step += part.is_last
+        self._unchecked.append((value, pixels, batch))
         if len(self._unchecked) == CHECK_EVERY:
             self._check()
 
@@ -301,7 +275,11 @@ class LossMeter:
         for value, pixels, batch in self._unchecked:
             number = value.item()
             if not math.isfinite(number):
-                raise FloatingPointError(f"epoch {self.epoch}: the loss became {number} in {batch}: {ADVICE_AFTER_NAN}")
+                rate = self.optimizer.param_groups[0]["lr"]
+                raise FloatingPointError(
+                    f"epoch {self.epoch}: the loss became {number} in {batch} at a learning rate of {rate:g}: "
+                    f"{ADVICE_AFTER_NAN}"
+                )
             self._checked.append((number, pixels))
         self._unchecked.clear()
         scaler = self.optimizer.scaler
@@ -392,16 +370,8 @@ def _tracking(accelerator: Accelerator, run: runs.Run) -> Iterator[None]:
     """Start the trackers, and finish them after the block."""
     # TensorBoard imports TensorFlow where that is installed; with this module present it does not.
     sys.modules.setdefault("tensorboard.compat.notf", types.ModuleType("tensorboard.compat.notf"))
-    options = {
-        "tensorboard": {"purge_step": len(run.history) + 1},  # the epochs that will be repeated
-        "wandb": {
-            "id": run.about["id"],
-            "name": run.dir.name,
-            "resume": "allow",
-            "dir": run.dir,
-            "config": run.settings,
-        },
-    }
+    wandb = {"id": run.about["id"], "name": run.dir.name, "resume": "allow", "dir": str(run.dir)}
+    options = {"tensorboard": {"purge_step": len(run.history) + 1}, "wandb": {**wandb, "config": run.settings}}
     accelerator.init_trackers("seglib", init_kwargs=options)
     try:
         yield
