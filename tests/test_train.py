@@ -256,7 +256,7 @@ def test_a_batch_of_one_trains_a_model_without_batch_norm(tmp_path):
 @pytest.mark.parametrize(
     ("loss", "message"),
     [
-        (LossAt({5: make_nan}), r"epoch 2: the loss became nan in step 2 \(files: disc\d+\.png.*learning rate of 0\.01"),
+        (LossAt({5: make_nan}), r"epoch 2: the loss became nan in step 2 \(files: disc\d+\.png.*rate of 0\.01"),
         (LossAt({5: make_gradient_nan}), "epoch 2: .* nan"),
         (LossAt({3: make_nan}, "validation"), "epoch 2: the validation loss became nan"),
     ],
