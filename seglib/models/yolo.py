@@ -38,10 +38,9 @@ class YOLOSegmenter(nn.Module):
             parameters.
         classes: number of classes, background included as everywhere in seglib, although YOLO has no output for it.
         weights: "coco" for the publisher's weights, trained on COCO; None: from scratch.
-        image_size: the longer side, in pixels, to which images are resized inside the model: the one that it was
-            trained at. A multiple of 32.
-        pretrained_classes: number of classes, without background, of the network that the training started from. It
-            determines the width of one branch. Set by checkpoints; leave it at None otherwise.
+        image_size: the longer side, in pixels, to which images are resized inside the model, a multiple of 32.
+        pretrained_classes: set by checkpoints: the number of classes, without background, of the network that the
+            training started from, which determines the width of one branch.
 
     Attributes:
         network: the network, a `SegmentationModel` of Ultralytics.
@@ -106,8 +105,7 @@ class YOLOSegmenter(nn.Module):
         Args:
             images: (B, 3, H, W), uint8 or float from 0 to 255, RGB.
             score: leave out objects whose score is lower. AP needs nearly all of them; 0.25 suits a figure.
-            iou: of two boxes of one class that overlap by more than this IoU, the one with the lower score is dropped
-                (non-maximum suppression).
+            iou: of two boxes of one class with a larger IoU, the one with the lower score is dropped.
             max_detections: the largest number of objects found in an image.
 
         Returns:
@@ -165,13 +163,9 @@ def download_weights(name: str) -> Path:
 
 @functools.cache
 def import_ultralytics() -> ModuleType:
-    """Import Ultralytics offline and put back what its import changes for the rest of the program.
+    """Import Ultralytics offline and put back what its import changes: how arrays are printed, and `Image.open`.
 
-    It changes how arrays are printed, and replaces `Image.open` by a function that asks for a package which reads HEIF
-    when an image is damaged. If it is imported before, its own settings apply.
-
-    Raises:
-        ImportError: it is not installed; the message says how to install it.
+    Its `Image.open` asks for another package when an image is damaged. Imported earlier, it keeps its own settings.
     """
     os.environ.update(OFFLINE)
     image_open = Image.open
