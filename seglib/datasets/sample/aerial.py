@@ -291,10 +291,12 @@ def _settle(scene: AerialScene, district: District) -> None:
             scene.cover((x, y, across, down), GRASS)
             for column, row in np.ndindex(district.columns, 2):
                 lot = (x + column * width, y + row * depth, width, depth)
-                if not scene.shows(lot[0] + width / 2, lot[1] + depth / 2, 0.7 * max(width, depth) + 3):
+                middle = (lot[0] + width / 2, lot[1] + depth / 2)
+                if not scene.shows(*middle, margin=0.7 * max(width, depth)):
                     continue
                 if rng.random() < district.built:
-                    _build_on_lot(scene, lot, district, front=2 * row - 1)
+                    if scene.shows(*middle, margin=0.1 * depth):  # the border cuts buildings, but leaves no slivers
+                        _build_on_lot(scene, lot, district, front=2 * row - 1)
                 else:
                     district.others[rng.integers(len(district.others))](scene, lot)
 

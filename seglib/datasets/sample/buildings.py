@@ -97,14 +97,13 @@ def annotate(scene: AerialScene, size: int) -> list[tuple[list[str], dict[str, A
         if not lines:
             continue
         polygons = [masks.yolo_to_polygons(line, size, size)[1][0] for line in lines]  # end at the border
-        points = np.concatenate(polygons).reshape(-1, 2)
         rle = masks.polygons_to_rle(polygons, size, size)
         segmentation: Any = polygons
         for courtyard in building.outlines[1:]:
             hole = masks.rle_to_mask(_rle(scene.to_pixels(courtyard, size), size))
             segmentation = rle = masks.mask_to_rle(masks.rle_to_mask(rle) & ~hole)
-        bbox = [*points.min(axis=0).tolist(), *np.ptp(points, axis=0).round(4).tolist()]
-        found.append((lines, {"segmentation": segmentation, "bbox": bbox, "area": int(coco_mask.area(rle))}))
+        box = coco_mask.toBbox(rle).tolist()
+        found.append((lines, {"segmentation": segmentation, "bbox": box, "area": int(coco_mask.area(rle))}))
     return found
 
 

@@ -50,8 +50,7 @@ def test_labels_and_annotations_agree(folder):
             filled = np.any([lines.pop(0) for _ in range(1 if has_hole else len(entry["segmentation"]))], axis=0)
             rows, columns = np.nonzero(filled)
             box = [columns.min(), rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1]
-            assert np.allclose(entry["bbox"], box, atol=2.5)
-            assert entry["area"] == mask.sum()
+            assert entry["bbox"] == box and entry["area"] == mask.sum()
             assert (mask <= filled).all() if has_hole else (mask == filled).all()
         assert not lines
 
