@@ -105,8 +105,8 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimiz
         "sgd": partial(torch.optim.SGD, momentum=0.9),
     }
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    lr = float(config.lr)  # a checkpoint cannot hold numpy's numbers
-    return kinds[config.optimizer](parameters, lr=lr, weight_decay=config.weight_decay)
+    settings = {"lr": float(config.lr), "weight_decay": float(config.weight_decay)}  # numpy's are not read back
+    return kinds[config.optimizer](parameters, **settings)
 
 
 def make_schedules(optimizer: torch.optim.Optimizer, config: TrainConfig) -> dict[str, Any]:
@@ -195,8 +195,8 @@ def explain_out_of_memory(config: TrainConfig, image_size: tuple[int, int]) -> I
             smaller = config.batch_size // 2
             parts = round(config.accumulate * config.batch_size / smaller)
             advice += (
-                f"Try batch_size={smaller}, accumulate={parts}: each step then has {smaller * parts} images, so only "
-                "batch norm and Dice differ. "
+                f"Try batch_size={smaller}, accumulate={parts}: each step then has {smaller * parts} images, of which "
+                f"batch norm and Dice see {smaller} at a time. "
             )
         advice += f"Or use smaller images: {height // 2}x{width // 2} needs about a quarter of the memory."
         first_line = (str(error) or type(error).__name__).splitlines()[0]

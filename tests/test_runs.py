@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 from filelock import FileLock
 
@@ -60,6 +61,12 @@ def test_a_run_begun_in_fp16_is_returned_on_a_cpu_if_it_is_finished_and_not_resu
     assert train(tmp_path, epochs=1).finished
     with pytest.raises(ValueError, match="began in fp16"):
         train(tmp_path, epochs=2)
+
+
+def test_numbers_of_numpy_are_settings_like_others(tmp_path):
+    settings = {"lr": np.float32(0.5), "weight_decay": np.logspace(-2, -1, 2)[0]}
+    train(tmp_path, epochs=1, **settings)
+    assert train(tmp_path, epochs=2, **settings).finished
 
 
 def test_settings_that_do_not_change_the_result_may_differ(tmp_path):
