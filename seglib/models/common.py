@@ -22,7 +22,7 @@ __all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "YOLO_MODELS", "autocast", "logits_t
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-# Listed here rather than in models/yolo.py, so that the names can be known without importing OpenCV.
+# Listed here rather than in models/yolo.py, so that the names can be known without importing pycocotools.
 YOLO_MODELS = ("yolov8n-seg", "yolov8s-seg", "yolov8m-seg", "yolov8l-seg", "yolov8x-seg")
 
 

@@ -42,7 +42,7 @@ def build_model(name: str, classes: int, weights: str | None = None, **settings:
 
         return MaskRCNN(classes, weights, **settings)
     if name in YOLO_MODELS:
-        from seglib.models.yolo import YOLOSegmenter  # imports OpenCV
+        from seglib.models.yolo import YOLOSegmenter  # imports pycocotools
 
         return YOLOSegmenter(name, classes, weights, **settings)
     if name == "segnet":
