@@ -16,11 +16,12 @@ _WIDTHS = (64, 128, 256, 512, 512)  # channels of the five stages of VGG16
 _CONVOLUTIONS = (2, 2, 3, 3, 3)  # number in each stage
 
 
-def _vgg16_stages(weights: str | None) -> list[nn.Sequential]:
+def _vgg16_stages(weights: str | None, width: float) -> list[nn.Sequential]:
     """The convolutions of VGG16 (Simonyan and Zisserman, 2015) with batch norm, in five stages without pooling."""
     from torchvision.models import VGG16_BN_Weights, vgg  # takes seconds to import
 
-    features = vgg.make_layers(vgg.cfgs["D"], batch_norm=True)
+    layers = [layer if isinstance(layer, str) else round(width * layer) for layer in vgg.cfgs["D"]]
+    features = vgg.make_layers(layers, batch_norm=True)
     if weights is None:
         _init_kaiming(features)
     else:
@@ -75,8 +76,10 @@ class SegNet(nn.Module):
         classes: channels of the logits; 1 for a binary mask.
         weights: "imagenet" for an encoder pretrained on ImageNet; None: from scratch.
         skip: concatenate the encoder's features of each size in the decoder, as a U-Net does.
+        width: factor of the number of channels, for small budgets; pretrained weights exist for 1 only.
 
     Raises:
+        ValueError: weights that do not exist.
         OSError: the weights cannot be loaded; the message says where they belong.
 
     The paper's network is `SegNet(classes, skip=False)`: thirteen convolutions in the encoder, thirteen in the decoder,
@@ -88,20 +91,21 @@ class SegNet(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, classes: int = 1, weights: str | None = None, skip: bool = True) -> None:
+    def __init__(self, classes: int = 1, weights: str | None = None, skip: bool = True, width: float = 1.0) -> None:
         super().__init__()
-        check_choice("weights of segnet", weights, (None, "imagenet"))
-        self.settings = {"name": "segnet", "classes": classes, "skip": skip}
+        check_choice(f"weights of segnet of width {width}", weights, (None, "imagenet") if width == 1 else (None,))
+        self.settings = {"name": "segnet", "classes": classes, "skip": skip, "width": width}
         self.weights = weights
         self.skip = skip
         self.stride = 2 ** len(_WIDTHS)
-        self.encoder = nn.ModuleList(_vgg16_stages(weights))
+        self.encoder = nn.ModuleList(_vgg16_stages(weights, width))
         self.decoder = nn.ModuleList()
-        for number in reversed(range(len(_WIDTHS))):
+        widths = [round(width * channels) for channels in _WIDTHS]
+        for number in reversed(range(len(widths))):
             convolutions = _CONVOLUTIONS[number] if number else 1  # the head is the other one of the last stage
-            out_channels = _WIDTHS[max(number - 1, 0)]
-            self.decoder.append(DecoderStage(_WIDTHS[number], out_channels, convolutions, skip))
-        self.head = nn.Conv2d(_WIDTHS[0], classes, kernel_size=3, padding=1)
+            out_channels = widths[max(number - 1, 0)]
+            self.decoder.append(DecoderStage(widths[number], out_channels, convolutions, skip))
+        self.head = nn.Conv2d(widths[0], classes, kernel_size=3, padding=1)
         _init_kaiming(self.decoder)  # not the head: no ReLU follows it, and its logits would start far from 0
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN))
         self.register_buffer("std", torch.tensor(IMAGENET_STD))

@@ -1,5 +1,6 @@
 """SegNet: the paper's layers and size, unpooling, initialization."""
 
+import pytest
 import torch
 from torch import nn
 
@@ -52,3 +53,11 @@ def test_logits_start_near_0():
     with torch.no_grad():
         logits = model(torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8))
     assert 0.05 < logits.std() < 0.8
+
+
+def test_width_scales_the_channels():
+    model = SegNet(classes=5, width=0.25)
+    assert [out for _, out in convolutions(model.encoder)] == [channels // 4 for channels in VGG16]
+    assert model(torch.zeros(2, 3, 40, 33)).shape == (2, 5, 40, 33)
+    with pytest.raises(ValueError, match="weights of segnet of width 0.25"):
+        SegNet(classes=5, width=0.25, weights="imagenet")
