@@ -251,8 +251,7 @@ def save_predictions(
 
     Raises:
         FileNotFoundError: a file or folder that does not exist.
-        ValueError: no photographs, two with the same name, missing or too many class names, or photographs in the
-            folders to write to.
+        ValueError: no photographs, two of one name, wrong class names, or photographs in the folders to write to.
     """
     model = _prepare_model(model)
     classes = classes or getattr(model, "class_names", None)
