@@ -18,7 +18,7 @@ import numpy as np
 
 from seglib.masks import IGNORE
 
-__all__ = ["augment", "augmentation", "describe_augmentation", "keeps_size", "resize"]
+__all__ = ["augment", "augmentation", "describe_augmentation", "resize"]
 
 # How images and masks are resized. An image is interpolated where it grows and averaged where it shrinks, which avoids
 # moire. A mask takes the value at the center of the new pixel; OpenCV's INTER_NEAREST takes that of the upper left
@@ -58,11 +58,9 @@ def augmentation(
         horizontal_flip: probability of a flip from left to right.
         vertical_flip: probability of a flip upside down.
         rotate: largest angle in degrees, in either direction. The corners that come in are black and 255 in the mask.
-        brightness: largest number that is added to a black pixel, as a fraction of white; drawn for half of the images,
-            together with `contrast`. Values are kept in range without clipping: lighter pixels gain less and white
-            stays white. It only brightens, because a draw below 0 adds nothing.
-        contrast: largest share by which the pixel values are reduced. For the same reason it only darkens: a draw
-            above 0 changes nothing.
+        brightness: largest change of the pixel values, up or down, as a fraction of white; applied to half of the images,
+            together with `contrast`.
+        contrast: largest relative change of the pixel values, up or down.
         noise: largest standard deviation of Gaussian noise, as a fraction of white; applied to half of the images.
         scale: smallest and largest factor by which the image is resized, before `crop`.
         crop: (height, width) in pixels of a random crop, so that images of different sizes can share a batch. An image
@@ -81,9 +79,9 @@ def augmentation(
         steps.append(A.VerticalFlip(p=vertical_flip))
     if rotate:
         steps.append(A.Rotate(limit=(-rotate, rotate), border_mode=cv2.BORDER_CONSTANT, fill=0, fill_mask=IGNORE, p=1))
-    if brightness or contrast:  # in the safe range, one only adds and the other only scales down
+    if brightness or contrast:
         ranges = ((-brightness, brightness), (-contrast, contrast))
-        steps.append(A.RandomBrightnessContrast(*ranges, ensure_safe_range=True, p=0.5))
+        steps.append(A.RandomBrightnessContrast(*ranges, p=0.5))
     if saturation or hue:
         around = (1 - saturation, 1 + saturation)
         steps.append(A.ColorJitter(brightness=(1, 1), contrast=(1, 1), saturation=around, hue=(-hue, hue), p=0.5))
@@ -121,15 +119,6 @@ def _nested_steps(step: Any) -> Iterator[Any]:
     yield step
     for child in getattr(step, "transforms", ()):
         yield from _nested_steps(child)
-
-
-def keeps_size(pipeline: A.Compose, height: int, width: int) -> bool:
-    """Whether a pipeline never changes the size of images of (height, width) or more; a crop does."""
-    for draw, shape in enumerate(((height, width), (height + 7, width + 11), (height + 70, width + 110))):
-        image, _ = augment(pipeline, np.zeros((*shape, 3), np.uint8), np.zeros(shape, np.uint8), (draw,))
-        if image.shape[:2] != shape:
-            return False
-    return True
 
 
 def describe_augmentation(pipeline: A.Compose | None) -> dict[str, Any] | None:
