@@ -58,8 +58,8 @@ def augmentation(
         horizontal_flip: probability of a flip from left to right.
         vertical_flip: probability of a flip upside down.
         rotate: largest angle in degrees, in either direction. The corners that come in are black and 255 in the mask.
-        brightness: largest change of the pixel values, up or down, as a fraction of white; applied to half of the images,
-            together with `contrast`.
+        brightness: largest change of the pixel values, up or down, as a fraction of white; applied to half of the
+            images, together with `contrast`.
         contrast: largest relative change of the pixel values, up or down.
         noise: largest standard deviation of Gaussian noise, as a fraction of white; applied to half of the images.
         scale: smallest and largest factor by which the image is resized, before `crop`.
