@@ -14,7 +14,9 @@ import numpy as np
 
 from seglib.datasets.sample.objects import Color, camera, pick, smooth_noise, tint
 
-__all__ = ["DISTRICTS", "SURFACES", "AerialScene", "Building", "make_aerial_scene", "paint_aerial_scene"]
+__all__ = [
+    "DISTRICTS", "SURFACES", "AerialScene", "Building", "District", "Patch", "make_aerial_scene", "paint_aerial_scene",
+]  # fmt: skip
 
 Outline = np.ndarray  # float (N, 2), clockwise in a picture; that of a hole runs the other way round
 Lot = tuple[float, float, float, float]  # x and y of the upper left corner, width, depth
