@@ -38,11 +38,11 @@ def _crowd(scene: Scene) -> None:
 
 
 def _posts(scene: Scene) -> None:
-    """People behind posts: outlines with several parts."""
-    for x in (0.3, 0.7):
-        owner = scene.put("person", x, scene.rng.uniform(0.5, 0.9), pose="walk")
-        scene.put("post", x, 1.0).scale = owner.scale + 0.01
+    """A person behind a post: an outline with several parts."""
     everyday(scene)
+    x = scene.rng.uniform(0.2, 0.8)
+    owner = scene.put("person", x, scene.rng.uniform(0.5, 0.9), pose="walk")
+    scene.put("post", x + 0.02, 1.0).scale = owner.scale + 0.01
 
 
 def _tiny_balls(scene: Scene) -> None:

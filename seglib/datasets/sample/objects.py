@@ -59,7 +59,7 @@ def camera(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     height, width = picture.shape[:2]
     patches = 1 + 0.12 * smooth_noise(rng, height, width, max(height, width) / 3)
     color = rng.uniform(0.78, 1.12) * rng.normal(1, 0.03, 3)
-    noise = rng.standard_normal((height, width), np.float32) * np.float32(rng.uniform(1, 5))
+    noise = rng.standard_normal((height, width), np.float32) * np.float32(rng.uniform(1, 4))
     planes = [picture[..., i] * (patches * np.float32(color[i])) + noise for i in range(3)]
     return cv2.merge([np.clip(plane, 0, 255).astype(np.uint8) for plane in planes])
 

@@ -11,6 +11,7 @@ from seglib.datasets.sample.objects import GREEN, KINDS, PAINT, WOOD, Color, Spr
 __all__ = ["STUFF", "Placed", "Scene", "everyday"]
 
 PALE = (232, 230, 226)
+GRAY = (150, 144, 138)
 STUFF = ("wall", "floor", "sky", "building", "trees", "ground", "road")
 GRASS = ((96, 132, 62), (112, 138, 76), (128, 132, 78))
 PAVING = ((168, 164, 158), (148, 140, 132), (206, 184, 146))
@@ -156,8 +157,7 @@ def _paint_background(scene: Scene, rng: np.random.Generator) -> tuple[np.ndarra
 def _paint_wall(wall: np.ndarray, rng: np.random.Generator, meter: float, shift: int) -> None:
     """Paint a wall, plain or striped, with up to two pictures and a skirting board; meter: in pixels."""
     height, width = wall.shape[:2]
-    pale = rng.uniform(0, 0.7)
-    wall[:] = (1 - pale) * np.array(pick(rng, PAINT)) + pale * np.array(PALE)
+    wall[:] = _fade(pick(rng, PAINT), PALE, rng.uniform(0.4, 0.85))
     if rng.random() < 0.4:
         step = max(6, round(meter * rng.uniform(0.2, 0.5)))
         striped = (np.arange(width) + shift) % step < step / 2
@@ -188,12 +188,18 @@ def _paint_distance(view: np.ndarray, labels: np.ndarray, rng: np.random.Generat
             cv2.ellipse(view, (round(x), height), axes, 0, 0, 360, pick(rng, GREEN), -1)
             cv2.ellipse(labels, (round(x), height), axes, 0, 0, 360, STUFF.index("trees"), -1)
             continue
-        _rectangle(view, corner, size, pick(rng, PAINT))
+        _rectangle(view, corner, size, _fade(pick(rng, PAINT), PALE, 0.45))
         _rectangle(labels, corner, size, STUFF.index("building"))
         glass = pick(rng, ((90, 110, 130), (50, 56, 66), (196, 206, 212)))
         for column in np.arange(0.25 * meter, size[0] - 0.3 * meter, 0.6 * meter):
             for row in np.arange(0.25 * meter, size[1] - 0.4 * meter, 0.7 * meter):
                 _rectangle(view, (corner[0] + column, corner[1] + row), (0.28 * meter, 0.4 * meter), glass)
+
+
+def _fade(color: Color, other: Color, share: float) -> Color:
+    """Mix a color with a share of another one. Faded backgrounds let the objects stand out."""
+    red, green, blue = (int((1 - share) * value + share * second) for value, second in zip(color, other, strict=True))
+    return red, green, blue
 
 
 def _rectangle(canvas: np.ndarray, corner: np.ndarray | tuple, size: np.ndarray | tuple, color: Color | int) -> None:
@@ -212,7 +218,7 @@ def _paint_ground(scene: Scene, ground: np.ndarray, labels: np.ndarray, rng: np.
     rough = cv2.remap(bumps, column, row, cv2.INTER_LINEAR)
     light = 1 + rng.uniform(0.03, 0.12) * rough
     grass = rng.random() < 0.5
-    color = pick(rng, (*WOOD, *PAINT) if scene.indoor else GRASS if grass else PAVING)
+    color = _fade(pick(rng, (*WOOD, *PAINT)), GRAY, 0.6) if scene.indoor else pick(rng, GRASS if grass else PAVING)
     if not grass:  # nor a carpet
         cell = np.array([(0.2, 2.0), (0.5, 0.5)][rng.integers(2)])  # boards or tiles
         columns = np.floor(x / cell[0]).astype(int)
