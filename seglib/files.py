@@ -25,7 +25,6 @@ __all__ = [
     "open_image",
     "read_image",
     "short_path",
-    "write_jpeg",
     "write_json",
     "write_lines",
 ]
@@ -66,18 +65,6 @@ def write_lines(path: Path, lines: Iterable[str]) -> None:
 def write_json(path: Path, content: Any) -> None:
     """Write `content` as a JSON file."""
     write_lines(path, [json.dumps(content, indent=1)])
-
-
-def write_jpeg(path: str | Path, image: np.ndarray, gray: bool = False, exif: int | None = None) -> None:
-    """Write an upright uint8 (H, W, 3) image as a JPEG, in one channel if `gray`; `exif` is an orientation, 6 or 8."""
-    raster = Image.fromarray(image)
-    tags = Image.Exif()
-    if gray:
-        raster = raster.convert("L")
-    if exif:
-        raster = raster.transpose(Image.Transpose.ROTATE_90 if exif == 6 else Image.Transpose.ROTATE_270)
-        tags[_ORIENTATION] = exif
-    raster.save(path, quality=90, exif=tags)
 
 
 def link_or_copy(source: Path, target: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 from filelock import FileLock
 from PIL import Image
 
+from seglib.datasets.sample.objects import write_jpeg
 from seglib.files import (
     as_rgb,
     atomic_path,
@@ -20,7 +21,6 @@ from seglib.files import (
     locked,
     read_image,
     short_path,
-    write_jpeg,
     write_json,
 )
 

@@ -14,8 +14,9 @@ from pycocotools import mask as coco_mask
 
 from seglib import masks
 from seglib.datasets.sample.aerial import AerialScene, Building, make_aerial_scene, paint_aerial_scene
+from seglib.datasets.sample.objects import write_jpeg
 from seglib.datasets.yolo import YOLO_PARTS, write_data_yaml
-from seglib.files import write_jpeg, write_lines
+from seglib.files import write_lines
 
 __all__ = ["annotate", "make_scene", "split_of", "write_image", "write_lists"]
 

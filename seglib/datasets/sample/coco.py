@@ -12,8 +12,9 @@ import cv2
 import numpy as np
 
 from seglib import masks
+from seglib.datasets.sample.objects import write_jpeg
 from seglib.datasets.sample.scene import Placed, Scene, everyday
-from seglib.files import write_jpeg, write_lines
+from seglib.files import write_lines
 
 __all__ = ["annotate", "compose", "split_of", "write_image", "write_lists"]
 

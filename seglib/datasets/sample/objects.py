@@ -1,4 +1,4 @@
-"""Draws the objects of the bundled sample, and gives a picture the light and the noise of a camera.
+"""Draws the objects of the bundled sample, and writes pictures with the light, noise and EXIF data of a camera.
 
 Lengths are in heights of the object; (0, 0) is where it touches the ground, and y points up.
 """
@@ -6,12 +6,14 @@ Lengths are in heights of the object; (0, 0) is where it touches the ground, and
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
+from PIL import ExifTags, Image
 
-__all__ = ["KINDS", "Color", "Pen", "Sprite", "camera", "draw", "pick", "smooth_noise", "tint"]
+__all__ = ["KINDS", "Color", "Pen", "Sprite", "camera", "draw", "pick", "smooth_noise", "tint", "write_jpeg"]
 
 Color = tuple[int, int, int]
 Point = tuple[float, float]
@@ -62,6 +64,18 @@ def camera(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     noise = rng.standard_normal((height, width), np.float32) * np.float32(rng.uniform(1, 4))
     planes = [picture[..., i] * (patches * np.float32(color[i])) + noise for i in range(3)]
     return cv2.merge([np.clip(plane, 0, 255).astype(np.uint8) for plane in planes])
+
+
+def write_jpeg(path: Path, image: np.ndarray, gray: bool = False, exif: int | None = None) -> None:
+    """Write an upright uint8 (H, W, 3) image as a JPEG, in one channel if `gray`; `exif` is an orientation, 6 or 8."""
+    raster = Image.fromarray(image)
+    tags = Image.Exif()
+    if gray:
+        raster = raster.convert("L")
+    if exif:
+        raster = raster.transpose(Image.Transpose.ROTATE_90 if exif == 6 else Image.Transpose.ROTATE_270)
+        tags[ExifTags.Base.Orientation] = exif
+    raster.save(path, quality=90, exif=tags)
 
 
 class Sprite(NamedTuple):

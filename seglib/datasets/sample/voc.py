@@ -11,9 +11,10 @@ import cv2
 import numpy as np
 
 from seglib.datasets.sample.coco import split_of
+from seglib.datasets.sample.objects import write_jpeg
 from seglib.datasets.sample.scene import Placed, Scene
 from seglib.datasets.voc import VOC_CLASSES
-from seglib.files import write_jpeg, write_lines
+from seglib.files import write_lines
 from seglib.masks import IGNORE, voc_palette, write_index_png
 
 __all__ = ["CLASSES", "compose", "label_masks", "write_image", "write_lists"]
