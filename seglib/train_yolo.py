@@ -13,6 +13,7 @@ import shutil
 import sys
 import threading
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from subprocess import PIPE, STDOUT, Popen
@@ -183,7 +184,7 @@ def _write_data(folder: Path, classes: list[str], train_samples: _Samples, val_s
 def _link(source: Path, target: Path) -> None:
     try:
         target.symlink_to(source.resolve())
-    except OSError:  # Windows requires a permission for links
+    except OSError:  # some drives have no links
         shutil.copyfile(source, target)
 
 
@@ -260,7 +261,8 @@ class _Training:
         model = yolo.import_ultralytics().YOLO(_START if resume else f"{config.model}.yaml", task="segment")
         for event in ("on_train_start", "on_train_batch_end", "on_model_save"):
             model.add_callback(event, getattr(self, event))
-        with explain_out_of_memory(config.as_train_config(), (config.image_size, config.image_size)):
+        size = (config.image_size, config.image_size)
+        with suppress(SystemExit), explain_out_of_memory(config.as_train_config(), size):
             model.train(**settings, **free, resume=resume)
 
     def on_train_start(self, trainer: Any) -> None:
@@ -281,13 +283,12 @@ class _Training:
 
     def on_model_save(self, trainer: Any) -> None:
         """Save the checkpoint and the history of an epoch, and print a line about it."""
-        scores = trainer.metrics
         row = {
             "epoch": trainer.epoch + 1,
             "train_loss": sum(trainer.label_loss_items(trainer.tloss).values()),  # of boxes, masks and classes
-            "val_loss": sum(value for name, value in scores.items() if name.startswith("val/")),
-            "val_ap": scores["metrics/mAP50-95(M)"],
-            "val_ap50": scores["metrics/mAP50(M)"],
+            "val_loss": sum(value for name, value in trainer.metrics.items() if name.startswith("val/")),
+            "val_ap": trainer.metrics["metrics/mAP50-95(M)"],
+            "val_ap50": trainer.metrics["metrics/mAP50(M)"],
             "lr": trainer.lr["lr/pg0"],
             "seconds": time.time() - trainer.epoch_time_start,
         }
@@ -302,7 +303,7 @@ class _Training:
         runs.write_history(run.dir / runs.HISTORY, run.history)
         print(runs.format_epoch(run, self.config.epochs, {"mask AP50": "val_ap50", "AP50-95": "val_ap"}), flush=True)
         if run.finished:
-            sys.exit()  # Ultralytics would measure the best epoch again
+            sys.exit()  # from training: Ultralytics would measure the best epoch again
 
     def _best_model(self, network: torch.nn.Module) -> dict[str, Any]:
         """The contents of best_model.pth; the weights are copied, since training goes on to change them."""
