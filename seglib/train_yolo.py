@@ -13,7 +13,6 @@ import shutil
 import sys
 import threading
 import time
-import traceback
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -27,8 +26,7 @@ from seglib import runs
 from seglib.config import TrainConfig, default_precision, explain_out_of_memory
 from seglib.datasets.base import SegmentationData, unwrap_subset
 from seglib.datasets.yolo import YOLOSegmentationDataset
-from seglib.files import atomic_path, check_choice, short_path, write_json, write_lines
-from seglib.loading import available_cores
+from seglib.files import check_choice, short_path, write_json, write_lines
 from seglib.models import yolo
 from seglib.models.common import YOLO_MODELS
 
@@ -36,9 +34,9 @@ __all__ = ["YOLOConfig", "fit_yolo"]
 
 # Files in the folder in which the process works.
 _DATA = "data/data.yaml"
-_PRETRAINED = "data/pretrained.pt"
+_START = "data/start.pt"  # pretrained weights, or the last checkpoint
 _JOB = "job.pickle"
-_RESULT = "result.pickle"
+_ERROR = "error.pickle"
 
 _ENVIRONMENT = {
     **yolo.OFFLINE,
@@ -49,32 +47,31 @@ _ENVIRONMENT = {
     "no_proxy": "",
     "PYTHONIOENCODING": "utf-8",
 }
-_Sample = tuple[str, Path, list[str]]  # the file name, the path of the image, the label lines
+_TRACKERS = ("sync", "clearml", "comet", "dvc", "mlflow", "raytune", "tensorboard", "wandb")
+_Samples = list[tuple[Path, list[str]]]  # images and their label lines
 
 
 @dataclass(frozen=True)
 class YOLOConfig:
-    """Settings for training a YOLO.
+    """Settings for training a YOLO with AdamW. The learning rate follows a cosine down to a hundredth of `lr`.
 
     Args:
-        epochs, batch_size, lr, weight_decay, seed, workers, mirror: see `seglib.train.TrainConfig`.
+        epochs, batch_size, lr, seed, mirror: see `seglib.train.TrainConfig`.
         model: "yolov8n-seg", "yolov8s-seg", "yolov8m-seg", "yolov8l-seg" or "yolov8x-seg".
         weights: "coco" or None, see `seglib.models.yolo.YOLOSegmenter`.
         image_size: longer side of the resized images in pixels, a multiple of 32.
-        optimizer: "adamw", "adam" or "sgd".
-        scheduler: "cosine" decreases the learning rate towards a hundredth of `lr`; None keeps it constant.
         warmup_epochs: epochs in which the learning rate increases from 0 (that of biases decreases from 0.1).
-        mosaic: probability of combining four images into one.
-        close_mosaic: number of epochs at the end without mosaic.
+        mosaic: probability of combining four images into one, except in the last ten epochs.
         flip_up_down: probability of flipping an image upside down, for images taken from above.
         patience: stop when the AP on the validation images, of boxes and masks together, has not increased for this
             number of epochs; None: never stop early. Epochs before the first AP above 0 are not counted.
         accumulate: number of batches whose gradients are summed before each step of the optimizer; during the
             warm-up Ultralytics raises it from 1. By default Ultralytics accumulates 64 images.
-        others: further settings by Ultralytics' names, for example {"degrees": 10}.
+        others: further settings by Ultralytics' names: {"degrees": 10, "optimizer": "sgd", "weight_decay": 0.001,
+            "close_mosaic": 0, "workers": 2}. {"cos_lr": False, "lrf": 1.0} keeps the learning rate constant.
 
     Raises:
-        ValueError: a setting has a value that does not exist, or `others` repeats one.
+        ValueError: a setting has a value that does not exist.
     """
 
     epochs: int
@@ -83,35 +80,27 @@ class YOLOConfig:
     model: str = "yolov8n-seg"
     weights: str | None = None
     image_size: int = 640
-    weight_decay: float = 0.0005
-    optimizer: str = "adamw"
-    scheduler: str | None = "cosine"
     warmup_epochs: float = 3.0
     mosaic: float = 1.0
-    close_mosaic: int = 10
     flip_up_down: float = 0.0
     patience: int | None = None
     seed: int = 0
-    workers: int | None = None
     accumulate: int = 1
     others: dict[str, Any] = field(default_factory=dict)
     mirror: Path | str | None = None
 
     def __post_init__(self) -> None:
         self.as_train_config()
-        yolo.check_image_size(self.image_size)
-        if self.batch_size == 1:
-            raise ValueError("batch_size must be at least 2: batch norm cannot be trained with a single image")
         check_choice("model", self.model, YOLO_MODELS)
         check_choice("weights", self.weights, (None, "coco"))
-        check_choice("scheduler", self.scheduler, (None, "cosine"))
-        if taken := set(self.others) & set(_ultralytics_settings(self)):
-            raise ValueError(f"others must not set {', '.join(sorted(taken))}, which another setting decides")
-        object.__setattr__(self, "lr", float(self.lr))  # a checkpoint cannot hold numpy's numbers
+        if self.image_size < 32 or self.image_size % 32:
+            raise ValueError(f"image_size must be a multiple of 32, 32 or more, not {self.image_size}")
+        if self.batch_size == 1:
+            raise ValueError("batch_size must be at least 2: batch norm cannot be trained with a single image")
 
     def as_train_config(self) -> TrainConfig:
         """Return the settings that `TrainConfig` has as well, which checks them."""
-        names = ("epochs", "batch_size", "lr", "weight_decay", "optimizer", "seed", "patience", "accumulate", "mirror")
+        names = ("epochs", "batch_size", "lr", "seed", "patience", "accumulate")
         return TrainConfig(**{name: getattr(self, name) for name in names})
 
 
@@ -130,7 +119,7 @@ def fit_yolo(
         run_dir: the run folder. If it holds a finished run, that run is returned.
 
     Raises:
-        TypeError: the data is not in YOLO-seg format.
+        TypeError: the data is not in YOLO-seg format, or `others` repeats a setting.
         ValueError: Ultralytics cannot use the data; the run folder holds a run with other settings.
         FloatingPointError: the loss became NaN or infinite.
         torch.OutOfMemoryError: the memory of the GPU is too small. Ultralytics would halve the batch size.
@@ -138,18 +127,18 @@ def fit_yolo(
         RuntimeError: another process trains in the run folder, or the process failed in another way.
     """
     run_dir = Path(run_dir).resolve()
-    classes, train_samples = _read(train_data)
-    val_classes, val_samples = _read(val_data)
-    if classes != val_classes:
-        raise ValueError(f"train_data and val_data have different classes: {classes} and {val_classes}")
-    settings = {key: value for key, value in asdict(config).items() if key not in ("workers", "mirror")}
-    settings |= {"train_data": _describe_samples(train_samples), "val_data": _describe_samples(val_samples)}
-    settings["classes"] = classes
+    train_samples, train_settings = _read(train_data)
+    val_samples, val_settings = _read(val_data)
+    classes = train_settings["classes"]
+    if classes != val_settings["classes"]:
+        raise ValueError(f"train_data and val_data have different classes: {classes} and {val_settings['classes']}")
+    settings = {**asdict(config), "train_data": train_settings, "val_data": val_settings}
+    del settings["mirror"]
+    settings = json.loads(json.dumps(settings, default=float))  # default: numpy's numbers
     mirror = runs.Mirror(Path(config.mirror).expanduser().resolve()) if config.mirror else None
     with runs.lock_run(run_dir):
         run, state = runs.open_run(run_dir, settings, mirror)
         if state and state["finished"]:
-            run.finished = True
             print(f"{short_path(run_dir)} is finished ({len(run.history)} epochs): nothing to train.")
         else:
             folder = run_dir / "ultralytics"
@@ -158,126 +147,86 @@ def fit_yolo(
             _write_data(folder, classes, train_samples, val_samples)
             if state:
                 print(f"Resuming after epoch {len(run.history)}.", flush=True)
+                (folder / _START).write_bytes(state["ultralytics"].numpy().tobytes())
             elif config.weights:
-                _link(yolo.download_weights(config.model), folder / _PRETRAINED)
-            run = _run_in_child(folder, _Training(run, config, mirror, torch.get_num_threads()))
+                _link(yolo.download_weights(config.model), folder / _START)
+            _run_in_child(folder, _Training(run, config, mirror, state["best"] if state else {}))
+            run.history = runs.read_history(run_dir / runs.HISTORY)
+        run.finished = True
         run.save_curves(("val_ap50", "val_ap"), "ap.png")
     return run
 
 
-# ------------------------------------------------------------------------------------------------ settings and data
-
-
-def _ultralytics_settings(config: YOLOConfig) -> dict[str, Any]:
-    """Return the settings under Ultralytics' names."""
-    names = ("epochs", "optimizer", "weight_decay", "warmup_epochs", "mosaic", "close_mosaic", "seed")
-    return {
-        **{name: getattr(config, name) for name in names},
-        "batch": config.batch_size,
-        "nbs": config.batch_size * config.accumulate,  # images for each step of the optimizer
-        "lr0": config.lr,
-        "lrf": 1.0 if config.scheduler is None else 0.01,
-        "cos_lr": config.scheduler == "cosine",
-        "imgsz": config.image_size,
-        "flipud": config.flip_up_down,
-        "patience": config.patience or 0,  # 0: never
-        "pretrained": _PRETRAINED if config.weights else False,
-        "amp": {"no": False, "fp16": True, "bf16": "bf16"}[default_precision()],
-        "workers": min(available_cores(), 8) if config.workers is None else config.workers,
-        "data": _DATA,
-        "save_dir": ".",
-        "plots": False,
-    }
-
-
-def _read(data: SegmentationData) -> tuple[list[str], list[_Sample]]:
-    """Return the classes and the samples of a data set or Subset."""
+def _read(data: SegmentationData) -> tuple[_Samples, dict[str, Any]]:
+    """The samples of a data set or Subset, and what a run records of them."""
     source, indices = unwrap_subset(data)
     if not isinstance(source, YOLOSegmentationDataset):
         raise TypeError(f"Ultralytics needs a YOLOSegmentationDataset or a Subset of one, not {type(source).__name__}")
-    samples = [(source.filenames[index], source.image_path(index), source.lines(index)) for index in indices]
-    if not any(lines for _, _, lines in samples):
+    samples = [(source.image_path(index), source.lines(index)) for index in indices]
+    if not any(lines for _, lines in samples):
         raise ValueError(f"there is no object on {len(samples)} images of {source.images_dir}")
-    return source.classes, samples
+    text = json.dumps([(source.filenames[index], source.lines(index)) for index in indices])
+    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+    return samples, {"samples": len(samples), "digest": digest, "classes": source.classes}
 
 
-def _describe_samples(samples: list[_Sample]) -> str:
-    """Return the number of samples and a digest of their file names and labels."""
-    text = json.dumps([(name, lines) for name, _, lines in samples])
-    return f"{len(samples)} images, digest {hashlib.sha256(text.encode()).hexdigest()[:16]}"
-
-
-def _write_data(folder: Path, classes: list[str], train_samples: list[_Sample], val_samples: list[_Sample]) -> None:
-    """Write links to the images, their labels and a data.yaml to folder/data.
-
-    Files are numbered: Ultralytics finds labels by replacing a part of the path that the user's folders may repeat.
-    """
+def _write_data(folder: Path, classes: list[str], train_samples: _Samples, val_samples: _Samples) -> None:
+    """Write links to the images, their labels and a data.yaml to folder/data."""
     shutil.rmtree(folder / "data", ignore_errors=True)
     for part, samples in (("train", train_samples), ("val", val_samples)):
-        for number, (_, image, lines) in enumerate(samples):
+        (folder / f"data/{part}/images").mkdir(parents=True)
+        for number, (image, lines) in enumerate(samples):  # a Subset may hold an image twice
             _link(image, folder / f"data/{part}/images/{number:06d}{image.suffix.lower()}")
             write_lines(folder / f"data/{part}/labels/{number:06d}.txt", lines)
     write_json(folder / _DATA, {"train": "train/images", "val": "val/images", "names": classes[1:]})  # JSON is YAML
 
 
 def _link(source: Path, target: Path) -> None:
-    """Create a symbolic link to a file, or a copy where the system does not allow links."""
-    target.parent.mkdir(parents=True, exist_ok=True)
     try:
         target.symlink_to(source.resolve())
-    except OSError:  # Windows requires a permission for links
+    except OSError:  # some drives have no links
         shutil.copyfile(source, target)
 
 
 # ------------------------------------------------------------------------------------------------ the process
 
 
-def _run_in_child(folder: Path, training: "_Training") -> runs.Run:
-    """Train in a process that works in a folder, print its output, and return the run or raise the error."""
-    result_file = folder / _RESULT
-    result_file.unlink(missing_ok=True)
+def _run_in_child(folder: Path, training: "_Training") -> None:
+    """Train in a process that works in a folder, print its output, and raise its error."""
     (folder / _JOB).write_bytes(pickle.dumps(training))
+    (folder / _ERROR).unlink(missing_ok=True)
     torch.cuda.empty_cache()  # the process needs the memory
-    package = str(Path(__file__).resolve().parents[1])
-    environment = {**os.environ, **_ENVIRONMENT, "PYTHONPATH": os.pathsep.join([package, *filter(None, sys.path)])}
+    paths = [str(Path(__file__).resolve().parents[1]), *sys.path]
+    environment = {**os.environ, **_ENVIRONMENT, "PYTHONPATH": os.pathsep.join(paths)}
     command = [sys.executable, "-m", "seglib.train_yolo"]
     pipes: dict[str, Any] = {"stdin": PIPE, "stdout": PIPE, "stderr": STDOUT, "encoding": "utf-8", "errors": "replace"}
     # Ctrl-C reaches the caller only. Leaving the block closes the standard input, which ends the process.
     with Popen(command, cwd=folder, env=environment, start_new_session=True, **pipes) as child:
         for line in child.stdout or ():
             print(line, end="", flush=True)
-    if not result_file.is_file():
+    if (folder / _ERROR).is_file():
+        raise pickle.loads((folder / _ERROR).read_bytes())
+    if child.returncode:
         raise RuntimeError(
-            f"the training process ended with exit code {child.returncode}, see its output; -9 or 137 means that the "
-            "memory of the machine ran out: use fewer workers or a smaller batch_size"
+            f"the training process ended with exit code {child.returncode}, see its output. After -9 or 137, the "
+            "memory of the machine ran out: use fewer workers (others={'workers': 2}) or a smaller batch_size."
         )
-    result = pickle.loads(result_file.read_bytes())
-    if isinstance(result, Exception):
-        raise result
-    return result
 
 
 def _main() -> None:
-    """Train in the current folder and write the run, or the error, to a file."""
+    """Train in the current folder, and write an error to a file."""
     threading.Thread(target=_exit_with_caller, daemon=True).start()
-    trackers = ("sync", "clearml", "comet", "dvc", "mlflow", "raytune", "tensorboard", "wandb")
     try:
-        yolo.import_ultralytics().settings.update(dict.fromkeys(trackers, False))
-        result = pickle.loads(Path(_JOB).read_bytes()).run_epochs()
+        yolo.import_ultralytics().settings.update(dict.fromkeys(_TRACKERS, False))
+        pickle.loads(Path(_JOB).read_bytes()).run_epochs()
     except Exception as error:
-        traceback.print_exc()
-        result = error
-    with atomic_path(_RESULT) as temporary:
-        temporary.write_bytes(pickle.dumps(result))
+        Path(_ERROR).write_bytes(pickle.dumps(error))
+        raise
 
 
 def _exit_with_caller() -> None:
     os.read(0, 1)  # the caller writes nothing: this returns when it has ended or closed the pipe
     os._exit(1)
-
-
-class _Finished(Exception):
-    """Raised after the last epoch, when Ultralytics would measure the best one again."""
 
 
 @dataclass
@@ -287,31 +236,38 @@ class _Training:
     run: runs.Run
     config: YOLOConfig
     mirror: runs.Mirror | None
-    threads: int
-    best: dict[str, Any] = field(default_factory=dict)  # the contents of best_model.pth
-    epoch_start: float = 0.0
+    best: dict[str, Any]  # the contents of best_model.pth
+    threads: int = field(default_factory=torch.get_num_threads)
 
-    def run_epochs(self) -> runs.Run:
+    def run_epochs(self) -> None:
         """Train on the data in the current folder, or resume from the last checkpoint of the run."""
         config = self.config
-        start = Path(f"{config.model}.yaml")
-        if self.run.history:
-            state = torch.load(self.run.dir / runs.LAST, weights_only=True)
-            self.best = state["best"]
-            start = Path("resumed.pt")
-            start.write_bytes(state["ultralytics"].numpy().tobytes())
-        model = yolo.import_ultralytics().YOLO(start, task="segment")
+        resume = bool(self.run.history)
+        settings = {
+            **{name: getattr(config, name) for name in ("epochs", "warmup_epochs", "mosaic", "seed")},
+            "batch": config.batch_size,
+            "nbs": config.batch_size * config.accumulate,  # images for each step of the optimizer
+            "lr0": float(config.lr),  # Ultralytics does not read numpy's numbers back
+            "imgsz": config.image_size,
+            "flipud": config.flip_up_down,
+            "patience": config.patience or 0,  # 0: never
+            "pretrained": _START if config.weights else False,
+            "amp": {"no": False, "fp16": True, "bf16": "bf16"}[default_precision()],
+            "data": _DATA,
+            "save_dir": ".",
+            "plots": False,
+        }
+        free = {"optimizer": "adamw", "cos_lr": True, **config.others}  # its own default, "auto", ignores lr0
+        model = yolo.import_ultralytics().YOLO(_START if resume else f"{config.model}.yaml", task="segment")
         for event in ("on_train_start", "on_train_batch_end", "on_model_save"):
             model.add_callback(event, getattr(self, event))
         size = (config.image_size, config.image_size)
-        with suppress(_Finished), explain_out_of_memory(config.as_train_config(), size):
-            model.train(**_ultralytics_settings(config), **config.others, resume=bool(self.run.history))
-        return self.run
+        with suppress(SystemExit), explain_out_of_memory(config.as_train_config(), size):
+            model.train(**settings, **free, resume=resume)
 
     def on_train_start(self, trainer: Any) -> None:
         """Check that Ultralytics uses all images."""
         torch.set_num_threads(self.threads)  # Ultralytics leaves a core free
-        self.epoch_start = time.monotonic()
         for part, loader in (("train", trainer.train_loader), ("val", trainer.test_loader)):
             used = {Path(name).name for name in loader.dataset.im_files}
             for path in sorted(Path(f"data/{part}/images").iterdir()):
@@ -323,46 +279,39 @@ class _Training:
         if trainer.batch_size != self.config.batch_size:
             raise torch.OutOfMemoryError(f"CUDA out of memory in epoch {trainer.epoch + 1}")
         if not torch.isfinite(trainer.loss.detach()).all():
-            raise FloatingPointError(
-                f"the loss became NaN or infinite in epoch {trainer.epoch + 1}: try a tenth of the learning rate. "
-                "Earlier checkpoints are kept."
-            )
+            raise FloatingPointError(f"the loss became NaN or infinite in epoch {trainer.epoch + 1}: try a tenth of lr")
 
     def on_model_save(self, trainer: Any) -> None:
         """Save the checkpoint and the history of an epoch, and print a line about it."""
-        seconds = time.monotonic() - self.epoch_start
-        self.epoch_start += seconds
-        losses = {**trainer.label_loss_items(trainer.tloss), **trainer.metrics}  # of boxes, masks and classes
         row = {
             "epoch": trainer.epoch + 1,
-            "train_loss": sum(value for name, value in losses.items() if name.startswith("train/")),
-            "val_loss": sum(value for name, value in losses.items() if name.startswith("val/")),
+            "train_loss": sum(trainer.label_loss_items(trainer.tloss).values()),  # of boxes, masks and classes
+            "val_loss": sum(value for name, value in trainer.metrics.items() if name.startswith("val/")),
             "val_ap": trainer.metrics["metrics/mAP50-95(M)"],
             "val_ap50": trainer.metrics["metrics/mAP50(M)"],
             "lr": trainer.lr["lr/pg0"],
-            "seconds": seconds,
+            "seconds": time.time() - trainer.epoch_time_start,
         }
-        history = self.run.history
-        history.append(row)
-        if runs.best_epoch(history, "val_ap") == len(history):
-            self.best = self._best_checkpoint(trainer.ema.ema)
-        self.run.finished = trainer.stop
+        run = self.run
+        run.history.append(row)
+        run.finished = trainer.stop
+        if run.best is row:
+            self.best = self._best_model(trainer.ema.ema)
         checkpoint = torch.from_numpy(np.fromfile(trainer.last, np.uint8))
-        state = {"finished": trainer.stop, "best": self.best, "ultralytics": checkpoint}
-        runs.save_checkpoint(self.run, state, self.mirror)
-        runs.write_history(self.run.dir / runs.HISTORY, history)
-        scores = {"mask AP50": "val_ap50", "AP50-95": "val_ap"}
-        print(runs.format_epoch(self.run, self.config.epochs, scores), flush=True)
-        if trainer.stop:
-            raise _Finished
+        state = {"finished": run.finished, "best": self.best, "ultralytics": checkpoint}
+        runs.save_checkpoint(run, state, self.mirror)
+        runs.write_history(run.dir / runs.HISTORY, run.history)
+        print(runs.format_epoch(run, self.config.epochs, {"mask AP50": "val_ap50", "AP50-95": "val_ap"}), flush=True)
+        if run.finished:
+            sys.exit()  # from training: Ultralytics would measure the best epoch again
 
-    def _best_checkpoint(self, network: torch.nn.Module) -> dict[str, Any]:
-        """Return a checkpoint that `seglib.models.load_model` reads, with copies of the network's weights."""
+    def _best_model(self, network: torch.nn.Module) -> dict[str, Any]:
+        """The contents of best_model.pth; the weights are copied, since training goes on to change them."""
         config = self.config
-        classes = self.run.settings["classes"]
-        model = {"name": config.model, "classes": len(classes), "image_size": config.image_size}
+        classes = self.run.settings["train_data"]["classes"]
+        settings = {"name": config.model, "classes": len(classes), "image_size": config.image_size}
         return {
-            "settings": {**model, "pretrained_classes": yolo.COCO_CLASSES if config.weights else None},
+            "settings": {**settings, "coco_width": config.weights == "coco"},
             "model": {f"network.{key}": value.detach().cpu().clone() for key, value in network.state_dict().items()},
             "classes": classes,
             "image_size": (config.image_size, config.image_size),

@@ -4,9 +4,9 @@ Its license is AGPL-3.0: whoever distributes a program that contains it, or offe
 whole source of that program under the same license, or buy another license. Nothing else in seglib depends on it.
 """
 
-import functools
 import os
 import zipfile
+from functools import cache, partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,14 +19,12 @@ from torch import Tensor, nn
 from seglib.files import check_choice
 from seglib.instances import Instances
 from seglib.masks import mask_to_rle
-from seglib.models.common import YOLO_MODELS
 from seglib.models.weights import explain_weight_errors
 
-__all__ = ["COCO_CLASSES", "OFFLINE", "YOLOSegmenter", "check_image_size", "download_weights", "import_ultralytics"]
+__all__ = ["OFFLINE", "YOLOSegmenter", "download_weights", "import_ultralytics"]
 
 # Documented environment variables: Ultralytics looks nothing up, sends and installs nothing, and prints errors only.
 OFFLINE = {"YOLO_OFFLINE": "true", "YOLO_AUTOINSTALL": "false", "YOLO_VERBOSE": "false"}
-COCO_CLASSES = 80
 _WEIGHTS_URL = "https://github.com/ultralytics/assets/releases/download/v8.4.0"
 
 
@@ -39,53 +37,42 @@ class YOLOSegmenter(nn.Module):
         classes: number of classes, background included as everywhere in seglib, although YOLO has no output for it.
         weights: "coco" for the publisher's weights, trained on COCO; None: from scratch.
         image_size: the longer side, in pixels, to which images are resized inside the model, a multiple of 32.
-        pretrained_classes: set by checkpoints: the number of classes, without background, of the network that the
-            training started from, which determines the width of one branch.
+        coco_width: set by checkpoints: the training started from "coco", where a branch of the network is wider.
 
     Attributes:
         network: the network, a `SegmentationModel` of Ultralytics.
         image_size: (height, width) to which a square image is resized.
 
     Raises:
-        ValueError: a name, weights, number of classes or image size that does not exist.
+        ValueError: weights or a number of classes that does not exist.
         OSError: the weights cannot be loaded; the message says where they belong.
         ImportError: Ultralytics is not installed; the message says how to install it.
     """
 
     def __init__(
-        self,
-        name: str,
-        classes: int,
-        weights: str | None = None,
-        image_size: int = 640,
-        pretrained_classes: int | None = None,
+        self, name: str, classes: int, weights: str | None = None, image_size: int = 640, coco_width: bool = False
     ) -> None:
         super().__init__()
-        check_choice("name of a YOLO", name, YOLO_MODELS)
         check_choice(f"weights of {name}", weights, (None, "coco"))
         if classes < 2:
             raise ValueError(f"classes must be at least 2, background and one more, not {classes}")
-        check_image_size(image_size)
         self.settings: dict[str, Any] = {"name": name, "classes": classes, "image_size": image_size}
-        self.settings["pretrained_classes"] = COCO_CLASSES if weights else pretrained_classes
+        self.settings["coco_width"] = coco_width or weights == "coco"
         self.class_names: list[str] | None = None
         self.image_size = (image_size, image_size)
         ultralytics = import_ultralytics()
-        build = ultralytics.nn.tasks.SegmentationModel
-        self.network: nn.Module = build(f"{name}.yaml", nc=classes - 1, verbose=False)
+        build = partial(ultralytics.nn.tasks.SegmentationModel, f"{name}.yaml", verbose=False)
+        self.network: nn.Module = build(nc=classes - 1)
         if weights:
             self.network.load(ultralytics.YOLO(download_weights(name), task="segment").model, verbose=False)
-        elif pretrained_classes:
-            self.network.load(build(f"{name}.yaml", nc=pretrained_classes, verbose=False), verbose=False)
+        elif coco_width:
+            self.network.load(build(nc=80), verbose=False)
         self._interface: tuple[Any, Any] | None = None
 
     def as_ultralytics(self) -> Any:
-        """Return Ultralytics' interface to the network, a `ultralytics.YOLO`.
-
-        It keeps a copy of the network to predict with, so it is created anew after the weights have changed.
-        """
+        """Return Ultralytics' interface to the network, a `ultralytics.YOLO`; a new one if the weights have changed."""
         weights = [(value.data_ptr(), value._version) for value in self.network.state_dict().values()]
-        if self._interface is None or self._interface[0] != weights:
+        if self._interface is None or self._interface[0] != weights:  # it predicts with a copy of them
             with torch.random.fork_rng(devices=[]):  # it draws the weights of a network that is not used
                 interface = import_ultralytics().YOLO(f"{self.settings['name']}.yaml", task="segment")
             interface.model = self.network
@@ -93,31 +80,18 @@ class YOLOSegmenter(nn.Module):
         return self._interface[1]
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out the interface, which can be neither copied nor pickled."""
-        return {**self.__dict__, "_interface": None}
+        return {**self.__dict__, "_interface": None}  # which can be neither copied nor pickled
 
     @torch.no_grad()
-    def forward(
-        self, images: Tensor, score: float = 0.001, iou: float = 0.7, max_detections: int = 300
-    ) -> list[Instances]:
-        """Find the objects of each image.
+    def forward(self, images: Tensor, score: float = 0.001) -> list[Instances]:
+        """Return the objects of each image, at its own size; at most 300, by Ultralytics' default settings.
 
         Args:
             images: (B, 3, H, W), uint8 or float from 0 to 255, RGB.
             score: leave out objects whose score is lower. AP needs nearly all of them; 0.25 suits a figure.
-            iou: of two boxes of one class with a larger IoU, the one with the lower score is dropped.
-            max_detections: the largest number of objects found in an image.
-
-        Returns:
-            The objects of each image, at the size of the image.
-
-        Raises:
-            RuntimeError: the model is in training mode.
         """
-        if self.training:
-            raise RuntimeError("seglib.train_yolo.fit_yolo trains this model; call .eval() first to find objects")
-        settings: dict[str, Any] = {"conf": score, "iou": iou, "max_det": max_detections, "retina_masks": True}
-        settings |= {"imgsz": self.image_size, "device": next(self.parameters()).device, "verbose": False}
+        settings: dict[str, Any] = {"conf": score, "imgsz": self.image_size, "retina_masks": True, "verbose": False}
+        settings["device"] = next(self.parameters()).device
         threads = torch.get_num_threads()
         found = []
         for image in images:  # one at a time: the masks of a whole batch, at its own size, could fill a GPU
@@ -129,27 +103,14 @@ class YOLOSegmenter(nn.Module):
 
 
 def _to_instances(result: Any) -> Instances:
-    """Convert the result of an image."""
-    height, width = result.orig_shape
-    if result.masks is None or result.boxes is None:
-        return Instances((height, width), [], np.zeros(0, int), np.zeros(0))
-    rles = [mask_to_rle(mask.bool().cpu().numpy()) for mask in torch.as_tensor(result.masks.data)]
-    numbers = torch.as_tensor(result.boxes.data).cpu().double().numpy()  # (N, 6): box, score and class
-    return Instances((height, width), rles, numbers[:, 5].astype(int) + 1, numbers[:, 4])
-
-
-def check_image_size(image_size: int) -> None:
-    """Raise ValueError unless the image size is a positive multiple of the network's stride, 32."""
-    if image_size < 32 or image_size % 32:
-        raise ValueError(f"image_size must be a multiple of 32, 32 or more, not {image_size}")
+    masks = () if result.masks is None else torch.as_tensor(result.masks.data)  # None: there is no object
+    rles = [mask_to_rle(mask.bool().cpu().numpy()) for mask in masks]
+    boxes = torch.as_tensor(result.boxes.data).cpu().double().numpy()  # (N, 6): box, score and class
+    return Instances(result.orig_shape, rles, boxes[:, 5].astype(int) + 1, boxes[:, 4])
 
 
 def download_weights(name: str) -> Path:
-    """Return the path of a YOLO's published weights, trained on COCO. They are downloaded once and cached.
-
-    Raises:
-        OSError: they cannot be downloaded, or the file is incomplete; the message says where they belong.
-    """
+    """The path of a YOLO's published weights, downloaded once and cached; OSError says where they belong."""
     path = Path(torch.hub.get_dir(), "checkpoints", f"{name}.pt")  # where torch caches its own downloads
     url = f"{_WEIGHTS_URL}/{name}.pt"
     with explain_weight_errors(f"the COCO weights of {name}", url, path):
@@ -161,21 +122,16 @@ def download_weights(name: str) -> Path:
     return path
 
 
-@functools.cache
+@cache
 def import_ultralytics() -> ModuleType:
-    """Import Ultralytics offline and put back what its import changes: how arrays are printed, and `Image.open`.
-
-    Its `Image.open` asks for another package when an image is damaged. Imported earlier, it keeps its own settings.
-    """
+    """Import Ultralytics offline, and put back what its import changes: how arrays are printed, and `Image.open`."""
     os.environ.update(OFFLINE)
     image_open = Image.open
     try:
         with np.printoptions():
             import ultralytics.nn.tasks
     except ImportError as error:
-        raise ImportError(
-            f"{error}: a YOLO needs Ultralytics; pip install ultralytics-opencv-headless (AGPL-3.0)"
-        ) from error
+        raise ImportError(f"{error}: pip install ultralytics-opencv-headless (AGPL-3.0)") from error
     torch.set_printoptions(profile="default")
-    Image.open = image_open
+    Image.open = image_open  # its own asks for another package when an image is damaged
     return ultralytics
