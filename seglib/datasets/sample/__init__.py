@@ -5,7 +5,6 @@ Nothing is downloaded and no photograph is used. A picture depends only on the s
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -21,7 +20,7 @@ from seglib.progress import progress_bar
 
 __all__ = ["VERSION", "WRITERS", "render"]
 
-VERSION = 4  # part of the folder's name; increase it whenever the pictures change, so that old folders are not reused
+VERSION = 5  # part of the folder's name; increase it whenever the pictures change, so that old folders are not reused
 # Each module has write_image(folder, index, images, size, seed), which returns a record for JSON, and
 # write_lists(folder, records), which writes the files that concern all images.
 WRITERS = {"coco": coco, "voc2012": voc, "buildings_yolo": buildings}
@@ -54,17 +53,13 @@ def render(name: str, images: int, size: int, seed: int = 0, root: Path | None =
     if folder.is_dir():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        records = progress_bar(_draw(name, temporary, images, size, seed), "drawing the sample", total=images)
-        WRITERS[name].write_lists(temporary, list(records))
-        temporary.chmod(0o755)
-        os.rename(temporary, folder)
-    except OSError:
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
+        drawn = Path(temporary) / folder.name
+        drawn.mkdir()
+        records = progress_bar(_draw(name, drawn, images, size, seed), "drawing the sample", total=images)
+        WRITERS[name].write_lists(drawn, list(records))
         if not folder.is_dir():  # else another process has drawn the same sample
-            raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+            drawn.rename(folder)
     return folder
 
 
