@@ -9,8 +9,8 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
+from subprocess import PIPE
 from typing import Any
 
 from seglib.datasets.download import data_home
@@ -72,15 +72,13 @@ def _draw(name: str, folder: Path, images: int, size: int, seed: int) -> Iterato
             yield WRITERS[name].write_image(folder, index, images, size, seed)
         return
     # Plain child processes: a pool of multiprocessing would run the user's script again if that is not guarded.
-    command = [sys.executable, "-m", "seglib.datasets.sample", name, folder, images, size, seed]
+    command = [sys.executable, "-m", "seglib.datasets.sample", name, str(folder), *map(str, (images, size, seed, step))]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    with ExitStack() as stack:
-        children = []
+    children = []
+    try:
         for first in range(step):  # each draws the images first, first + step, ...
-            words = [str(word) for word in (*command, first, step)]
-            child = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
-            children.append(stack.enter_context(child))
-            stack.callback(child.kill)
+            words = [*command, str(first)]
+            children.append(subprocess.Popen(words, stdout=PIPE, stderr=PIPE, text=True, env=environment))
         for index in range(images):
             child = children[index % step]
             assert child.stdout and child.stderr  # they are pipes
@@ -88,3 +86,7 @@ def _draw(name: str, folder: Path, images: int, size: int, seed: int) -> Iterato
             if not line:
                 raise OSError(f"the sample could not be drawn: {child.stderr.read().strip()}")
             yield json.loads(line)
+    finally:
+        for child in children:
+            child.kill()
+            child.communicate()

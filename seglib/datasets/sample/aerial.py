@@ -39,8 +39,6 @@ METAL = ((72, 112, 172), (110, 144, 180), (214, 216, 218), (156, 70, 60), (104, 
 # Colors, and how much brighter the side towards the sun is.
 ROOFS = {"hip": (TILES, 0.26), "gable": (TILES, 0.26), "flat": (FLAT, 0.0), "metal": (METAL, 0.13)}
 WINGS = {"I": 1.0, "L": 0.45, "O": 0.32}  # width of a wing, as a share of the shorter side, by plan
-SHADE = 0.54  # share of the light that a shadow takes
-ZOOM = 2  # painted at twice the size
 
 
 @dataclass
@@ -77,30 +75,6 @@ class AerialScene:
         count = self.rng.poisson(width * depth / area)
         self.trees += self.rng.uniform((x, y, 1.3), (x + width, y + depth, 3.2), (count, 3)).tolist()
 
-    def park(self, x: float, y: float, width: float = 2.0, depth: float = 4.4) -> None:
-        """Park a car with its middle at a point."""
-        dx, dy = 1.2 * self.shadow
-        self.cover((x - width / 2 + dx, y - depth / 2 + dy, width, depth), ROAD, [(48, 48, 52)])
-        self.cover((x - width / 2, y - depth / 2, width, depth), CAR)
-
-    def build(self, plan: str, roof: str, at: Sequence[float], size: Sequence[float], turn: float) -> None:
-        """Put up a building.
-
-        Args:
-            plan: a key of WINGS; "O" has a courtyard.
-            roof: a key of ROOFS.
-            at: its middle.
-            size: its length along x and its width in meters.
-            turn: its angle against the streets in radians.
-        """
-        deep = WINGS[plan] * min(size)
-        matrix = _rotation(turn + np.pi * self.rng.integers(2))
-        outlines = [(outline @ matrix + at).astype(np.float32) for outline in _plan(plan, size, deep)]
-        self.buildings.append(outlines)
-        way = self.rng.uniform(1.0, 1.9) * math.sqrt(min(size)) * self.shadow
-        self.shadows += [([outline + step * way for outline in outlines], None, 0) for step in np.linspace(0, 1, 9)]
-        self.roofs += _roof(self.rng, outlines, roof, deep, -self.shadow / np.hypot(*self.shadow))
-
 
 def _box(x: float, y: float, width: float, depth: float) -> Outline:
     return np.array([(x, y), (x + width, y), (x + width, y + depth), (x, y + depth)], dtype=float)
@@ -111,17 +85,17 @@ def _rotation(angle: float) -> np.ndarray:
     return np.array([[cos, sin], [-sin, cos]])
 
 
-def _plan(kind: str, size: Sequence[float], deep: float) -> list[Outline]:
-    """The outline of a roof whose wings are `deep` meters wide, and that of its courtyard if there is one."""
+def _plan(kind: str, size: Sequence[float], wing: float) -> list[Outline]:
+    """The outline of a roof whose wings are `wing` meters wide, and that of its courtyard if there is one."""
     x, y = np.array(size) / 2
     whole = _box(-x, -y, 2 * x, 2 * y)
     if kind == "L":
-        return [np.array([*whole[:2], (x, deep - y), (deep - x, deep - y), (deep - x, y), (-x, y)])]
-    courtyard = _box(deep - x, deep - y, 2 * (x - deep), 2 * (y - deep))[::-1]
+        return [np.array([*whole[:2], (x, wing - y), (wing - x, wing - y), (wing - x, y), (-x, y)])]
+    courtyard = _box(wing - x, wing - y, 2 * (x - wing), 2 * (y - wing))[::-1]
     return [whole, courtyard] if kind == "O" else [whole]
 
 
-def _roof(rng: np.random.Generator, outlines: list[Outline], kind: str, deep: float, sun: np.ndarray) -> list[Patch]:
+def _roof(rng: np.random.Generator, outlines: list[Outline], kind: str, wing: float, sun: np.ndarray) -> list[Patch]:
     """What is painted of a roof, which rises from each side to the ridge; sun: the direction towards the sun."""
     colors, slope = ROOFS[kind]
     color = pick(rng, colors)
@@ -131,7 +105,7 @@ def _roof(rng: np.random.Generator, outlines: list[Outline], kind: str, deep: fl
         normals = sides[:, ::-1] * (-1, 1) / np.hypot(sides[:, :1], sides[:, 1:])
         inward = normals + np.roll(normals, 1, axis=0)  # how far each corner moves if all sides move by a meter
         eaves = outline + 0.4 * inward
-        ridge = outline + deep / 2 * inward
+        ridge = outline + wing / 2 * inward
         if len(outline) == 4 and len(outlines) == 1 and kind in ("gable", "metal"):
             ridge = (eaves + eaves[::-1]) / 2
         for i in range(len(outline)):
@@ -140,22 +114,14 @@ def _roof(rng: np.random.Generator, outlines: list[Outline], kind: str, deep: fl
     return patches
 
 
-# ------------------------------------------------------------------------------------------------ districts
-
-
-def _grow(scene: AerialScene, lot: Lot, area: float) -> None:
-    scene.cover(lot, GRASS)
-    scene.plant(lot, area)
-
-
 def _parking(scene: AerialScene, lot: Lot) -> None:
     """Rows of cars on asphalt, or on ground as light as a flat roof."""
     x, y, width, depth = lot
     scene.cover(lot, ROAD)
-    for row in np.arange(y + 4, y + depth - 3, 8.5):
-        for column in np.arange(x + 2, x + width - 1.5, 2.9):
+    for row in np.arange(y + 2, y + depth - 5, 8.5):
+        for column in np.arange(x + 1, x + width - 2.5, 2.9):
             if scene.rng.random() < 0.5:
-                scene.park(column, row)
+                scene.cover((column, row, 2.0, 4.4), CAR)
 
 
 class District(NamedTuple):
@@ -171,8 +137,8 @@ class District(NamedTuple):
     others: tuple[Callable[[AerialScene, Lot], None], ...]  # for lots without a building
 
 
-_lawn = partial(_grow, area=150.0)
-_wood = partial(_grow, area=20.0)
+_lawn = partial(AerialScene.plant, area=150.0)
+_wood = partial(AerialScene.plant, area=20.0)
 _crops = partial(AerialScene.cover, surface=SOIL)
 _court = partial(AerialScene.cover, surface=PAVING, colors=(*TILES, *METAL))  # a sports ground in the color of a roof
 DISTRICTS = {
@@ -184,6 +150,7 @@ DISTRICTS = {
     "open": District((80, 140), (38, 34), 2, 0.0, (0, 0), "", (), (_crops, _wood, _lawn, _parking, _court)),
 }
 DISTRICTS["courtyards"] = DISTRICTS["town"]._replace(plans="O", built=1.0)
+DISTRICTS["dense"] = DISTRICTS["terraces"]._replace(view=(94, 104))
 DISTRICTS["bridge"] = DISTRICTS["works"]._replace(view=(80, 100), plans="I", built=1.0)
 
 
@@ -226,7 +193,7 @@ def _settle(scene: AerialScene, district: District) -> None:
             scene.cover((x - 1.6, y - 1.6, across + 3.2, down + 3.2), PAVING)
             scene.cover((x, y, across, down), GRASS)
             for along in rng.uniform(0, across, 4):
-                scene.park(x + along, y - 0.35 * street, 4.4, 2.0)
+                scene.cover((x + along, y - 0.5 * street, 4.4, 2.0), CAR)
             for column, row in np.ndindex(district.columns, 2):
                 lot = (x + column * width, y + row * depth, width, depth)
                 middle = (lot[0] + width / 2, lot[1] + depth / 2)
@@ -235,25 +202,28 @@ def _settle(scene: AerialScene, district: District) -> None:
                 if rng.random() >= district.built:
                     district.others[rng.integers(len(district.others))](scene, lot)
                 elif scene.shows(*middle, margin=0.1 * depth):  # the border cuts buildings, but leaves no slivers
-                    _build_on_lot(scene, lot, district, front=2 * row - 1)
+                    _build(scene, lot, district, front=2 * row - 1)
 
 
-def _build_on_lot(scene: AerialScene, lot: Lot, district: District, front: int) -> None:
+def _build(scene: AerialScene, lot: Lot, district: District, front: int) -> None:
     """Build on a lot, whose street is above it (front: -1) or below (1)."""
     rng = scene.rng
     x, y, width, depth = lot
     vary = float(district.part[0] < 1)  # else the buildings stand wall to wall
-    if vary:
-        scene.cover(lot, GRASS if rng.random() < 0.6 else PAVING)
+    if vary and rng.random() < 0.4:
+        scene.cover(lot, PAVING)
     size = (width, depth) * np.array(district.part) * (1 + vary * rng.uniform(-0.2, 0.1, 2))
-    at = (x + width / 2, y + depth / 2 + front * (depth - size[1]) * (0.2 + vary * rng.uniform(-0.2, 0.1)))
+    middle = (x + width / 2, y + depth / 2 + front * (depth - size[1]) * (0.2 + vary * rng.uniform(-0.2, 0.1)))
+    turn = _rotation(vary * rng.normal(0, 0.04) + np.pi * rng.integers(2))
     plan = district.plans[rng.integers(len(district.plans))]
+    wing = WINGS[plan] * min(size)
+    outlines = [(outline @ turn + middle).astype(np.float32) for outline in _plan(plan, size, wing)]
     roof = district.roofs[rng.integers(len(district.roofs))]
-    scene.build(plan, roof, at, size, turn=vary * rng.normal(0, 0.04))
+    way = rng.uniform(1.0, 1.9) * math.sqrt(min(size)) * scene.shadow  # of the shadow of the roof
+    scene.shadows += [([outline + step * way for outline in outlines], None, 0) for step in np.linspace(0, 1, 9)]
+    scene.roofs += _roof(rng, outlines, roof, wing, sun=-scene.shadow / np.hypot(*scene.shadow))
+    scene.buildings.append(outlines)
     scene.plant(lot, area=180)
-
-
-# ------------------------------------------------------------------------------------------------ painting
 
 
 def paint_aerial_scene(scene: AerialScene, size: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -276,12 +246,12 @@ def paint_aerial_scene(scene: AerialScene, size: int, rng: np.random.Generator) 
         for part, tone in ((1.0, 0.65), (0.75, 0.85), (0.4, 1.1)):  # brighter towards the sun
             crown = part * CIRCLE - 0.9 * (1 - part) * scene.shadow
             patches.append(([radius * crown + (x, y)], tint(green, tone), TREE))
-    canvas, shade = _fill(scene, patches, ZOOM * size)
-    surfaces = canvas[ZOOM // 2 :: ZOOM, ZOOM // 2 :: ZOOM, 3].copy()
+    canvas, shade = _fill(scene, patches, 2 * size)
+    surfaces = canvas[1::2, 1::2, 3].copy()
     meter = size / scene.view
     texture = 0.4 * smooth_noise(rng, size, size, 8 * meter) + 0.5 * smooth_noise(rng, size, size, max(1.5, meter))
     texture += 0.25 * rng.standard_normal((size, size), np.float32)
-    light = 1 - np.float32(SHADE / 255) * cv2.resize(shade, (size, size), interpolation=cv2.INTER_AREA)
+    light = 1 - np.float32(0.54 / 255) * cv2.resize(shade, (size, size), interpolation=cv2.INTER_AREA)
     light *= 1 + ROUGHNESS[surfaces] * texture
     pixels = cv2.resize(canvas, (size, size), interpolation=cv2.INTER_AREA)[..., :3]
     return camera(pixels * light[..., None], rng), surfaces

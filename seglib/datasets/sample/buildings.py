@@ -21,16 +21,12 @@ __all__ = ["annotate", "make_scene", "split_of", "write_image", "write_lists"]
 
 PERIOD = 80  # the special images repeat after so many; a multiple of 5, so that their splits repeat as well
 SPECIALS = {  # kinds of scenes by index, modulo PERIOD
-    0: "suburb", 3: "courtyards", 4: "bridge", 5: "open", 6: "open", 7: "open", 9: "terraces", 13: "suburb",
+    0: "suburb", 3: "courtyards", 4: "bridge", 5: "open", 6: "open", 7: "open", 9: "dense", 13: "suburb",
     14: "town", 16: "country", 17: "works",
 }  # fmt: skip
 ORDINARY = {"suburb": 0.36, "terraces": 0.14, "town": 0.24, "works": 0.14, "country": 0.12}  # shares of the others
 ROTATED = (13, 16)  # stored on their side; EXIF says so
 GRAY = (14, 17)
-CATEGORIES = [
-    {"id": 0, "name": "buildings", "supercategory": "none"},
-    {"id": 1, "name": "building", "supercategory": "buildings"},
-]
 MIN_PIXELS = 12  # a building of which the border leaves less is not annotated
 
 
@@ -68,7 +64,7 @@ def write_lists(folder: Path, records: Sequence[dict[str, Any]]) -> None:
     """Write {train,valid,test}/_annotations.coco.json and data.yaml from what `write_image` returned."""
     for part, split in YOLO_PARTS.items():
         (folder / split / "labels").mkdir(parents=True, exist_ok=True)
-        write_annotations(folder / split / "_annotations.coco.json", records, split, CATEGORIES)
+        write_annotations(folder / split / "_annotations.coco.json", records, split, {"buildings": 0, "building": 1})
         write_data_yaml(folder, ["building"], part)
 
 

@@ -7,7 +7,6 @@ import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -124,9 +123,8 @@ POSES = {
 }
 
 
-def _person(pen: _Pen, rng: np.random.Generator, pose: str = "") -> None:
-    """A person; pose: one of POSES, "" by chance."""
-    angles = np.array(POSES[pose or str(rng.choice(list(POSES)))]) + rng.normal(0, 4, (4, 2))
+def _person(pen: _Pen, rng: np.random.Generator) -> None:
+    angles = np.array(POSES[str(rng.choice(list(POSES)))]) + rng.normal(0, 4, (4, 2))
     skin = pick(rng, SKIN)
     trousers = pick(rng, PAINT)
     lower_leg = trousers if rng.random() < 0.6 else skin
@@ -164,48 +162,38 @@ def _upper_body(pen: _Pen, rng: np.random.Generator, hip: float, arms: np.ndarra
             pen.ellipse((x, head), 0.009, 0.011, DARK)
 
 
-def _cat(pen: _Pen, rng: np.random.Generator) -> None:
+def _animal(pen: _Pen, rng: np.random.Generator, is_cat: bool) -> None:
+    """A cat with pointed ears or a dog with hanging ears; it sits or walks."""
     fur = pick(rng, FUR)
-    x, y = _animal(pen, rng, fur, 0.1, tail=(0.1, 0.08))
-    for side in (-1, 1):
-        pen.polygon(np.array([(0.06, 0.14), (0.21, 0.36), (0.23, 0.03)]) * (side, 1) + (x, y), tint(fur, 0.85))
-    pen.ellipse((x, y), 0.24, 0.19, fur)
-    pen.ellipse((x, y - 0.08), 0.12, 0.08, tint(fur, 1.5))
-    for eye in (x - 0.095, x + 0.095):
-        pen.ellipse((eye, y + 0.03), 0.045, 0.05, (170, 190, 80))
-        pen.ellipse((eye, y + 0.03), 0.014, 0.045, DARK)
-
-
-def _dog(pen: _Pen, rng: np.random.Generator) -> None:
-    fur = pick(rng, FUR)
-    x, y = _animal(pen, rng, fur, 0.13, tail=(0.13,))
-    pen.ellipse((x, y), 0.19, 0.19, fur)
-    pen.ellipse((x + 0.03, y - 0.09), 0.14, 0.11, tint(fur, 1.35))
-    pen.ellipse((x + 0.03, y - 0.04), 0.06, 0.045, DARK)
-    for side in (-1, 1):
-        pen.ellipse((x + 0.075 * side, y + 0.06), 0.026, 0.03, DARK)
-        pen.line([(x + 0.18 * side, y + 0.1), (x + 0.23 * side, y - 0.13)], (0.14,), tint(fur, 0.7))
-
-
-def _animal(pen: _Pen, rng: np.random.Generator, fur: Color, leg: float, tail: Sequence[float]) -> Point:
-    """Draw an animal that sits or walks, without its head; returns the middle of the head."""
     shade = tint(fur, 0.8)
-    if rng.random() < 0.5:
-        pen.line([(0.2, 0.06), (0.45, 0.06), (0.55, 0.24)], tail, shade)
+    leg = 0.1 if is_cat else 0.13
+    x, y = (0.0, 0.72) if rng.random() < 0.5 else (0.64, 0.68)  # the middle of the head
+    if x == 0:
+        pen.line([(0.2, 0.06), (0.45, 0.06), (0.55, 0.24)], (leg, leg), shade)
         pen.polygon([(-0.12, 0.7), (0.12, 0.7), (0.3, 0.08), (-0.3, 0.08)], fur)
         pen.ellipse((0, 0.16), 0.31, 0.16, fur)
         pen.ellipse((0, 0.42), 0.1, 0.2, tint(fur, 1.4))
-        for x in (-0.1, 0.1):
-            pen.line([(x, 0.42), (x, 0.04)], (leg,), tint(fur, 0.92))
-        return 0.0, 0.72
-    pen.line([(-0.5, 0.56), (-0.78, 0.7), (-0.8, 0.96)], tail, shade)
-    for x, color in ((-0.44, shade), (0.28, shade), (-0.3, fur), (0.42, fur)):
-        pen.line([(x, 0.4), (x + rng.uniform(-0.16, 0.16), 0.04)], (1.1 * leg,), color)
-    pen.ellipse((0, 0.46), 0.56, 0.2, fur)
-    for x in (-0.35, -0.19, -0.03, 0.13):
-        pen.line([(x, 0.62), (x + 0.03, 0.45)], (0.04,), shade)
-    pen.line([(0.4, 0.5), (0.6, 0.68)], (0.24,), fur)
-    return 0.64, 0.68
+        for side in (-0.1, 0.1):
+            pen.line([(side, 0.42), (side, 0.04)], (leg,), tint(fur, 0.92))
+    else:
+        pen.line([(-0.5, 0.56), (-0.78, 0.7), (-0.8, 0.96)], (leg, leg) if is_cat else (leg,), shade)
+        for hip, color in ((-0.44, shade), (0.28, shade), (-0.3, fur), (0.42, fur)):
+            pen.line([(hip, 0.4), (hip + rng.uniform(-0.16, 0.16), 0.04)], (1.1 * leg,), color)
+        pen.ellipse((0, 0.46), 0.56, 0.2, fur)
+        for stripe in (-0.35, -0.19, -0.03, 0.13):
+            pen.line([(stripe, 0.62), (stripe + 0.03, 0.45)], (0.04,), shade)
+        pen.line([(0.4, 0.5), (0.6, 0.68)], (0.24,), fur)
+    pen.ellipse((x, y), 0.24 if is_cat else 0.19, 0.19, fur)
+    pen.ellipse((x, y - 0.085), 0.13, 0.095, tint(fur, 1.4))
+    pen.ellipse((x, y - 0.04), 0.03 if is_cat else 0.06, 0.03, DARK)
+    for side in (-1, 1):
+        eye = (x + 0.09 * side, y + 0.05)
+        if is_cat:
+            pen.polygon(np.array([(0.06, 0.14), (0.21, 0.36), (0.23, 0.03)]) * (side, 1) + (x, y), tint(fur, 0.85))
+            pen.ellipse(eye, 0.045, 0.05, (170, 190, 80))
+        else:
+            pen.line([(x + 0.18 * side, y + 0.1), (x + 0.23 * side, y - 0.13)], (0.14,), tint(fur, 0.7))
+        pen.ellipse(eye, 0.02, 0.04, DARK)
 
 
 def _ball(pen: _Pen, rng: np.random.Generator) -> None:
@@ -216,18 +204,6 @@ def _ball(pen: _Pen, rng: np.random.Generator) -> None:
     start = rng.choice([0.0, 0.36])  # where the stripes begin
     for turn in rng.uniform(0, 2 * np.pi) + np.arange(5) * 2 * np.pi / 5:
         pen.line(np.outer((start, 0.39), (math.cos(turn), math.sin(turn))) + (0, 0.5), (0.2,), color)
-
-
-def _book(pen: _Pen, rng: np.random.Generator) -> None:
-    """A book, closed or open."""
-    if rng.random() < 0.5:
-        _rigid(pen, rng, "closed book")
-        return
-    pen.polygon([(-0.95, 0), (0.95, 0), (0.86, 1), (-0.86, 1)], pick(rng, PAINT))
-    for side in (-1, 1):
-        pen.polygon(np.array([(0.02, 0.05), (0.88, 0.07), (0.8, 0.96), (0.02, 0.92)]) * (side, 1), PAGE)
-        for y in np.arange(0.2, 0.85, 0.13):
-            pen.line([(0.13 * side, y), (0.7 * side, y)], (0.03,), (150, 146, 140))
 
 
 def _plant(pen: _Pen, rng: np.random.Generator) -> None:
@@ -252,14 +228,16 @@ def _tree(pen: _Pen, rng: np.random.Generator) -> None:
 # Rigid objects: left, bottom, right and top of rectangles, how much shorter the upper side is at both ends, and how
 # much darker than the object each is, or its own color.
 RIGID: dict[str, list[tuple[float, float, float, float, float, float | Color]]] = {
-    "closed book": [
-        (0.3, 0.03, 0.45, 1, 0, PAGE),
-        (-0.42, 0, 0.36, 0.98, 0, 1),
-        (-0.2, 0.6, 0.24, 0.84, 0, PAGE),
+    "closed book": [(0.3, 0.03, 0.45, 1, 0, PAGE), (-0.42, 0, 0.36, 0.98, 0, 1), (-0.2, 0.6, 0.24, 0.84, 0, PAGE)],
+    "open book": [
+        (-0.95, 0, 0.95, 1, 0.09, 1),
+        (-0.88, 0.06, -0.02, 0.94, 0.03, PAGE),
+        (0.02, 0.06, 0.88, 0.94, 0.03, PAGE),
+        *((x, y, x + 0.57, y + 0.04, 0, (150, 146, 140)) for x in (-0.72, 0.15) for y in (0.2, 0.35, 0.5, 0.65, 0.8)),
     ],
     "car": [
         (-0.95, 0.58, 0.95, 1, 0.3, 0.92),
-        (-1.42, 0.25, 1.45, 0.62, 0.06, 1),
+        (-1.42, 0.22, 1.45, 0.62, 0.06, 1),
         (-0.78, 0.62, -0.05, 0.92, 0.14, GLASS),
         (0.05, 0.62, 0.78, 0.92, 0.14, GLASS),
     ],
@@ -274,16 +252,14 @@ RIGID: dict[str, list[tuple[float, float, float, float, float, float | Color]]] 
         (0.73, 0, 0.86, 0.85, 0, 0.6),
         (-0.92, 0.82, 0.92, 1, 0.14, 1.1),
     ],
-    "box": [
-        (-0.6, 0, 0.6, 0.84, 0, 1),
-        (-0.6, 0.82, 0.6, 1, 0.12, 1.15),
-    ],
+    "box": [(-0.6, 0, 0.6, 0.84, 0, 1), (-0.6, 0.82, 0.6, 1, 0.12, 1.15)],
     "post": [(-0.03, 0, 0.03, 0.97, 0, 1)],
 }
 
 
-def _rigid(pen: _Pen, rng: np.random.Generator, name: str) -> None:
-    """An object of RIGID, a little wider or narrower."""
+def _rigid(pen: _Pen, rng: np.random.Generator, names: Sequence[str]) -> None:
+    """One of the objects of RIGID, a little wider or narrower."""
+    name = str(rng.choice(names))
     color = pick(rng, (*PAINT, *WOOD))
     stretch = (rng.uniform(0.85, 1.15), 1)
     for left, bottom, right, top, slant, look in RIGID[name]:
@@ -298,28 +274,27 @@ def _rigid(pen: _Pen, rng: np.random.Generator, name: str) -> None:
 # How each object is drawn, its height in meters, and the width of its sheet in heights.
 KINDS: dict[str, tuple[Callable[..., None], float, float]] = {
     "person": (_person, 1.7, 1.1),
-    "cat": (_cat, 0.5, 2.3),
-    "dog": (_dog, 0.66, 2.3),
+    "cat": (partial(_animal, is_cat=True), 0.5, 2.3),
+    "dog": (partial(_animal, is_cat=False), 0.66, 2.3),
     "sports ball": (_ball, 0.36, 1.06),
-    "book": (_book, 0.36, 2.0),
+    "book": (partial(_rigid, names=["closed book", "open book"]), 0.36, 2.3),
     "potted plant": (_plant, 0.65, 1.3),
     "tree": (_tree, 4.0, 1.2),
-    "car": (partial(_rigid, name="car"), 1.4, 3.4),
-    "sofa": (partial(_rigid, name="sofa"), 0.9, 2.9),
-    "table": (partial(_rigid, name="table"), 0.75, 2.1),
-    "box": (partial(_rigid, name="box"), 0.45, 1.6),
-    "post": (partial(_rigid, name="post"), 2.4, 0.1),
+    "car": (partial(_rigid, names=["car"]), 1.4, 3.4),
+    "sofa": (partial(_rigid, names=["sofa"]), 0.9, 2.9),
+    "table": (partial(_rigid, names=["table"]), 0.75, 2.1),
+    "box": (partial(_rigid, names=["box"]), 0.45, 1.6),
+    "post": (partial(_rigid, names=["post"]), 2.4, 0.1),
 }
 
 
-def draw(name: str, rng: np.random.Generator, meters: float, scale: float, **how: Any) -> np.ndarray:
+def draw(name: str, rng: np.random.Generator, meters: float, scale: float) -> np.ndarray:
     """Return an object of KINDS as it looks by chance.
 
     Args:
         name: a key of KINDS.
         rng: decides how it looks.
         meters, scale: its height in meters, and pixels per meter.
-        how: `pose` of a person.
 
     Returns:
         float32 (h, w, 4): the share of each pixel that the object covers comes last; red, green and blue are
@@ -327,7 +302,7 @@ def draw(name: str, rng: np.random.Generator, meters: float, scale: float, **how
     """
     function, _, width = KINDS[name]
     pen = _Pen(meters * scale, width)
-    function(pen, rng, **how)
+    function(pen, rng)
     sheet = pen.sheet[:, ::-1] if rng.random() < 0.5 else pen.sheet
     sprite = cv2.resize(sheet, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA).astype(np.float32)
     return sprite / np.float32((1, 1, 1, 255))

@@ -1,17 +1,15 @@
 """A scene seen from the ground: a room or a street, objects from far to near, and what is visible of each."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
 
-from seglib.datasets.sample.objects import BASE, GREEN, KINDS, PAINT, WOOD, Color, camera, draw, pick, smooth_noise
+from seglib.datasets.sample.objects import BASE, GREEN, KINDS, PAINT, WOOD, camera, draw, pick, smooth_noise
 
 __all__ = ["STUFF", "Placed", "Scene", "everyday"]
 
 PALE = np.array([232, 230, 226])
-GLASS = ((90, 110, 130), (50, 56, 66), (196, 206, 212))
 GROUND = ((96, 132, 62), (112, 138, 76), (128, 132, 78), (168, 164, 158), (148, 140, 132), (206, 184, 146))
 ASPHALT = (92, 92, 98)
 SKY = ((150, 186, 226), (184, 200, 216), (206, 206, 208), (222, 196, 178))
@@ -60,7 +58,7 @@ class Scene:
         self.pan = 0.0
         self.stuff = np.zeros((self.height, self.width), np.uint8)
 
-    def put(self, name: str, x: float, size: float, meters: float = 0, **how: Any) -> Placed:
+    def put(self, name: str, x: float, size: float, meters: float = 0) -> Placed:
         """Stand an object on the ground.
 
         Args:
@@ -68,14 +66,13 @@ class Scene:
             x: its middle, from 0 (left) to 1 (right).
             size: 0 is at the far end of the ground, 1 as large as it fits into the picture; above 1 it is cut off.
             meters: height of the object; 0: the usual one, more or less.
-            how: passed to `objects.draw`.
         """
         meters = meters or KINDS[name][1] * self.rng.uniform(0.85, 1.15)
         largest = 0.97 * (self.height - self.horizon) / self.eye
         if meters > self.eye:
             largest = min(largest, 0.97 * self.horizon / (meters - self.eye))
         scale = self.far + size * (max(largest, self.far) - self.far)
-        sprite = draw(name, self.rng, meters, scale, **how)
+        sprite = draw(name, self.rng, meters, scale)
         placed = Placed(name, sprite, x * self.width, self.horizon + self.eye * scale, scale)
         self.objects.append(placed)
         return placed
@@ -89,7 +86,11 @@ class Scene:
     def paint(self) -> np.ndarray:
         """Paint the picture: uint8 (H, W, 3)."""
         rng = np.random.default_rng(self.seed)
-        canvas = _paint_background(self, rng)
+        canvas = np.zeros((self.height, self.width, 4), np.float32)  # red, green, blue, index of `STUFF`
+        edge = round(self.horizon + self.eye * self.far)
+        paint_above = _paint_wall if self.indoor else _paint_distance
+        paint_above(canvas[:edge], rng, self.far, round(self.pan * self.far))
+        _paint_ground(self, canvas[edge:], rng, edge)
         self.stuff = canvas[..., 3].astype(np.uint8)
         self.objects.sort(key=lambda placed: placed.scale)
         picture = canvas[..., :3] * self._shadows()[..., None]
@@ -132,23 +133,10 @@ class Scene:
         return cv2.blur(light, (self.width // 30 + 1, self.height // 60 + 1))
 
 
-def _paint_background(scene: Scene, rng: np.random.Generator) -> np.ndarray:
-    """Return red, green, blue and the index of `STUFF` at each pixel without objects, float32 (H, W, 4)."""
-    canvas = np.zeros((scene.height, scene.width, 4), np.float32)
-    edge = round(scene.horizon + scene.eye * scene.far)
-    paint = _paint_wall if scene.indoor else _paint_distance
-    paint(canvas[:edge], rng, scene.far, round(scene.pan * scene.far))
-    _paint_ground(scene, canvas[edge:], rng, edge)
-    return canvas
-
-
 def _paint_wall(wall: np.ndarray, rng: np.random.Generator, meter: float, shift: int) -> None:
-    """Paint a wall, plain or striped, with up to two pictures and a skirting board; meter: in pixels."""
+    """Paint a plain wall with up to two pictures and a skirting board; meter: in pixels."""
     height, width = wall.shape[:2]
     wall[..., :3] = PALE + rng.uniform(0.15, 0.6) * (pick(rng, PAINT) - PALE)  # paler than the objects
-    if rng.random() < 0.4:
-        step = max(6, round(meter * rng.uniform(0.2, 0.5)))
-        wall[:, (np.arange(width) + shift) % step < step / 2] *= 0.9
     for x in rng.permutation(3)[: rng.integers(3)]:
         corner = ((x + rng.uniform(0.05, 0.4)) * width / 3 - shift, height - rng.uniform(1.5, 2.1) * meter)
         _rectangle(wall, corner, meter * rng.uniform(0.5, 0.9, 2), pick(rng, (*PAINT, *SKY)))
@@ -169,10 +157,9 @@ def _paint_distance(view: np.ndarray, rng: np.random.Generator, meter: float, sh
             corner = np.array([x, height - size[1]])
             color = PALE + 0.55 * (pick(rng, PAINT) - PALE)
             _rectangle(view, corner, size, (*color, STUFF.index("building")))
-            glass = (*pick(rng, GLASS), STUFF.index("building"))
             for window in np.ndindex(*(size // (0.65 * meter)).astype(int)):
                 at = corner + 0.2 * meter + 0.65 * meter * np.array(window)
-                _rectangle(view, at, (0.28 * meter, 0.4 * meter), glass)
+                _rectangle(view, at, (0.28 * meter, 0.4 * meter), (70, 84, 98, STUFF.index("building")))
         else:
             color = (*pick(rng, GREEN), STUFF.index("trees"))
             cv2.ellipse(view, (round(x), height), (round(size[0]), round(size[1])), 0, 0, 360, color, -1)
@@ -212,11 +199,9 @@ def everyday(scene: Scene) -> None:
     people = int(rng.choice([0, 1, 2, 3], p=[0.12, 0.42, 0.32, 0.14]))
     for slot in range(people):
         x = (slot + rng.uniform(0.2, 0.8)) / people
+        person = scene.put("person", x, rng.uniform(0.1, 1.1))
         if rng.random() < 0.15:
-            owner = scene.put("person", x, rng.uniform(0.4, 1.0), pose="hold")
-            scene.put_before(owner, str(rng.choice(["sports ball", "book"])), 0.33, 0.9)
-        else:
-            scene.put("person", x, rng.uniform(0.1, 1.1))
+            scene.put_before(person, str(rng.choice(["sports ball", "book"])), 0.33, 0.5)
     chances = {"cat": 0.45, "sports ball": 0.45, "book": 0.45, "dog": 0.25}
     small = [name for name, chance in chances.items() if rng.random() < chance]
     for slot, name in enumerate(rng.permutation(small)):
