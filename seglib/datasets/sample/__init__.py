@@ -73,12 +73,12 @@ def _draw(name: str, folder: Path, images: int, size: int, seed: int) -> Iterato
         return
     # Plain child processes: a pool of multiprocessing would run the user's script again if that is not guarded.
     command = [sys.executable, "-m", "seglib.datasets.sample", name, str(folder), *map(str, (images, size, seed, step))]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    children = []
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OPENCV_FOR_THREADS_NUM": "1"}
+    children = [
+        subprocess.Popen([*command, str(first)], stdout=PIPE, stderr=PIPE, text=True, env=environment)
+        for first in range(step)  # each draws the images first, first + step, ...
+    ]
     try:
-        for first in range(step):  # each draws the images first, first + step, ...
-            words = [*command, str(first)]
-            children.append(subprocess.Popen(words, stdout=PIPE, stderr=PIPE, text=True, env=environment))
         for index in range(images):
             child = children[index % step]
             assert child.stdout and child.stderr  # they are pipes

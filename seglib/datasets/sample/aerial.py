@@ -55,7 +55,7 @@ class AerialScene:
     shadows: list[Patch] = field(default_factory=list)
     roofs: list[Patch] = field(default_factory=list)
     trees: list[tuple[float, float, float]] = field(default_factory=list)  # x, y, radius
-    bridge: Outline | None = None  # a rectangle along y
+    bridges: list[Outline] = field(default_factory=list)
 
     def to_pixels(self, points: Outline, size: int) -> Outline:
         """Convert points (N, 2) from meters to pixels of a picture `size` pixels wide."""
@@ -170,8 +170,8 @@ def make_aerial_scene(rng: np.random.Generator, kind: str, view: float | None = 
     solid = [outlines[0] for outlines in scene.buildings]
     if kind == "bridge":  # across the building in the middle
         x, _ = min((outline.mean(axis=0) for outline in solid), key=lambda middle: float(np.hypot(*middle)))
-        scene.bridge = _box(x - 6, -scene.view, 12, 2 * scene.view).astype(np.float32)
-        solid.append(scene.bridge)
+        scene.bridges.append(_box(x - 6, -scene.view, 12, 2 * scene.view).astype(np.float32))
+        solid += scene.bridges
     scene.trees = [  # those that hide no more than an edge or a corner of a roof
         (x, y, radius)
         for x, y, radius in scene.trees
@@ -238,8 +238,8 @@ def paint_aerial_scene(scene: AerialScene, size: int, rng: np.random.Generator) 
         The picture, uint8 (size, size, 3), and the surface of each pixel, an index into SURFACES, uint8 (size, size).
     """
     patches = [*scene.ground, *scene.shadows, *scene.roofs]
-    if scene.bridge is not None:
-        patches += [([scene.bridge + 10 * scene.shadow], None, 0), ([scene.bridge], ASPHALT, ROAD)]
+    for bridge in scene.bridges:
+        patches += [([bridge + 10 * scene.shadow], None, 0), ([bridge], ASPHALT, ROAD)]
     for i, (x, y, radius) in enumerate(scene.trees):
         green = COLORS[TREE][i % len(COLORS[TREE])]
         patches.append(([radius * (CIRCLE + 1.2 * scene.shadow) + (x, y)], None, 0))
@@ -250,7 +250,6 @@ def paint_aerial_scene(scene: AerialScene, size: int, rng: np.random.Generator) 
     surfaces = canvas[1::2, 1::2, 3].copy()
     meter = size / scene.view
     texture = 0.4 * smooth_noise(rng, size, size, 8 * meter) + 0.5 * smooth_noise(rng, size, size, max(1.5, meter))
-    texture += 0.25 * rng.standard_normal((size, size), np.float32)
     light = 1 - np.float32(0.54 / 255) * cv2.resize(shade, (size, size), interpolation=cv2.INTER_AREA)
     light *= 1 + ROUGHNESS[surfaces] * texture
     pixels = cv2.resize(canvas, (size, size), interpolation=cv2.INTER_AREA)[..., :3]
@@ -266,8 +265,8 @@ def _fill(scene: AerialScene, patches: Sequence[Patch], size: int) -> tuple[np.n
     fixed = np.rint(16 * points).astype(np.int32)  # with shift=4
     pieces = iter(np.split(fixed, np.cumsum([len(outline) for outline in outlines])[:-1]))
     for loops, color, surface in patches:
-        points = [next(pieces) for _ in loops]
-        cv2.fillPoly(shade, points, 0 if color else 255, shift=4)
+        here = [next(pieces) for _ in loops]
+        cv2.fillPoly(shade, here, 0 if color else 255, shift=4)
         if color:
-            cv2.fillPoly(canvas, points, (*color, surface), shift=4)
+            cv2.fillPoly(canvas, here, (*color, surface), shift=4)
     return canvas, shade

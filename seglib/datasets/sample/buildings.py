@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from seglib import masks
@@ -20,10 +19,7 @@ from seglib.files import write_lines
 __all__ = ["annotate", "make_scene", "split_of", "write_image", "write_lists"]
 
 PERIOD = 80  # the special images repeat after so many; a multiple of 5, so that their splits repeat as well
-SPECIALS = {  # kinds of scenes by index, modulo PERIOD
-    0: "suburb", 3: "courtyards", 4: "bridge", 5: "open", 6: "open", 7: "open", 9: "dense", 13: "suburb",
-    14: "town", 16: "country", 17: "works",
-}  # fmt: skip
+SPECIALS = {3: "courtyards", 4: "bridge", 5: "open", 6: "open", 7: "open", 9: "dense"}  # kinds by index, modulo PERIOD
 ORDINARY = {"suburb": 0.36, "terraces": 0.14, "town": 0.24, "works": 0.14, "country": 0.12}  # shares of the others
 ROTATED = (13, 16)  # stored on their side; EXIF says so
 GRAY = (14, 17)
@@ -48,8 +44,6 @@ def write_image(folder: Path, index: int, images: int, size: int, seed: int) -> 
     name = f"tile_{index + 1:06d}"
     scene = make_scene(index, seed)
     picture, _ = paint_aerial_scene(scene, size, scene.rng)
-    for kind in ("images", "labels"):
-        (folder / split / kind).mkdir(parents=True, exist_ok=True)
     place = index % PERIOD
     write_jpeg(folder / split / f"images/{name}.jpg", picture, place in GRAY, 6 if place in ROTATED else None)
     found = annotate(scene, size)
@@ -74,11 +68,16 @@ def annotate(scene: AerialScene, size: int) -> list[tuple[list[str], dict[str, A
     In COCO, a building with a courtyard is a run-length code with a hole. YOLO's polygon fills the hole.
     """
     found = []
+    bridges = [polygon for outline in scene.bridges for polygon in _clip(scene, outline, size)]
+    hidden = masks.polygons_to_mask(bridges, size, size)
     for roof, *courtyards in scene.buildings:
-        polygons = [polygon for part in _parts(scene, roof) for polygon in _clip(scene, part, size)]
+        polygons = _clip(scene, roof, size)
+        mask = masks.polygons_to_mask(polygons, size, size)
+        if (mask & hidden).any():
+            mask &= ~hidden
+            polygons = masks.mask_to_polygons(mask)
         if not polygons:
             continue
-        mask = masks.polygons_to_mask(polygons, size, size)
         segmentation: Any = polygons
         for courtyard in courtyards:
             if hole := _clip(scene, courtyard, size):
@@ -86,17 +85,6 @@ def annotate(scene: AerialScene, size: int) -> list[tuple[list[str], dict[str, A
                 segmentation = masks.mask_to_rle(mask)
         found.append((masks.polygons_to_yolo(0, polygons, size, size), annotation(1, segmentation, mask)))
     return found
-
-
-def _parts(scene: AerialScene, roof: np.ndarray) -> list[np.ndarray]:
-    """The outlines of a roof: two if the bridge crosses it."""
-    if scene.bridge is None:
-        return [roof]
-    (left, top), _, (right, bottom), _ = scene.bridge
-    far = 2 * scene.view
-    sides = [[(x, top), (x + far, top), (x + far, bottom), (x, bottom)] for x in (left - far, right)]
-    parts = [cv2.intersectConvexConvex(roof, np.array(side, np.float32)) for side in sides]
-    return [part[:, 0] for area, part in parts if area > 0]
 
 
 def _clip(scene: AerialScene, outline: np.ndarray, size: int) -> list[masks.Polygon]:

@@ -19,7 +19,7 @@ from seglib.files import write_lines
 __all__ = ["annotate", "annotation", "compose", "split_of", "write_annotations", "write_image", "write_lists"]
 
 IDS = {"person": 1, "cat": 17, "dog": 18, "sports ball": 37, "potted plant": 64, "book": 84}
-PERIOD = 80  # the special pictures repeat after this many pictures
+PERIOD = 240  # the special pictures repeat after this many pictures
 MIN_PIXELS = 8  # objects with fewer visible pixels are not annotated
 # Special pictures by index, modulo PERIOD; 2, 7, 12 and 17 are in the validation split.
 CROWDS = (1, 2)
@@ -114,7 +114,6 @@ def write_image(folder: Path, index: int, images: int, size: int, seed: int) -> 
     split = split_of(index, images)
     image_id = (index + 1) * 139  # COCO's ids have gaps as well
     file = folder / f"images/{split}/{image_id:012d}.jpg"
-    file.parent.mkdir(parents=True, exist_ok=True)
     write_jpeg(file, picture, place in GRAY, ORIENTATIONS.get(place))
     entry = {"id": image_id, "file_name": file.name, "width": width, "height": height}
     annotations = annotate(visible)

@@ -67,13 +67,12 @@ def camera(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 def write_jpeg(path: Path, image: np.ndarray, gray: bool = False, exif: int | None = None) -> None:
     """Write an upright uint8 (H, W, 3) image as a JPEG, in one channel if `gray`; `exif` is an orientation, 6 or 8."""
-    raster = Image.fromarray(image)
+    raster = Image.fromarray(image).convert("L" if gray else "RGB")
     tags = Image.Exif()
-    if gray:
-        raster = raster.convert("L")
     if exif:
         raster = raster.transpose(Image.Transpose.ROTATE_90 if exif == 6 else Image.Transpose.ROTATE_270)
         tags[ExifTags.Base.Orientation] = exif
+    path.parent.mkdir(parents=True, exist_ok=True)
     raster.save(path, quality=90, exif=tags)
 
 
@@ -142,7 +141,6 @@ def _upper_body(pen: _Pen, rng: np.random.Generator, hip: float, arms: np.ndarra
     shirt = pick(rng, PAINT)
     sleeve = tint(shirt, 0.88)
     lower_arm = sleeve if rng.random() < 0.5 else skin
-    pen.line([(0, hip + 0.3), (0, hip + 0.4)], (0.07,), skin)
     pen.polygon([(0.13, hip + 0.32), (0.11, hip - 0.02), (-0.11, hip - 0.02), (-0.13, hip + 0.32)], shirt)
     pen.ellipse((0, hip + 0.31), 0.13, 0.045, shirt)
     if rng.random() < 0.35:
@@ -214,8 +212,7 @@ def _plant(pen: _Pen, rng: np.random.Generator) -> None:
         tip = (wide * spread + rng.normal(0, 0.03), 0.98 - 0.35 * spread**2 - rng.uniform(0, 0.2))
         middle = (tip[0] * 0.45, 0.3 + (tip[1] - 0.3) * 0.65)
         pen.line([(0, 0.3), middle, tip], (0.09, 0.06), tint(green, rng.uniform(0.75, 1.3)))
-    pen.polygon([(-0.2, 0.32), (0.2, 0.32), (0.14, 0), (-0.14, 0)], pot)
-    pen.polygon([(-0.23, 0.38), (0.23, 0.38), (0.22, 0.29), (-0.22, 0.29)], tint(pot, 1.12))
+    pen.polygon([(-0.22, 0.36), (0.22, 0.36), (0.15, 0), (-0.15, 0)], pot)
 
 
 def _tree(pen: _Pen, rng: np.random.Generator) -> None:
@@ -268,7 +265,6 @@ def _rigid(pen: _Pen, rng: np.random.Generator, names: Sequence[str]) -> None:
     if name == "car":
         for x in (-0.85, 0.88):
             pen.ellipse((x * stretch[0], 0.23), 0.24, 0.24, DARK)
-            pen.ellipse((x * stretch[0], 0.23), 0.12, 0.12, (160, 160, 164))
 
 
 # How each object is drawn, its height in meters, and the width of its sheet in heights.
@@ -289,20 +285,16 @@ KINDS: dict[str, tuple[Callable[..., None], float, float]] = {
 
 
 def draw(name: str, rng: np.random.Generator, meters: float, scale: float) -> np.ndarray:
-    """Return an object of KINDS as it looks by chance.
+    """Return an object of KINDS as it looks by chance: float32 (h, w, 4), premultiplied RGBA; opacity is from 0 to 1.
 
     Args:
         name: a key of KINDS.
         rng: decides how it looks.
         meters, scale: its height in meters, and pixels per meter.
-
-    Returns:
-        float32 (h, w, 4): the share of each pixel that the object covers comes last; red, green and blue are
-        multiplied by it.
     """
     function, _, width = KINDS[name]
     pen = _Pen(meters * scale, width)
     function(pen, rng)
     sheet = pen.sheet[:, ::-1] if rng.random() < 0.5 else pen.sheet
     sprite = cv2.resize(sheet, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA).astype(np.float32)
-    return sprite / np.float32((1, 1, 1, 255))
+    return sprite / np.array((1, 1, 1, 255), np.float32)

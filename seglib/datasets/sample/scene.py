@@ -93,7 +93,12 @@ class Scene:
         _paint_ground(self, canvas[edge:], rng, edge)
         self.stuff = canvas[..., 3].astype(np.uint8)
         self.objects.sort(key=lambda placed: placed.scale)
-        picture = canvas[..., :3] * self._shadows()[..., None]
+        light = np.ones((self.height, self.width), np.float32)  # on the ground
+        for placed in self.objects:
+            width = placed.sprite.shape[1]
+            middle = (round(placed.x - self.pan * placed.scale), round(placed.bottom))
+            cv2.ellipse(light, middle, (width * 2 // 5, width // 14 + 1), 0, 0, 360, 0.55, -1)
+        picture = canvas[..., :3] * cv2.blur(light, (self.width // 30 + 1, self.height // 60 + 1))[..., None]
         for placed in self.objects:
             window, part = self._window(placed)
             sprite = placed.sprite[part]
@@ -123,24 +128,14 @@ class Scene:
         y0, y1 = np.clip((top, top + height), 0, self.height).tolist()
         return (slice(y0, y1), slice(x0, x1)), (slice(y0 - top, y1 - top), slice(x0 - left, x1 - left))
 
-    def _shadows(self) -> np.ndarray:
-        """How much light falls on the ground: float32 (H, W), less than 1 below the objects."""
-        light = np.ones((self.height, self.width), np.float32)
-        for placed in self.objects:
-            width = placed.sprite.shape[1]
-            center = (round(placed.x - self.pan * placed.scale), round(placed.bottom))
-            cv2.ellipse(light, center, (width * 2 // 5, width // 14 + 1), 0, 0, 360, 0.55, -1)
-        return cv2.blur(light, (self.width // 30 + 1, self.height // 60 + 1))
-
 
 def _paint_wall(wall: np.ndarray, rng: np.random.Generator, meter: float, shift: int) -> None:
-    """Paint a plain wall with up to two pictures and a skirting board; meter: in pixels."""
+    """Paint a plain wall with up to two pictures; meter: in pixels."""
     height, width = wall.shape[:2]
     wall[..., :3] = PALE + rng.uniform(0.15, 0.6) * (pick(rng, PAINT) - PALE)  # paler than the objects
     for x in rng.permutation(3)[: rng.integers(3)]:
         corner = ((x + rng.uniform(0.05, 0.4)) * width / 3 - shift, height - rng.uniform(1.5, 2.1) * meter)
         _rectangle(wall, corner, meter * rng.uniform(0.5, 0.9, 2), pick(rng, (*PAINT, *SKY)))
-    _rectangle(wall, (0, height - 0.1 * meter), (width, 0.1 * meter + 1), pick(rng, WOOD))
 
 
 def _paint_distance(view: np.ndarray, rng: np.random.Generator, meter: float, shift: int) -> None:
@@ -155,8 +150,8 @@ def _paint_distance(view: np.ndarray, rng: np.random.Generator, meter: float, sh
     for size in meter * rng.uniform(low, high, (16, 2)):
         if houses:
             corner = np.array([x, height - size[1]])
-            color = PALE + 0.55 * (pick(rng, PAINT) - PALE)
-            _rectangle(view, corner, size, (*color, STUFF.index("building")))
+            wall = PALE + 0.55 * (pick(rng, PAINT) - PALE)
+            _rectangle(view, corner, size, (*wall, STUFF.index("building")))
             for window in np.ndindex(*(size // (0.65 * meter)).astype(int)):
                 at = corner + 0.2 * meter + 0.65 * meter * np.array(window)
                 _rectangle(view, at, (0.28 * meter, 0.4 * meter), (70, 84, 98, STUFF.index("building")))
@@ -198,8 +193,7 @@ def everyday(scene: Scene) -> None:
         scene.put(str(name), rng.uniform(0, 1), rng.uniform(0, 0.1 if name in ("tree", "car") else 0.6))
     people = int(rng.choice([0, 1, 2, 3], p=[0.12, 0.42, 0.32, 0.14]))
     for slot in range(people):
-        x = (slot + rng.uniform(0.2, 0.8)) / people
-        person = scene.put("person", x, rng.uniform(0.1, 1.1))
+        person = scene.put("person", (slot + rng.uniform(0.2, 0.8)) / people, rng.uniform(0.1, 1.1))
         if rng.random() < 0.15:
             scene.put_before(person, str(rng.choice(["sports ball", "book"])), 0.33, 0.5)
     chances = {"cat": 0.45, "sports ball": 0.45, "book": 0.45, "dog": 0.25}
