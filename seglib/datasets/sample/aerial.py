@@ -250,6 +250,7 @@ def paint_aerial_scene(scene: AerialScene, size: int, rng: np.random.Generator) 
     surfaces = canvas[1::2, 1::2, 3].copy()
     meter = size / scene.view
     texture = 0.4 * smooth_noise(rng, size, size, 8 * meter) + 0.5 * smooth_noise(rng, size, size, max(1.5, meter))
+    texture += 0.25 * rng.standard_normal((size, size), np.float32)
     light = 1 - np.float32(0.54 / 255) * cv2.resize(shade, (size, size), interpolation=cv2.INTER_AREA)
     light *= 1 + ROUGHNESS[surfaces] * texture
     pixels = cv2.resize(canvas, (size, size), interpolation=cv2.INTER_AREA)[..., :3]

@@ -1,7 +1,4 @@
-"""Writes the bundled sample in COCO's format.
-
-As in COCO, crowds are uncompressed run-length codes and all other objects are polygons, which fill holes.
-"""
+"""Writes the bundled sample in COCO's format: crowds as uncompressed run-length codes, other objects as polygons."""
 
 import json
 from collections.abc import Sequence
@@ -25,7 +22,7 @@ MIN_PIXELS = 8  # objects with fewer visible pixels are not annotated
 CROWDS = (1, 2)
 POSTS = (3, 7)
 EMPTY = (6, 12)
-TINY_BALLS = (10, 27)
+TINY_BALLS = (10, 20, 27)
 GRAY = (11, 17)
 ORIENTATIONS = {5: 6, 7: 6, 14: 8}  # EXIF
 STORED = 14  # its annotations refer to the stored pixels, not to what a viewer shows
@@ -80,7 +77,7 @@ def annotation(category: int, segmentation: list | dict, mask: np.ndarray, iscro
 
 
 def _polygons(mask: np.ndarray) -> list[list[float]]:
-    """The outlines of a mask's parts, accurate to about half a pixel; those of a small mask are exact."""
+    """The outlines of a mask's parts, holes filled, to about half a pixel; those of a small mask are exact."""
     if mask.sum() < 200:
         return masks.mask_to_polygons(mask)
     doubled = mask.astype(np.uint8).repeat(2, axis=0).repeat(2, axis=1)  # traced a quarter of a pixel inside its edge

@@ -36,7 +36,9 @@ def compose(index: int, size: int, seed: int) -> Scene:
     rng = np.random.default_rng([seed, index, 2012])
     scene = Scene(rng, size, indoor=bool(rng.random() < 0.55), aspect=float(rng.choice([0.667, 0.75, 1.333])))
     kinds = ROOM if scene.indoor else STREET
-    names = [name for name, (chance, _, _) in kinds.items() if rng.random() < chance] or ["person"]
+    names = [name for name, (chance, _, _) in kinds.items() if rng.random() < chance]
+    if CLASSES.keys().isdisjoint(names):
+        names.append("person")
     for name, slot in zip(names, rng.permutation(len(names)), strict=True):
         placed = scene.put(name, (slot + rng.uniform(0.1, 0.9)) / len(names), rng.uniform(*kinds[name][1:]))
         if name == "sofa" and rng.random() < 0.3:
