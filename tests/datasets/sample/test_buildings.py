@@ -68,19 +68,9 @@ def test_most_images_show_buildings_that_are_large_enough():
 def test_special_images_are_there(folder):
     for index in (5, 6, 7):  # one in each split
         assert label_masks(folder, index) == annotations(folder, index) == []
-    courtyards = annotations(folder, 3)
-    holes = [line & ~annotation_mask(entry) for line, entry in zip(label_masks(folder, 3), courtyards, strict=True)]
-    assert max(hole.sum() for hole in holes) > 50
+    courtyards = zip(label_masks(folder, 3), annotations(folder, 3), strict=True)
+    assert max((line & ~annotation_mask(entry)).sum() for line, entry in courtyards) > 50
     assert 2 in [len(entry["segmentation"]) for entry in annotations(folder, 4)]  # under a bridge
     assert len(label_masks(folder, 9)) > 30
-    assert Image.open(next(folder.rglob("tile_000014.jpg"))).getexif()[0x0112] == 6
-    assert Image.open(next(folder.rglob("tile_000015.jpg"))).mode == "L"
-
-
-def test_a_camera_that_moves_sees_the_same_land():
-    scene = make_scene(0, seed=0)
-    scene.turn = 0.0
-    _, before = paint_aerial_scene(scene, SIZE, np.random.default_rng(0))
-    scene.center = (8 * scene.view / SIZE, 0.0)
-    _, after = paint_aerial_scene(scene, SIZE, np.random.default_rng(0))
-    assert (before[:, 8:] == after[:, :-8]).mean() > 0.99
+    rotated, gray = [Image.open(next(folder.rglob(f"tile_0000{number}.jpg"))) for number in (14, 15)]
+    assert rotated.getexif()[0x0112] == 6 and gray.mode == "L"
