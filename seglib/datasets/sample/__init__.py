@@ -53,8 +53,8 @@ def render(name: str, images: int, size: int, seed: int = 0, root: Path | None =
     if folder.is_dir():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
-        drawn = Path(temporary) / folder.name
+    with tempfile.TemporaryDirectory(prefix=".sample_", dir=folder.parent, ignore_cleanup_errors=True) as hidden:
+        drawn = Path(hidden) / folder.name
         drawn.mkdir()
         records = progress_bar(_draw(name, drawn, images, size, seed), "drawing the sample", total=images)
         WRITERS[name].write_lists(drawn, list(records))
