@@ -5,13 +5,12 @@ Nothing is downloaded and no photograph is used. A picture depends only on the s
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
+from subprocess import PIPE
 from typing import Any
 
 from seglib.datasets.download import data_home
@@ -21,7 +20,7 @@ from seglib.progress import progress_bar
 
 __all__ = ["VERSION", "WRITERS", "render"]
 
-VERSION = 4  # part of the folder's name; increase it whenever the pictures change, so that old folders are not reused
+VERSION = 5  # part of the folder's name; increase it whenever the pictures change, so that old folders are not reused
 # Each module has write_image(folder, index, images, size, seed), which returns a record for JSON, and
 # write_lists(folder, records), which writes the files that concern all images.
 WRITERS = {"coco": coco, "voc2012": voc, "buildings_yolo": buildings}
@@ -54,17 +53,13 @@ def render(name: str, images: int, size: int, seed: int = 0, root: Path | None =
     if folder.is_dir():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        records = progress_bar(_draw(name, temporary, images, size, seed), "drawing the sample", total=images)
-        WRITERS[name].write_lists(temporary, list(records))
-        temporary.chmod(0o755)
-        os.rename(temporary, folder)
-    except OSError:
+    with tempfile.TemporaryDirectory(prefix=".sample_", dir=folder.parent, ignore_cleanup_errors=True) as hidden:
+        drawn = Path(hidden) / folder.name
+        drawn.mkdir()
+        records = progress_bar(_draw(name, drawn, images, size, seed), "drawing the sample", total=images)
+        WRITERS[name].write_lists(drawn, list(records))
         if not folder.is_dir():  # else another process has drawn the same sample
-            raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+            drawn.rename(folder)
     return folder
 
 
@@ -77,15 +72,13 @@ def _draw(name: str, folder: Path, images: int, size: int, seed: int) -> Iterato
             yield WRITERS[name].write_image(folder, index, images, size, seed)
         return
     # Plain child processes: a pool of multiprocessing would run the user's script again if that is not guarded.
-    command = [sys.executable, "-m", "seglib.datasets.sample", name, folder, images, size, seed]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    with ExitStack() as stack:
-        children = []
-        for first in range(step):  # each draws the images first, first + step, ...
-            words = [str(word) for word in (*command, first, step)]
-            child = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
-            children.append(stack.enter_context(child))
-            stack.callback(child.kill)
+    command = [sys.executable, "-m", "seglib.datasets.sample", name, str(folder), *map(str, (images, size, seed, step))]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OPENCV_FOR_THREADS_NUM": "1"}
+    children = [
+        subprocess.Popen([*command, str(first)], stdout=PIPE, stderr=PIPE, text=True, env=environment)
+        for first in range(step)  # each draws the images first, first + step, ...
+    ]
+    try:
         for index in range(images):
             child = children[index % step]
             assert child.stdout and child.stderr  # they are pipes
@@ -93,3 +86,7 @@ def _draw(name: str, folder: Path, images: int, size: int, seed: int) -> Iterato
             if not line:
                 raise OSError(f"the sample could not be drawn: {child.stderr.read().strip()}")
             yield json.loads(line)
+    finally:
+        for child in children:
+            child.kill()
+            child.communicate()

@@ -4,12 +4,9 @@ import json
 import sys
 from pathlib import Path
 
-import cv2
-
 from seglib.datasets.sample import WRITERS
 
 name, folder = sys.argv[1:3]
-images, size, seed, first, step = map(int, sys.argv[3:])
-cv2.setNumThreads(1)
+images, size, seed, step, first = map(int, sys.argv[3:])
 for index in range(first, images, step):
     print(json.dumps(WRITERS[name].write_image(Path(folder), index, images, size, seed)), flush=True)

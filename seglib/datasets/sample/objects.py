@@ -7,17 +7,18 @@ import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 from PIL import ExifTags, Image
 
-__all__ = ["KINDS", "Color", "Pen", "Sprite", "camera", "draw", "pick", "smooth_noise", "tint", "write_jpeg"]
+__all__ = ["BASE", "KINDS", "Color", "camera", "draw", "pick", "smooth_noise", "tint", "write_jpeg"]
 
-Color = tuple[int, int, int]
+Color = tuple[int, ...]  # red, green, blue
 Point = tuple[float, float]
 Points = Sequence[Point] | np.ndarray
+
+BASE = 1.12 / 1.17  # an object touches the ground in this row of its picture, as a share of the height of that
 
 # The same colors dress people, cover books and sofas, and paint walls and cars: color does not tell them apart.
 PAINT = (
@@ -41,8 +42,7 @@ def pick(rng: np.random.Generator, colors: Sequence[Color]) -> Color:
 
 def tint(color: Color, factor: float) -> Color:
     """Return the color lighter (factor above 1) or darker."""
-    red, green, blue = (min(255, int(value * factor)) for value in color)
-    return red, green, blue
+    return tuple(min(255, int(value * factor)) for value in color)
 
 
 def smooth_noise(rng: np.random.Generator, height: int, width: int, cell: float) -> np.ndarray:
@@ -59,39 +59,29 @@ def camera(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         rng: decides how light the picture is and how much noise it has.
     """
     height, width = picture.shape[:2]
-    patches = 1 + 0.12 * smooth_noise(rng, height, width, max(height, width) / 3)
-    color = rng.uniform(0.78, 1.12) * rng.normal(1, 0.03, 3)
+    light = 1 + 0.12 * smooth_noise(rng, height, width, max(height, width) / 3)
+    color = (rng.uniform(0.78, 1.12) * rng.normal(1, 0.03, 3)).astype(np.float32)
     noise = rng.standard_normal((height, width), np.float32) * np.float32(rng.uniform(1, 4))
-    planes = [picture[..., i] * (patches * np.float32(color[i])) + noise for i in range(3)]
-    return cv2.merge([np.clip(plane, 0, 255).astype(np.uint8) for plane in planes])
+    return np.clip(picture * light[..., None] * color + noise[..., None], 0, 255).astype(np.uint8)
 
 
 def write_jpeg(path: Path, image: np.ndarray, gray: bool = False, exif: int | None = None) -> None:
     """Write an upright uint8 (H, W, 3) image as a JPEG, in one channel if `gray`; `exif` is an orientation, 6 or 8."""
-    raster = Image.fromarray(image)
+    raster = Image.fromarray(image).convert("L" if gray else "RGB")
     tags = Image.Exif()
-    if gray:
-        raster = raster.convert("L")
     if exif:
         raster = raster.transpose(Image.Transpose.ROTATE_90 if exif == 6 else Image.Transpose.ROTATE_270)
         tags[ExifTags.Base.Orientation] = exif
+    path.parent.mkdir(parents=True, exist_ok=True)
     raster.save(path, quality=90, exif=tags)
 
 
-class Sprite(NamedTuple):
-    """An object's pixels."""
-
-    color: np.ndarray  # float32 (h, w, 3), multiplied by alpha
-    alpha: np.ndarray  # float32 (h, w), the share of each pixel that the object covers
-    base: int  # the row on which the object stands
-
-
-class Pen:
-    """Draws at twice the final size on a sheet that `sprite` scales down; height: pixels of the object's height."""
+class _Pen:
+    """Draws at twice the final size; height: pixels of the object's height; width: of the sheet in heights."""
 
     def __init__(self, height: float, width: float) -> None:
         self.scale = 2 * height
-        self.corner = np.array([width / 2, 1.12])  # upper left corner of the sheet in heights of the object
+        self.corner = np.array([width / 2, 1.12])  # upper left corner of the sheet
         self.sheet = np.zeros((2 * math.ceil(1.17 * height), 2 * math.ceil(width * height), 4), np.uint8)
 
     def _to_pixels(self, points: Points) -> np.ndarray:
@@ -99,11 +89,9 @@ class Pen:
         return ((self.corner + np.asarray(points) * (1, -1)) * (16 * self.scale) - 8).round().astype(np.int32)
 
     def polygon(self, points: Points, color: Color) -> None:
-        """Fill a polygon."""
         cv2.fillPoly(self.sheet, [self._to_pixels(points)], (*color, 255), shift=4)
 
     def ellipse(self, center: Point, rx: float, ry: float, color: Color) -> None:
-        """Fill an ellipse with horizontal and vertical radii."""
         self.polygon(CIRCLE * (rx, ry) + center, color)
 
     def line(self, points: Points, widths: Sequence[float], color: Color) -> None:
@@ -111,16 +99,6 @@ class Pen:
         joints = self._to_pixels(points)
         for i, width in enumerate(widths):
             cv2.line(self.sheet, joints[i], joints[i + 1], (*color, 255), max(1, round(width * self.scale)), shift=4)
-
-    def sprite(self, light: int, flip: bool) -> Sprite:
-        """The drawing, mirrored if `flip`; brighter on the right if `light` is 1, on the left if it is -1."""
-        sheet = self.sheet[:, ::-1] if flip else self.sheet
-        small = cv2.resize(sheet, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
-        alpha = small[..., 3] * np.float32(1 / 255)
-        edge = max(1, round(self.scale / 40))
-        relief = cv2.blur(alpha, (2 * edge + 1, 2 * edge + 1))
-        shade = 1 + 0.45 * (relief - np.roll(relief, (-edge, -light * edge), axis=(0, 1)))
-        return Sprite(small[..., :3] * shade[..., None], alpha, round(self.corner[1] * self.scale / 2))
 
 
 def _bend(start: Point, lengths: Point, degrees: np.ndarray) -> np.ndarray:
@@ -144,9 +122,8 @@ POSES = {
 }
 
 
-def _person(pen: Pen, rng: np.random.Generator, pose: str = "") -> None:
-    """A person; pose: one of POSES, "" by chance."""
-    angles = np.array(POSES[pose or str(rng.choice(list(POSES)))]) + rng.normal(0, 4, (4, 2))
+def _person(pen: _Pen, rng: np.random.Generator) -> None:
+    angles = np.array(POSES[str(rng.choice(list(POSES)))]) + rng.normal(0, 4, (4, 2))
     skin = pick(rng, SKIN)
     trousers = pick(rng, PAINT)
     lower_leg = trousers if rng.random() < 0.6 else skin
@@ -160,13 +137,11 @@ def _person(pen: Pen, rng: np.random.Generator, pose: str = "") -> None:
     _upper_body(pen, rng, hip, angles[:2], skin)
 
 
-def _upper_body(pen: Pen, rng: np.random.Generator, hip: float, arms: np.ndarray, skin: Color) -> None:
+def _upper_body(pen: _Pen, rng: np.random.Generator, hip: float, arms: np.ndarray, skin: Color) -> None:
     shirt = pick(rng, PAINT)
     sleeve = tint(shirt, 0.88)
     lower_arm = sleeve if rng.random() < 0.5 else skin
-    right = np.array([(0.13, 0.32), (0.1, 0.12), (0.11, -0.02)])
-    pen.line([(0, hip + 0.3), (0, hip + 0.4)], (0.07,), skin)
-    pen.polygon(np.concatenate([right, right[::-1] * (-1, 1)]) + (0, hip), shirt)
+    pen.polygon([(0.13, hip + 0.32), (0.11, hip - 0.02), (-0.11, hip - 0.02), (-0.13, hip + 0.32)], shirt)
     pen.ellipse((0, hip + 0.31), 0.13, 0.045, shirt)
     if rng.random() < 0.35:
         stripes = pick(rng, PAINT)
@@ -181,91 +156,55 @@ def _upper_body(pen: Pen, rng: np.random.Generator, hip: float, arms: np.ndarray
     pen.ellipse((0, head + 0.015), 0.074, 0.083, pick(rng, FUR))
     if rng.random() < 0.75:  # else seen from behind
         pen.ellipse((0, head - 0.014), 0.062, 0.07, skin)
-        pen.ellipse((0, head - 0.042), 0.02, 0.007, (150, 70, 66))
         for x in (-0.025, 0.025):
             pen.ellipse((x, head), 0.009, 0.011, DARK)
 
 
-def _cat(pen: Pen, rng: np.random.Generator) -> None:
-    """A cat: pointed ears, a round face, slender legs."""
+def _animal(pen: _Pen, rng: np.random.Generator, is_cat: bool) -> None:
+    """A cat with pointed ears or a dog with hanging ears; it sits or walks."""
     fur = pick(rng, FUR)
-    x, y = _animal(pen, rng, fur, 0.1, tail=(0.1, 0.08))
-    for side in (-1, 1):
-        ear = np.array([(0.06, 0.14), (0.21, 0.36), (0.23, 0.03)]) * (side, 1) + (x, y)
-        pen.polygon(ear, tint(fur, 0.85))
-        pen.polygon(ear * 0.5 + ear.mean(axis=0) * 0.5, (214, 160, 150))
-    pen.ellipse((x, y), 0.24, 0.19, fur)
-    pen.ellipse((x, y - 0.08), 0.12, 0.08, tint(fur, 1.5))
-    for eye in (x - 0.095, x + 0.095):
-        pen.ellipse((eye, y + 0.03), 0.045, 0.05, (170, 190, 80))
-        pen.ellipse((eye, y + 0.03), 0.014, 0.045, DARK)
-    pen.polygon([(x - 0.03, y - 0.04), (x + 0.03, y - 0.04), (x, y - 0.08)], DARK)
-
-
-def _dog(pen: Pen, rng: np.random.Generator) -> None:
-    """A dog: hanging ears, a big muzzle, stout legs."""
-    fur = pick(rng, FUR)
-    x, y = _animal(pen, rng, fur, 0.13, tail=(0.13,))
-    pen.ellipse((x, y), 0.19, 0.19, fur)
-    pen.ellipse((x + 0.03, y - 0.09), 0.14, 0.11, tint(fur, 1.35))
-    pen.ellipse((x + 0.03, y - 0.04), 0.06, 0.045, DARK)
-    for side in (-1, 1):
-        pen.ellipse((x + 0.075 * side, y + 0.06), 0.026, 0.03, DARK)
-        pen.line([(x + 0.18 * side, y + 0.1), (x + 0.23 * side, y - 0.13)], (0.14,), tint(fur, 0.7))
-
-
-def _animal(pen: Pen, rng: np.random.Generator, fur: Color, leg: float, tail: Sequence[float]) -> Point:
-    """Draw an animal that sits or walks, without its head; returns the middle of the head."""
-    paw = tint(fur, rng.choice([0.9, 1.6]))
     shade = tint(fur, 0.8)
-    if rng.random() < 0.5:
-        pen.line([(0.2, 0.06), (0.45, 0.06), (0.55, 0.24)], tail, shade)
+    leg = 0.1 if is_cat else 0.13
+    x, y = (0.0, 0.72) if rng.random() < 0.5 else (0.64, 0.68)  # the middle of the head
+    if x == 0:
+        pen.line([(0.2, 0.06), (0.45, 0.06), (0.55, 0.24)], (leg, leg), shade)
         pen.polygon([(-0.12, 0.7), (0.12, 0.7), (0.3, 0.08), (-0.3, 0.08)], fur)
         pen.ellipse((0, 0.16), 0.31, 0.16, fur)
         pen.ellipse((0, 0.42), 0.1, 0.2, tint(fur, 1.4))
-        for x in (-0.1, 0.1):
-            pen.line([(x, 0.42), (x, 0.04)], (leg,), tint(fur, 0.92))
-            pen.ellipse((x, 0.02), 0.08, 0.045, paw)
-        return 0.0, 0.72
-    pen.line([(-0.5, 0.56), (-0.78, 0.7), (-0.8, 0.96)], tail, shade)
-    for x, color in ((-0.44, shade), (0.28, shade), (-0.3, fur), (0.42, fur)):
-        foot = (x + rng.uniform(-0.16, 0.16), 0.03)
-        pen.line([(x, 0.4), foot], (1.1 * leg,), color)
-        pen.ellipse(foot, 0.075, 0.04, paw)
-    pen.ellipse((0, 0.46), 0.56, 0.2, fur)
-    for x in (-0.35, -0.19, -0.03, 0.13):
-        pen.line([(x, 0.62), (x + 0.03, 0.45)], (0.04,), shade)
-    pen.line([(0.4, 0.5), (0.6, 0.68)], (0.24,), fur)
-    return 0.64, 0.68
+        for side in (-0.1, 0.1):
+            pen.line([(side, 0.42), (side, 0.04)], (leg,), tint(fur, 0.92))
+    else:
+        pen.line([(-0.5, 0.56), (-0.78, 0.7), (-0.8, 0.96)], (leg, leg) if is_cat else (leg,), shade)
+        for hip, color in ((-0.44, shade), (0.28, shade), (-0.3, fur), (0.42, fur)):
+            pen.line([(hip, 0.4), (hip + rng.uniform(-0.16, 0.16), 0.04)], (1.1 * leg,), color)
+        pen.ellipse((0, 0.46), 0.56, 0.2, fur)
+        for stripe in (-0.35, -0.19, -0.03, 0.13):
+            pen.line([(stripe, 0.62), (stripe + 0.03, 0.45)], (0.04,), shade)
+        pen.line([(0.4, 0.5), (0.6, 0.68)], (0.24,), fur)
+    pen.ellipse((x, y), 0.24 if is_cat else 0.19, 0.19, fur)
+    pen.ellipse((x, y - 0.085), 0.13, 0.095, tint(fur, 1.4))
+    pen.ellipse((x, y - 0.04), 0.03 if is_cat else 0.06, 0.03, DARK)
+    for side in (-1, 1):
+        eye = (x + 0.09 * side, y + 0.05)
+        if is_cat:
+            pen.polygon(np.array([(0.06, 0.14), (0.21, 0.36), (0.23, 0.03)]) * (side, 1) + (x, y), tint(fur, 0.85))
+            pen.ellipse(eye, 0.045, 0.05, (170, 190, 80))
+        else:
+            pen.line([(x + 0.18 * side, y + 0.1), (x + 0.23 * side, y - 0.13)], (0.14,), tint(fur, 0.7))
+        pen.ellipse(eye, 0.02, 0.04, DARK)
 
 
-def _ball(pen: Pen, rng: np.random.Generator) -> None:
-    """A ball with a patch and five stripes or further patches."""
+def _ball(pen: _Pen, rng: np.random.Generator) -> None:
+    """A ball with a patch in the middle and five stripes or further patches around it."""
     color = pick(rng, PAINT)
     pen.ellipse((0, 0.5), 0.5, 0.5, pick(rng, PAINT))
     pen.ellipse((0, 0.5), 0.14, 0.14, color)
     start = rng.choice([0.0, 0.36])  # where the stripes begin
     for turn in rng.uniform(0, 2 * np.pi) + np.arange(5) * 2 * np.pi / 5:
-        way = np.array([math.cos(turn), math.sin(turn)])
-        pen.line(np.outer((start, 0.39), way) + (0, 0.5), (0.2,), color)
+        pen.line(np.outer((start, 0.39), (math.cos(turn), math.sin(turn))) + (0, 0.5), (0.2,), color)
 
 
-def _book(pen: Pen, rng: np.random.Generator, is_open: bool | None = None) -> None:
-    """A book; is_open: None for by chance."""
-    if is_open is None:
-        is_open = rng.random() < 0.5
-    if not is_open:
-        _rigid(pen, rng, "closed book")
-        return
-    pen.polygon([(-0.95, 0), (0.95, 0), (0.86, 1), (-0.86, 1)], pick(rng, PAINT))
-    for side in (-1, 1):
-        pen.polygon(np.array([(0.02, 0.05), (0.88, 0.07), (0.8, 0.96), (0.02, 0.92)]) * (side, 1), PAGE)
-        for y in np.arange(0.2, 0.85, 0.13):
-            pen.line([(0.13 * side, y), (0.7 * side, y)], (0.03,), (150, 146, 140))
-
-
-def _plant(pen: Pen, rng: np.random.Generator) -> None:
-    """A plant in a pot."""
+def _plant(pen: _Pen, rng: np.random.Generator) -> None:
     green = pick(rng, GREEN)
     pot = pick(rng, PAINT)
     wide = rng.uniform(0.3, 0.55)
@@ -273,12 +212,10 @@ def _plant(pen: Pen, rng: np.random.Generator) -> None:
         tip = (wide * spread + rng.normal(0, 0.03), 0.98 - 0.35 * spread**2 - rng.uniform(0, 0.2))
         middle = (tip[0] * 0.45, 0.3 + (tip[1] - 0.3) * 0.65)
         pen.line([(0, 0.3), middle, tip], (0.09, 0.06), tint(green, rng.uniform(0.75, 1.3)))
-    pen.polygon([(-0.2, 0.32), (0.2, 0.32), (0.14, 0), (-0.14, 0)], pot)
-    pen.polygon([(-0.23, 0.38), (0.23, 0.38), (0.22, 0.29), (-0.22, 0.29)], tint(pot, 1.12))
+    pen.polygon([(-0.22, 0.36), (0.22, 0.36), (0.15, 0), (-0.15, 0)], pot)
 
 
-def _tree(pen: Pen, rng: np.random.Generator) -> None:
-    """A tree."""
+def _tree(pen: _Pen, rng: np.random.Generator) -> None:
     green = pick(rng, GREEN)
     pen.line([(0, 0), (rng.normal(0, 0.02), 0.6)], (0.1,), pick(rng, WOOD))
     for y in np.linspace(0.5, 0.86, 12):
@@ -288,85 +225,76 @@ def _tree(pen: Pen, rng: np.random.Generator) -> None:
 # Rigid objects: left, bottom, right and top of rectangles, how much shorter the upper side is at both ends, and how
 # much darker than the object each is, or its own color.
 RIGID: dict[str, list[tuple[float, float, float, float, float, float | Color]]] = {
-    "closed book": [
-        (0.3, 0.03, 0.45, 1, 0, PAGE),
-        (-0.42, 0, 0.36, 0.98, 0, 1),
-        (-0.42, 0, -0.33, 0.98, 0, 0.7),
-        (-0.2, 0.6, 0.24, 0.84, 0, PAGE),
+    "closed book": [(0.3, 0.03, 0.45, 1, 0, PAGE), (-0.42, 0, 0.36, 0.98, 0, 1), (-0.2, 0.6, 0.24, 0.84, 0, PAGE)],
+    "open book": [
+        (-0.95, 0, 0.95, 1, 0.09, 1),
+        (-0.88, 0.06, -0.02, 0.94, 0.03, PAGE),
+        (0.02, 0.06, 0.88, 0.94, 0.03, PAGE),
+        *((x, y, x + 0.57, y + 0.04, 0, (150, 146, 140)) for x in (-0.72, 0.15) for y in (0.2, 0.35, 0.5, 0.65, 0.8)),
     ],
     "car": [
         (-0.95, 0.58, 0.95, 1, 0.3, 0.92),
-        (-1.42, 0.25, 1.45, 0.62, 0.06, 1),
-        (-1.42, 0.22, 1.45, 0.32, 0, 0.7),
+        (-1.42, 0.22, 1.45, 0.62, 0.06, 1),
         (-0.78, 0.62, -0.05, 0.92, 0.14, GLASS),
         (0.05, 0.62, 0.78, 0.92, 0.14, GLASS),
-        (-1.4, 0.42, -1.24, 0.52, 0, (250, 236, 180)),
-        (1.28, 0.42, 1.42, 0.52, 0, (190, 40, 36)),
     ],
     "sofa": [
         (-1, 0.1, 1, 1, 0.04, 0.82),
-        (-1, 0.08, 1, 0.3, 0, 0.75),
-        (-1, 0.32, -0.02, 0.54, 0, 1),
-        (0.02, 0.32, 1, 0.54, 0, 1),
+        (-1, 0.08, 1, 0.54, 0, 1),
         (-1.25, 0, -0.94, 0.72, 0.03, 1.1),
         (0.94, 0, 1.25, 0.72, 0.03, 1.1),
     ],
     "table": [
-        (-0.64, 0.14, -0.52, 0.85, 0, 0.7),
-        (0.52, 0.14, 0.64, 0.85, 0, 0.7),
-        (-0.86, 0, -0.73, 0.85, 0, 0.6),
-        (0.73, 0, 0.86, 0.85, 0, 0.6),
-        (-0.9, 0.65, 0.9, 0.85, 0, 0.8),
-        (-0.92, 0.82, 0.92, 1, 0.14, 1.1),
+        (-0.88, 0, -0.7, 0.85, 0, 0.6),
+        (0.7, 0, 0.88, 0.85, 0, 0.6),
+        (-0.92, 0.66, 0.92, 1, 0.1, 1.1),
     ],
-    "box": [
-        (-0.6, 0, 0.6, 0.84, 0, 1),
-        (-0.6, 0.82, 0.6, 1, 0.12, 1.15),
-        (-0.08, 0, 0.08, 0.84, 0, 0.8),
-    ],
+    "box": [(-0.6, 0, 0.6, 0.84, 0, 1), (-0.6, 0.82, 0.6, 1, 0.12, 1.15)],
     "post": [(-0.03, 0, 0.03, 0.97, 0, 1)],
 }
 
 
-def _rigid(pen: Pen, rng: np.random.Generator, name: str) -> None:
-    """An object of RIGID, a little wider or narrower."""
+def _rigid(pen: _Pen, rng: np.random.Generator, names: Sequence[str]) -> None:
+    """One of the objects of RIGID, a little wider or narrower."""
+    name = str(rng.choice(names))
     color = pick(rng, (*PAINT, *WOOD))
     stretch = (rng.uniform(0.85, 1.15), 1)
     for left, bottom, right, top, slant, look in RIGID[name]:
         corners = np.array([(left, bottom), (right, bottom), (right - slant, top), (left + slant, top)])
         pen.polygon(corners * stretch, look if isinstance(look, tuple) else tint(color, look))
     if name == "car":
-        for x in (-0.85 * stretch[0], 0.88 * stretch[0]):
-            pen.ellipse((x, 0.23), 0.24, 0.24, DARK)
-            pen.ellipse((x, 0.23), 0.12, 0.12, (160, 160, 164))
+        for x in (-0.85, 0.88):
+            pen.ellipse((x * stretch[0], 0.23), 0.24, 0.24, DARK)
 
 
 # How each object is drawn, its height in meters, and the width of its sheet in heights.
 KINDS: dict[str, tuple[Callable[..., None], float, float]] = {
     "person": (_person, 1.7, 1.1),
-    "cat": (_cat, 0.5, 2.3),
-    "dog": (_dog, 0.66, 2.3),
+    "cat": (partial(_animal, is_cat=True), 0.5, 2.3),
+    "dog": (partial(_animal, is_cat=False), 0.66, 2.3),
     "sports ball": (_ball, 0.36, 1.06),
-    "book": (_book, 0.36, 2.0),
+    "book": (partial(_rigid, names=["closed book", "open book"]), 0.36, 2.3),
     "potted plant": (_plant, 0.65, 1.3),
     "tree": (_tree, 4.0, 1.2),
-    "car": (partial(_rigid, name="car"), 1.4, 3.4),
-    "sofa": (partial(_rigid, name="sofa"), 0.9, 2.9),
-    "table": (partial(_rigid, name="table"), 0.75, 2.1),
-    "box": (partial(_rigid, name="box"), 0.45, 1.6),
-    "post": (partial(_rigid, name="post"), 2.4, 0.1),
+    "car": (partial(_rigid, names=["car"]), 1.4, 3.4),
+    "sofa": (partial(_rigid, names=["sofa"]), 0.9, 2.9),
+    "table": (partial(_rigid, names=["table"]), 0.75, 2.1),
+    "box": (partial(_rigid, names=["box"]), 0.45, 1.6),
+    "post": (partial(_rigid, names=["post"]), 2.4, 0.1),
 }
 
 
-def draw(name: str, rng: np.random.Generator, meters: float, scale: float, light: int, **how: Any) -> Sprite:
-    """Return an object of KINDS as it looks by chance.
+def draw(name: str, rng: np.random.Generator, meters: float, scale: float) -> np.ndarray:
+    """Return an object of KINDS as it looks by chance: float32 (h, w, 4), premultiplied RGBA; opacity is from 0 to 1.
 
     Args:
+        name: a key of KINDS.
+        rng: decides how it looks.
         meters, scale: its height in meters, and pixels per meter.
-        light: 1 if it comes from the right, -1 from the left.
-        how: `pose` of a person, `is_open` of a book.
     """
     function, _, width = KINDS[name]
-    pen = Pen(meters * scale, width)
-    function(pen, rng, **how)
-    return pen.sprite(light, flip=rng.random() < 0.5)
+    pen = _Pen(meters * scale, width)
+    function(pen, rng)
+    sheet = pen.sheet[:, ::-1] if rng.random() < 0.5 else pen.sheet
+    sprite = cv2.resize(sheet, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA).astype(np.float32)
+    return sprite / np.array((1, 1, 1, 255), np.float32)

@@ -1,22 +1,19 @@
 """A scene seen from the ground: a room or a street, objects from far to near, and what is visible of each."""
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
-from seglib.datasets.sample.objects import GREEN, KINDS, PAINT, WOOD, Color, Sprite, camera, draw, pick, smooth_noise
+from seglib.datasets.sample.objects import BASE, GREEN, KINDS, PAINT, WOOD, camera, draw, pick, smooth_noise
 
 __all__ = ["STUFF", "Placed", "Scene", "everyday"]
 
-PALE = (232, 230, 226)
-GRAY = (150, 144, 138)
-STUFF = ("wall", "floor", "sky", "building", "trees", "ground", "road")
-GRASS = ((96, 132, 62), (112, 138, 76), (128, 132, 78))
-PAVING = ((168, 164, 158), (148, 140, 132), (206, 184, 146))
+PALE = np.array([232, 230, 226])
+GROUND = ((96, 132, 62), (112, 138, 76), (128, 132, 78), (168, 164, 158), (148, 140, 132), (206, 184, 146))
 ASPHALT = (92, 92, 98)
 SKY = ((150, 186, 226), (184, 200, 216), (206, 206, 208), (222, 196, 178))
+STUFF = ("wall", "floor", "sky", "building", "trees", "ground", "road")
 
 
 @dataclass(eq=False)
@@ -24,12 +21,12 @@ class Placed:
     """An object in a scene; x and bottom: the column of its middle and the row on which it stands, in pixels."""
 
     name: str
-    sprite: Sprite
+    sprite: np.ndarray  # see `objects.draw`
     x: float
     bottom: float
     scale: float  # pixels per meter; the nearest object has the largest
     crowd: bool = False
-    holds: list["Placed"] = field(default_factory=list)  # what annotators do not cut out of its outline
+    owner: "Placed | None" = None  # the object before which it is; annotators do not cut it out of that one's outline
 
 
 class Scene:
@@ -56,13 +53,12 @@ class Scene:
         self.eye = rng.uniform(0.55, 1.15)  # height of the camera in meters
         self.horizon = self.height * (0.64 - 0.26 * self.eye + rng.uniform(-0.04, 0.04))
         self.far = self.height * rng.uniform(0.2, 0.28)  # pixels per meter where the ground ends
-        self.light = int(rng.choice((-1, 1)))
         self.seed = int(rng.integers(2**32))
         self.objects: list[Placed] = []
         self.pan = 0.0
         self.stuff = np.zeros((self.height, self.width), np.uint8)
 
-    def put(self, name: str, x: float, size: float, meters: float = 0, crowd: bool = False, **how: Any) -> Placed:
+    def put(self, name: str, x: float, size: float, meters: float = 0) -> Placed:
         """Stand an object on the ground.
 
         Args:
@@ -70,188 +66,140 @@ class Scene:
             x: its middle, from 0 (left) to 1 (right).
             size: 0 is at the far end of the ground, 1 as large as it fits into the picture; above 1 it is cut off.
             meters: height of the object; 0: the usual one, more or less.
-            crowd: whether it is one of a crowd.
-            how: passed to `objects.draw`.
         """
         meters = meters or KINDS[name][1] * self.rng.uniform(0.85, 1.15)
         largest = 0.97 * (self.height - self.horizon) / self.eye
         if meters > self.eye:
             largest = min(largest, 0.97 * self.horizon / (meters - self.eye))
         scale = self.far + size * (max(largest, self.far) - self.far)
-        sprite = draw(name, self.rng, meters, scale, self.light, **how)
-        placed = Placed(name, sprite, x * self.width, self.horizon + self.eye * scale, scale, crowd)
+        sprite = draw(name, self.rng, meters, scale)
+        placed = Placed(name, sprite, x * self.width, self.horizon + self.eye * scale, scale)
         self.objects.append(placed)
         return placed
 
     def put_before(self, owner: Placed, name: str, meters: float, lift: float) -> None:
         """Put an object before another, `lift` meters above where that stands, without cutting its outline."""
-        sprite = draw(name, self.rng, meters, owner.scale, self.light)
-        held = Placed(name, sprite, owner.x, owner.bottom - lift * owner.scale, owner.scale)
-        owner.holds.append(held)
-        self.objects.append(held)
+        sprite = draw(name, self.rng, meters, owner.scale)
+        bottom = owner.bottom - lift * owner.scale
+        self.objects.append(Placed(name, sprite, owner.x, bottom, owner.scale, owner=owner))
 
     def paint(self) -> np.ndarray:
         """Paint the picture: uint8 (H, W, 3)."""
         rng = np.random.default_rng(self.seed)
-        picture, self.stuff = _paint_background(self, rng)
+        canvas = np.zeros((self.height, self.width, 4), np.float32)  # red, green, blue, index of `STUFF`
+        edge = round(self.horizon + self.eye * self.far)
+        paint_above = _paint_wall if self.indoor else _paint_distance
+        paint_above(canvas[:edge], rng, self.far, round(self.pan * self.far))
+        _paint_ground(self, canvas[edge:], rng, edge)
+        self.stuff = canvas[..., 3].astype(np.uint8)
         self.objects.sort(key=lambda placed: placed.scale)
-        picture *= self._shadows()[..., None]
+        light = np.ones((self.height, self.width), np.float32)  # on the ground
+        for placed in self.objects:
+            width = placed.sprite.shape[1]
+            middle = (round(placed.x - self.pan * placed.scale), round(placed.bottom))
+            cv2.ellipse(light, middle, (width * 2 // 5, width // 14 + 1), 0, 0, 360, 0.55, -1)
+        picture = canvas[..., :3] * cv2.blur(light, (self.width // 30 + 1, self.height // 60 + 1))[..., None]
         for placed in self.objects:
             window, part = self._window(placed)
-            picture[window] *= 1 - placed.sprite.alpha[part][..., None]
-            picture[window] += placed.sprite.color[part]
+            sprite = placed.sprite[part]
+            picture[window] = picture[window] * (1 - sprite[..., 3:]) + sprite[..., :3]
         return camera(picture, rng)
 
     def visible(self) -> list[tuple[Placed, np.ndarray]]:
-        """Return each object, far to near, with its visible pixels, bool (H, W); what it holds does not hide it."""
-        windows = [self._window(placed) for placed in self.objects]
-        solid = [placed.sprite.alpha[part] > 0.5 for placed, (_, part) in zip(self.objects, windows, strict=True)]
-        nearest = np.full((self.height, self.width), -1, np.int16)
-        for i, (window, _) in enumerate(windows):
-            nearest[window][solid[i]] = i
-        found = []
-        for i, placed in enumerate(self.objects):
-            mask = nearest == i
-            window = windows[i][0]
-            for held in placed.holds:
-                mask[window] |= solid[i] & (nearest[window] == self.objects.index(held))
+        """Return each object, far to near, with its visible pixels, bool (H, W)."""
+        found: list[tuple[Placed, np.ndarray]] = []
+        for placed in self.objects:
+            window, part = self._window(placed)
+            solid = placed.sprite[part][..., 3] > 0.5
+            for other, mask in found:
+                if other is not placed.owner:
+                    mask[window] &= ~solid
+            mask = np.zeros((self.height, self.width), bool)
+            mask[window] = solid
             found.append((placed, mask))
         return found
 
     def _window(self, placed: Placed) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
         """The part of the picture that an object's sprite covers, and the part of the sprite that is in the picture."""
-        height, width = placed.sprite.alpha.shape
+        height, width = placed.sprite.shape[:2]
         left = round(placed.x - self.pan * placed.scale - width / 2)
-        top = round(placed.bottom) - placed.sprite.base
+        top = round(placed.bottom - BASE * height)
         x0, x1 = np.clip((left, left + width), 0, self.width).tolist()
         y0, y1 = np.clip((top, top + height), 0, self.height).tolist()
         return (slice(y0, y1), slice(x0, x1)), (slice(y0 - top, y1 - top), slice(x0 - left, x1 - left))
 
-    def _shadows(self) -> np.ndarray:
-        """How much light falls on the ground: float32 (H, W), less than 1 below the objects."""
-        light = np.ones((self.height, self.width), np.float32)
-        for placed in self.objects:
-            width = placed.sprite.alpha.shape[1]
-            center = (round(placed.x - self.pan * placed.scale - 0.1 * self.light * width), round(placed.bottom))
-            cv2.ellipse(light, center, (width * 2 // 5, width // 14 + 1), 0, 0, 360, 0.55, -1)
-        return cv2.blur(light, (self.width // 30 + 1, self.height // 60 + 1))
-
-
-def _paint_background(scene: Scene, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Return the picture without objects, float32 (H, W, 3), and its labels, uint8 (H, W), as indices of `STUFF`."""
-    picture = np.zeros((scene.height, scene.width, 3), np.uint8)
-    labels = np.zeros((scene.height, scene.width), np.uint8)
-    edge = round(scene.horizon + scene.eye * scene.far)
-    shift = round(scene.pan * scene.far)
-    if scene.indoor:
-        _paint_wall(picture[:edge], rng, scene.far, shift)
-        labels[edge:] = STUFF.index("floor")
-    else:
-        _paint_distance(picture[:edge], labels[:edge], rng, scene.far, shift)
-        labels[edge:] = STUFF.index("ground")
-    painted = picture.astype(np.float32)
-    _paint_ground(scene, painted[edge:], labels[edge:], rng, edge)
-    return painted, labels
-
 
 def _paint_wall(wall: np.ndarray, rng: np.random.Generator, meter: float, shift: int) -> None:
-    """Paint a wall, plain or striped, with up to two pictures and a skirting board; meter: in pixels."""
+    """Paint a plain wall with up to two pictures; meter: in pixels."""
     height, width = wall.shape[:2]
-    wall[:] = _fade(pick(rng, PAINT), PALE, rng.uniform(0.4, 0.85))
-    if rng.random() < 0.4:
-        step = max(6, round(meter * rng.uniform(0.2, 0.5)))
-        striped = (np.arange(width) + shift) % step < step / 2
-        wall[:, striped] = wall[:, striped] * 0.9
+    wall[..., :3] = PALE + rng.uniform(0.15, 0.6) * (pick(rng, PAINT) - PALE)  # paler than the objects
     for x in rng.permutation(3)[: rng.integers(3)]:
-        corner = np.array([(x + rng.uniform(0.05, 0.4)) * width / 3 - shift, height - rng.uniform(1.5, 2.1) * meter])
-        size = meter * rng.uniform(0.5, 0.9, 2)
-        _rectangle(wall, corner, size, pick(rng, (*WOOD, PALE)))
-        _rectangle(wall, corner + 0.08 * size, 0.84 * size, pick(rng, (*PAINT, *SKY)))
-    _rectangle(wall, (0, height - 0.1 * meter), (width, 0.1 * meter + 1), pick(rng, (*WOOD, PALE)))
+        corner = ((x + rng.uniform(0.05, 0.4)) * width / 3 - shift, height - rng.uniform(1.5, 2.1) * meter)
+        _rectangle(wall, corner, meter * rng.uniform(0.5, 0.9, 2), pick(rng, (*PAINT, *SKY)))
 
 
-def _paint_distance(view: np.ndarray, labels: np.ndarray, rng: np.random.Generator, meter: float, shift: int) -> None:
+def _paint_distance(view: np.ndarray, rng: np.random.Generator, meter: float, shift: int) -> None:
     """Paint the sky, and houses or trees where the ground ends; meter: in pixels."""
     height, width = view.shape[:2]
     fade = np.linspace(0.85, 1.1, height)[:, None] + 0.08 * smooth_noise(rng, height, width, height / 3)
-    view[:] = np.clip(fade[..., None] * pick(rng, SKY), 0, 255)
-    labels[:] = STUFF.index("sky")
+    view[..., :3] = fade[..., None] * pick(rng, SKY)
+    view[..., 3] = STUFF.index("sky")
     houses = rng.random() < 0.5
+    low, high = ((1.5, 1.0), (3.0, 2.6)) if houses else ((0.8, 0.6), (1.6, 1.6))
     x = -4 * meter - shift
-    for size in meter * rng.uniform(
-        (1.5, 1.0) if houses else (0.8, 0.6), (3.0, 2.6) if houses else (1.6, 1.6), (16, 2)
-    ):
-        corner = (x, height - size[1])
+    for size in meter * rng.uniform(low, high, (16, 2)):
+        if houses:
+            corner = np.array([x, height - size[1]])
+            wall = PALE + 0.55 * (pick(rng, PAINT) - PALE)
+            _rectangle(view, corner, size, (*wall, STUFF.index("building")))
+            for window in np.ndindex(*(size // (0.65 * meter)).astype(int)):
+                at = corner + 0.2 * meter + 0.65 * meter * np.array(window)
+                _rectangle(view, at, (0.28 * meter, 0.4 * meter), (70, 84, 98, STUFF.index("building")))
+        else:
+            color = (*pick(rng, GREEN), STUFF.index("trees"))
+            cv2.ellipse(view, (round(x), height), (round(size[0]), round(size[1])), 0, 0, 360, color, -1)
         x += size[0]
-        if not houses:
-            axes = (round(size[0]), round(size[1]))
-            cv2.ellipse(view, (round(x), height), axes, 0, 0, 360, pick(rng, GREEN), -1)
-            cv2.ellipse(labels, (round(x), height), axes, 0, 0, 360, STUFF.index("trees"), -1)
-            continue
-        _rectangle(view, corner, size, _fade(pick(rng, PAINT), PALE, 0.45))
-        _rectangle(labels, corner, size, STUFF.index("building"))
-        glass = pick(rng, ((90, 110, 130), (50, 56, 66), (196, 206, 212)))
-        for column in np.arange(0.25 * meter, size[0] - 0.3 * meter, 0.6 * meter):
-            for row in np.arange(0.25 * meter, size[1] - 0.4 * meter, 0.7 * meter):
-                _rectangle(view, (corner[0] + column, corner[1] + row), (0.28 * meter, 0.4 * meter), glass)
 
 
-def _fade(color: Color, other: Color, share: float) -> Color:
-    """Mix a color with a share of another one. Faded backgrounds let the objects stand out."""
-    red, green, blue = (int((1 - share) * value + share * second) for value, second in zip(color, other, strict=True))
-    return red, green, blue
-
-
-def _rectangle(canvas: np.ndarray, corner: np.ndarray | tuple, size: np.ndarray | tuple, color: Color | int) -> None:
+def _rectangle(view: np.ndarray, corner: np.ndarray | tuple, size: np.ndarray | tuple, color: tuple) -> None:
     x, y = (round(value) for value in corner)
-    cv2.rectangle(canvas, (x, y), (x + round(size[0]) - 1, y + round(size[1]) - 1), color, -1)
+    cv2.rectangle(view, (x, y), (x + round(size[0]) - 1, y + round(size[1]) - 1), color, -1)
 
 
-def _paint_ground(scene: Scene, ground: np.ndarray, labels: np.ndarray, rng: np.random.Generator, edge: int) -> None:
-    """Paint boards, tiles, carpet, grass or paving in perspective, and outdoors a road."""
-    height, width = labels.shape
+def _paint_ground(scene: Scene, ground: np.ndarray, rng: np.random.Generator, edge: int) -> None:
+    """Paint a carpet, grass or paving in perspective, and outdoors a road."""
+    height, width = ground.shape[:2]
     scale = ((np.arange(edge, edge + height) + 0.5 - scene.horizon) / scene.eye)[:, None]  # pixels per meter
     x = (np.arange(width) - width / 2) / scale + scene.pan
     z = np.broadcast_to(width / scale, x.shape)  # meters away
     bumps = smooth_noise(rng, 128, 128, 2.5)
     column, row = (np.abs(meters * 40 % 254 - 127).astype(np.float32) for meters in (x, z))  # mirrored: no seams
-    rough = cv2.remap(bumps, column, row, cv2.INTER_LINEAR)
-    light = 1 + rng.uniform(0.03, 0.12) * rough
-    grass = rng.random() < 0.5
-    color = _fade(pick(rng, (*WOOD, *PAINT)), GRAY, 0.6) if scene.indoor else pick(rng, GRASS if grass else PAVING)
-    if not grass:  # nor a carpet
-        cell = np.array([(0.2, 2.0), (0.5, 0.5)][rng.integers(2)])  # boards or tiles
-        columns = np.floor(x / cell[0]).astype(int)
-        rows = np.floor(z / cell[1] + 0.4 * columns).astype(int)
-        light += rng.uniform(-0.06, 0.06, 64)[(7 * columns + 13 * rows) % 64]
-    ground[:] = light[..., None] * color
+    light = 1 + rng.uniform(0.03, 0.12) * cv2.remap(bumps, column, row, cv2.INTER_LINEAR)[..., None]
+    carpet = (90, 86, 83) + 0.4 * np.array(pick(rng, (*WOOD, *PAINT)))
+    ground[..., :3] = light * (carpet if scene.indoor else pick(rng, GROUND))
+    ground[..., 3] = STUFF.index("floor" if scene.indoor else "ground")
     if not scene.indoor and rng.random() < 0.5:
         start = rng.uniform(0.55, 0.8) * width / scene.far
         road = (z > start) & (z < start + 0.9 * width / scene.far)
-        ground[road] = light[road][:, None] * ASPHALT
-        labels[road] = STUFF.index("road")
+        ground[road, :3] = light[road] * ASPHALT
+        ground[road, 3] = STUFF.index("road")
 
 
 def everyday(scene: Scene) -> None:
     """Add people, animals and other objects."""
     rng = scene.rng
-    around = (
-        ("sofa", "table", "box", "potted plant") if scene.indoor else ("tree", "post", "car", "box", "potted plant")
-    )
+    around = ["potted plant", "box", *(("sofa", "table") if scene.indoor else ("tree", "post", "car"))]
     for name in rng.choice(around, rng.integers(1, 4)):
         scene.put(str(name), rng.uniform(0, 1), rng.uniform(0, 0.1 if name in ("tree", "car") else 0.6))
     people = int(rng.choice([0, 1, 2, 3], p=[0.12, 0.42, 0.32, 0.14]))
     for slot in range(people):
-        x = (slot + rng.uniform(0.2, 0.8)) / people
+        person = scene.put("person", (slot + rng.uniform(0.2, 0.8)) / people, rng.uniform(0.1, 1.1))
         if rng.random() < 0.15:
-            owner = scene.put("person", x, rng.uniform(0.4, 1.0), pose="hold")
-            scene.put_before(owner, str(rng.choice(["sports ball", "book"])), 0.33, 0.9)
-        else:
-            scene.put("person", x, rng.uniform(0.1, 1.1))
+            scene.put_before(person, str(rng.choice(["sports ball", "book"])), 0.33, 0.5)
     chances = {"cat": 0.45, "sports ball": 0.45, "book": 0.45, "dog": 0.25}
     small = [name for name, chance in chances.items() if rng.random() < chance]
     for slot, name in enumerate(rng.permutation(small)):
         scene.put(str(name), (slot + rng.uniform(0.15, 0.85)) / len(small), rng.uniform(0.5, 1.05))
     if rng.random() < 0.08:
-        atlas = scene.put("book", rng.uniform(0.25, 0.75), 1.0, is_open=True)
+        atlas = scene.put("book", rng.uniform(0.25, 0.75), 1.0)
         scene.put_before(atlas, str(rng.choice(["cat", "sports ball"])), 0.2, 0.06)

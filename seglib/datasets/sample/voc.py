@@ -1,8 +1,4 @@
-"""Writes the bundled sample in the layout of PASCAL VOC's devkit.
-
-Seven of VOC's twenty classes occur. A border of 255 separates two labels; relative to the picture it is as wide as
-VOC's.
-"""
+"""Writes the bundled sample in the layout of PASCAL VOC's devkit; seven of its twenty classes occur."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +15,7 @@ from seglib.masks import IGNORE, voc_palette, write_index_png
 
 __all__ = ["CLASSES", "compose", "label_masks", "write_image", "write_lists"]
 
-BORDER = 5 / 500  # width of VOC's border divided by the longer side of a picture
+BORDER = 5 / 500  # width of the border of 255 between two labels, divided by the longer side of a picture, as in VOC
 CLASSES = {  # VOC's names of drawn objects
     "person": "person", "cat": "cat", "dog": "dog", "potted plant": "pottedplant", "car": "car", "sofa": "sofa",
     "table": "diningtable",
@@ -40,7 +36,9 @@ def compose(index: int, size: int, seed: int) -> Scene:
     rng = np.random.default_rng([seed, index, 2012])
     scene = Scene(rng, size, indoor=bool(rng.random() < 0.55), aspect=float(rng.choice([0.667, 0.75, 1.333])))
     kinds = ROOM if scene.indoor else STREET
-    names = [name for name, (chance, _, _) in kinds.items() if rng.random() < chance] or ["person"]
+    names = [name for name, (chance, _, _) in kinds.items() if rng.random() < chance]
+    if CLASSES.keys().isdisjoint(names):
+        names.append("person")
     for name, slot in zip(names, rng.permutation(len(names)), strict=True):
         placed = scene.put(name, (slot + rng.uniform(0.1, 0.9)) / len(names), rng.uniform(*kinds[name][1:]))
         if name == "sofa" and rng.random() < 0.3:
@@ -69,14 +67,12 @@ def label_masks(visible: Sequence[tuple[Placed, np.ndarray]], height: int, width
 def write_image(folder: Path, index: int, images: int, size: int, seed: int) -> dict[str, str]:
     """Write a picture, and its masks to SegmentationClass/ and SegmentationObject/; return its split and its name."""
     scene = compose(index, size, seed)
-    picture = scene.paint()
-    classes, objects = label_masks(scene.visible(), scene.height, scene.width)
     name = f"2012_{index + 1:06d}"
-    (folder / "JPEGImages").mkdir(exist_ok=True)
-    write_jpeg(folder / "JPEGImages" / f"{name}.jpg", picture)
-    write_index_png(folder / "SegmentationClass" / f"{name}.png", classes, VOC_CLASSES, voc_palette())
-    numbers = [str(number) for number in range(IGNORE)]  # the names of the objects
-    write_index_png(folder / "SegmentationObject" / f"{name}.png", objects, numbers, voc_palette())
+    write_jpeg(folder / f"JPEGImages/{name}.jpg", scene.paint())
+    classes, objects = label_masks(scene.visible(), scene.height, scene.width)
+    write_index_png(folder / f"SegmentationClass/{name}.png", classes, VOC_CLASSES, voc_palette())
+    numbers = [str(number) for number in range(IGNORE)]
+    write_index_png(folder / f"SegmentationObject/{name}.png", objects, numbers, voc_palette())
     return {"split": split_of(index, images), "name": name}
 
 
