@@ -20,7 +20,7 @@ from seglib.progress import progress_bar
 
 __all__ = ["VERSION", "WRITERS", "render"]
 
-VERSION = 5  # part of the folder's name; increase it whenever the pictures change, so that old folders are not reused
+VERSION = 6  # part of the folder's name; increase it whenever the pictures change, so that old folders are not reused
 # Each module has write_image(folder, index, images, size, seed), which returns a record for JSON, and
 # write_lists(folder, records), which writes the files that concern all images.
 WRITERS = {"coco": coco, "voc2012": voc, "buildings_yolo": buildings}

@@ -297,4 +297,6 @@ def draw(name: str, rng: np.random.Generator, meters: float, scale: float) -> np
     function(pen, rng)
     sheet = pen.sheet[:, ::-1] if rng.random() < 0.5 else pen.sheet
     sprite = cv2.resize(sheet, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA).astype(np.float32)
-    return sprite / np.array((1, 1, 1, 255), np.float32)
+    sprite[..., 3] /= 255
+    sprite[..., :3] *= 0.35 + 0.65 * cv2.blur(sprite[..., 3:], (5, 5))[..., None]  # darker towards the edge
+    return sprite

@@ -72,16 +72,15 @@ class Scene:
         if meters > self.eye:
             largest = min(largest, 0.97 * self.horizon / (meters - self.eye))
         scale = self.far + size * (max(largest, self.far) - self.far)
-        sprite = draw(name, self.rng, meters, scale)
-        placed = Placed(name, sprite, x * self.width, self.horizon + self.eye * scale, scale)
+        bottom = self.horizon + self.eye * scale
+        placed = Placed(name, draw(name, self.rng, meters, scale), x * self.width, bottom, scale)
         self.objects.append(placed)
         return placed
 
     def put_before(self, owner: Placed, name: str, meters: float, lift: float) -> None:
         """Put an object before another, `lift` meters above where that stands, without cutting its outline."""
         sprite = draw(name, self.rng, meters, owner.scale)
-        bottom = owner.bottom - lift * owner.scale
-        self.objects.append(Placed(name, sprite, owner.x, bottom, owner.scale, owner=owner))
+        self.objects.append(Placed(name, sprite, owner.x, owner.bottom - lift * owner.scale, owner.scale, owner=owner))
 
     def paint(self) -> np.ndarray:
         """Paint the picture: uint8 (H, W, 3)."""
@@ -131,10 +130,9 @@ class Scene:
 
 def _paint_wall(wall: np.ndarray, rng: np.random.Generator, meter: float, shift: int) -> None:
     """Paint a plain wall with up to two pictures; meter: in pixels."""
-    height, width = wall.shape[:2]
     wall[..., :3] = PALE + rng.uniform(0.15, 0.6) * (pick(rng, PAINT) - PALE)  # paler than the objects
     for x in rng.permutation(3)[: rng.integers(3)]:
-        corner = ((x + rng.uniform(0.05, 0.4)) * width / 3 - shift, height - rng.uniform(1.5, 2.1) * meter)
+        corner = ((x + rng.uniform(0.05, 0.4)) * wall.shape[1] / 3 - shift, len(wall) - rng.uniform(1.5, 2.1) * meter)
         _rectangle(wall, corner, meter * rng.uniform(0.5, 0.9, 2), pick(rng, (*PAINT, *SKY)))
 
 
@@ -193,7 +191,7 @@ def everyday(scene: Scene) -> None:
         scene.put(str(name), rng.uniform(0, 1), rng.uniform(0, 0.1 if name in ("tree", "car") else 0.6))
     people = int(rng.choice([0, 1, 2, 3], p=[0.12, 0.42, 0.32, 0.14]))
     for slot in range(people):
-        person = scene.put("person", (slot + rng.uniform(0.2, 0.8)) / people, rng.uniform(0.1, 1.1))
+        person = scene.put("person", (slot + rng.uniform(0.2, 0.8)) / people, rng.uniform(0.3, 1.1))
         if rng.random() < 0.15:
             scene.put_before(person, str(rng.choice(["sports ball", "book"])), 0.33, 0.5)
     chances = {"cat": 0.45, "sports ball": 0.45, "book": 0.45, "dog": 0.25}
