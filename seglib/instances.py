@@ -122,7 +122,9 @@ class Instances:
 
     def above(self, score: float) -> Instances:
         """The predicted objects that have at least this score."""
-        return self.pick(cast(np.ndarray, self.scores) >= score)
+        if self.scores is None:
+            raise ValueError("these objects have no scores: they are ground truth, not predictions")
+        return self.pick(self.scores >= score)
 
     def numbered(self) -> np.ndarray:
         """A map of the objects, int (H, W): 0 is background, 1 the first object; where two overlap, the smaller."""
@@ -133,6 +135,8 @@ class Instances:
 
     def semantic(self) -> np.ndarray:
         """The class mask, uint8 (H, W). The smaller of two objects covers the larger; a crowd, below all, is 255."""
+        if self.labels.max(initial=0) >= IGNORE:
+            raise ValueError(f"label {self.labels.max()}: a class mask holds classes up to {IGNORE - 1}")
         classes = np.zeros(self.size, dtype=np.uint8)
         areas = self.areas
         for index in sorted(range(len(self)), key=lambda i: (not self.crowd[i], -areas[i])):
@@ -149,11 +153,15 @@ def as_instances(objects: Instances | Mapping[str, Any], size: tuple[int, int] |
 
     Raises:
         TypeError: `objects` is of another type.
+        ValueError: the mapping has a key that is not known.
     """
     if isinstance(objects, Instances):
         return objects
     if not isinstance(objects, Mapping) or "masks" not in objects:
         raise TypeError(f'the objects of an image are Instances, or a mapping with "masks", not {type(objects)}')
+    unknown = set(objects) - {"masks", "labels", "scores", "crowd", "iscrowd", "size", "boxes", "area", "image_id"}
+    if unknown:
+        raise ValueError(f"unknown keys {sorted(unknown)}: labels, scores, crowd (or iscrowd) and size are read")
     size = objects.get("size") or _size_of(objects["masks"]) or size
     crowd = objects.get("crowd", objects.get("iscrowd"))
     return Instances.of(objects["masks"], objects.get("labels"), objects.get("scores"), crowd, size)
@@ -178,6 +186,8 @@ def _to_numbers(values: Any, count: int, name: str, kind: type) -> np.ndarray:
     array = _to_numpy(values).reshape(-1)
     if len(array) != count:
         raise ValueError(f"{len(array)} {name} for {count} masks")
+    if kind is int and not (np.isfinite(array).all() and np.array_equal(array, array.astype(int))):
+        raise ValueError(f"{name} must be whole numbers, not {array[:8].tolist()}")
     return array.astype(kind)
 
 

@@ -55,7 +55,10 @@ _COLORS = [
 
 def check_polygon(polygon: Sequence[float], height: int, width: int) -> None:
     """Raise ValueError if a polygon cannot be drawn in a (height, width) image; the message says why."""
-    points = np.asarray(polygon, dtype=float)
+    try:
+        points = np.asarray(polygon, dtype=float)
+    except (TypeError, ValueError):
+        raise ValueError(f"polygon must be a flat list of numbers, not {str(polygon)[:60]}") from None
     if points.ndim != 1 or points.size % 2:
         raise ValueError(f"polygon must be a flat list x1, y1, x2, y2, ..., not of shape {points.shape}")
     if points.size < 6:
@@ -367,6 +370,9 @@ def check_classes(classes: Sequence[str]) -> None:
 
 def check_values(mask: np.ndarray, classes: int, where: str | Path) -> None:
     """Raise ValueError, which names the file `where`, if a mask holds a value that is neither a class nor 255."""
+    mask = np.asarray(mask)
+    if mask.ndim != 2 or mask.dtype.kind not in "bui":
+        raise ValueError(f"{where}: a class mask holds whole numbers (H, W), not {mask.dtype} {mask.shape}")
     wrong = mask[((mask < 0) | (mask >= classes)) & (mask != IGNORE)]
     if wrong.size:
         values = ", ".join(str(value) for value in np.unique(wrong)[:8].tolist())

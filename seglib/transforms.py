@@ -67,7 +67,13 @@ def augmentation(
             that is too small gets a margin that is black, and 255 in the mask.
         saturation: largest relative change, up or down; applied to half of the images, together with `hue`.
         hue: largest shift around the color circle, in either direction, as a fraction of the circle.
+
+    Raises:
+        ValueError: `scale` or `crop` is not a pair of positive numbers.
     """
+    for name, pair in (("scale", scale), ("crop", crop)):
+        if pair is not None and (np.shape(pair) != (2,) or min(pair) <= 0):
+            raise ValueError(f"{name} is a pair of numbers above 0, not {pair!r}: scale=(0.5, 2), crop=(height, width)")
     steps: list[A.BasicTransform] = []
     if scale:
         steps.append(A.RandomScale((scale[0] - 1, scale[1] - 1), **_RESIZING, p=1))

@@ -147,6 +147,7 @@ def test_the_class_mask_shows_the_smallest_object_then_a_crowd_then_background(s
     [
         ({"masks": BOTH, "labels": [1]}, "1 labels for 2 masks"),
         ({"masks": BOTH, "labels": [1, 0]}, "label 0: classes count from 1"),
+        ({"masks": BOTH, "labels": [1.9, 2]}, r"labels must be whole numbers, not \[1.9, 2.0\]"),
         ({"masks": BOTH, "scores": [0.5, float("inf")]}, "score is not a finite number"),
         ({"masks": BOTH * 0.7}, "threshold"),
         ({"masks": BOTH, "size": (9, 6)}, r"shape \(6, 9\) in an image of \(9, 6\)"),
@@ -182,6 +183,15 @@ def test_a_mapping_in_the_form_of_other_libraries_is_converted():
 def test_something_else_is_not_converted(wrong):
     with pytest.raises(TypeError, match='"masks"'):
         as_instances(wrong)
+
+
+def test_what_would_be_lost_in_silence_is_refused():
+    with pytest.raises(ValueError, match=r"unknown keys \['label'\]"):
+        as_instances({"masks": BOTH, "label": [2, 1]})
+    with pytest.raises(ValueError, match="no scores: they are ground truth"):
+        Instances.of(BOTH).above(0.5)
+    with pytest.raises(ValueError, match="label 256: a class mask holds classes up to 254"):
+        Instances.of(BOTH, labels=[1, 256]).semantic()
 
 
 def test_the_instances_of_a_data_set_and_of_a_subset(tiny):

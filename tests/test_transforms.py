@@ -101,6 +101,12 @@ def test_colors_change_in_some_images_and_labels_in_none(change):
     assert 10 <= changed <= 45
 
 
+@pytest.mark.parametrize("wrong", [{"scale": 1.5}, {"scale": (-0.2, 0.2)}, {"crop": 16}, {"crop": (16, 16, 3)}])
+def test_scale_and_crop_are_pairs(wrong):
+    with pytest.raises(ValueError, match="is a pair of numbers above 0"):
+        augmentation(**wrong)
+
+
 @pytest.mark.parametrize("change", ["brightness", "contrast"])
 def test_images_become_lighter_and_darker(change):
     image = np.full((8, 8, 3), 120, np.uint8)

@@ -104,9 +104,14 @@ def _read_names(list_file: Path) -> list[str]:
     if not list_file.is_file():
         raise FileNotFoundError(f"no image set {list_file}{_hint(list_file)}")
     try:
-        return list_file.read_text(encoding="utf-8-sig").split()
+        lines = list_file.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError:
         raise ValueError(f"{list_file} is not UTF-8 text: save it as such") from None
+    names = [line.strip() for line in lines if line.strip()]
+    for name in names:
+        if len(name.split()) > 1 and name.split()[-1] in ("-1", "0", "1"):  # a list of ImageSets/Main
+            raise ValueError(f"{list_file}: {name!r} is not a name; give a list with one name in each line")
+    return names
 
 
 def _hint(list_file: Path) -> str:

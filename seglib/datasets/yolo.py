@@ -175,6 +175,8 @@ def _read_data_yaml(root: Path) -> tuple[list[str], dict[str, Path]]:
         names = _class_names(content["names"])
     except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError) as error:
         raise ValueError(f"{path} has no valid list of classes, such as names: [building] ({error!r})") from error
+    if content.get("nc", len(names)) != len(names):
+        raise ValueError(f"{path} says nc: {content['nc']}, but names {len(names)} classes: {names}")
     values = {part: content.get(part, content.get(folder)) for part, folder in YOLO_PARTS.items()}
     if not any(values.values()):
         raise ValueError(f"{path} names no folder of images: write, for example, train: train/images")
@@ -186,6 +188,8 @@ def _read_data_yaml(root: Path) -> tuple[list[str], dict[str, Path]]:
 def _class_names(names: Any) -> list[str]:
     """The class names of a data.yaml, which may be a list or a mapping from 0, 1, 2, ..."""
     if isinstance(names, dict):
+        if set(names) != set(range(len(names))):
+            raise TypeError(f"the classes have the numbers {list(names)}, which must be 0, 1, 2, ...")
         names = [names[index] for index in range(len(names))]
     if not isinstance(names, list):  # the characters of a string would become classes
         raise TypeError(f"names is {names!r}")
@@ -223,10 +227,11 @@ def _find_images(images_dir: Path) -> list[str]:
 
 def _find_labels_dir(images_dir: Path) -> Path:
     """The folder of label files: the last "images" in the path of the images folder becomes "labels"."""
-    before, found, after = f"{images_dir.as_posix()}/".rpartition("/images/")
-    if not found:
+    parts = list(images_dir.parts)
+    if "images" not in parts:
         raise ValueError(f"{images_dir}: images must be in a folder named images, with a folder labels beside it")
-    folder = Path(before, "labels", after)
+    parts[len(parts) - 1 - parts[::-1].index("images")] = "labels"
+    folder = Path(*parts)
     if not folder.is_dir():  # every image would count as one without objects
         raise FileNotFoundError(f"no folder {folder}, which must hold the labels of {images_dir}")
     return folder
@@ -357,9 +362,10 @@ def coco_to_yolo(
 
 def _check_part(folder: Path, data: COCOSegmentationDataset) -> None:
     """Raise ValueError if a part holds the original images, or files that would remain beside the new ones."""
-    if data.images_dir.resolve() == (folder / "images").resolve():
-        raise ValueError(f"{data.images_dir} holds the original images: write to another folder")
     names = [entry["file_name"] for entry in data.images]
+    for name in names:
+        if (folder / "images" / name).resolve() == (data.images_dir / name).resolve():
+            raise ValueError(f"{folder / 'images' / name} is an original image: write to another folder")
     written = {folder / "images" / name for name in names} | {_label_file(folder / "labels", name) for name in names}
     for path in [*folder.glob("images/**/*"), *folder.glob("labels/**/*")]:
         if path.is_file() and path not in written:

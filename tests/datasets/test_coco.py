@@ -160,6 +160,7 @@ def repeat_image(tiny):
 
 
 PROBLEMS = {  # what breaks the data set, and what is said about it
+    "points as objects": (annotation(segmentation=[[{"x": 1, "y": 1}]]), "polygon must be a flat list of numbers"),
     "two points": (annotation(segmentation=[[1, 1, 4, 4]]), r"annotation 13 \(image 1\): polygon has 2 points"),
     "RLE size": (annotation(segmentation={"size": [4, 4], "counts": [16]}), r"annotation 13 .*RLE of size \[4, 4\]"),
     "RLE runs": (annotation(segmentation={"size": [8, 10], "counts": [16]}), "annotation 13 .*16"),

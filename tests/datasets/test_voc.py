@@ -103,6 +103,12 @@ def test_a_list_of_names_may_have_a_byte_order_mark_blank_lines_and_repetitions(
     assert VOCSegmentationDataset(devkit).filenames == ["c.jpg", "a.jpg"]
 
 
+def test_a_list_of_another_kind_is_refused(devkit):
+    write_list(devkit, "a  1\nc -1\n")
+    with pytest.raises(ValueError, match=r"train\.txt: 'a  1' is not a name"):
+        VOCSegmentationDataset(devkit)
+
+
 def test_other_data_in_this_layout_may_have_other_classes(devkit):
     write_mask(devkit, "a", [[0, 1, 2, 255, 0, 0]] * 4)
     data = VOCSegmentationDataset(devkit, classes=["background", "leaf", "stem"])

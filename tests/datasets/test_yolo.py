@@ -202,7 +202,8 @@ def test_path_is_absolute_or_relative_to_data_yaml(folder):
         (None, FileNotFoundError, r"no .*data\.yaml"),
         ("names: [cup", ValueError, r"data\.yaml has no valid list of classes"),
         ("names: building\ntrain: train/images", ValueError, "no valid list of classes.*'building'"),
-        ("names: {0: cup, 2: hat}\ntrain: train/images", ValueError, r"KeyError\(1\)"),
+        ("names: {0: cup, 2: hat}\ntrain: train/images", ValueError, r"the classes have the numbers \[0, 2\]"),
+        ("names: [cup, hat]\nnc: 3\ntrain: train/images", ValueError, "says nc: 3, but names 2 classes"),
         ("names: [background, cup]\ntrain: train/images", ValueError, "occurs twice, or is background"),
         ("names: [cup, hat]", ValueError, r"data\.yaml names no folder of images: write, for .*train: train/images"),
         ("names: [cup, hat]\ntrain: pictures", FileNotFoundError, "no folder for 'train' that exists; it has none"),
@@ -389,8 +390,14 @@ def test_the_original_images_are_not_overwritten(coco, tmp_path):
     (root / "train").mkdir(parents=True)
     os.rename(coco / "images", root / "train/images")
     before = listing(root)
-    with pytest.raises(ValueError, match="holds the original images: write to another folder"):
+    with pytest.raises(ValueError, match="is an original image: write to another folder"):
         coco_to_yolo(root / "train/images", coco / "a.json", root)
+    links = tmp_path / "links"
+    links.mkdir()
+    for path in (root / "train/images").iterdir():
+        (links / path.name).symlink_to(path)
+    with pytest.raises(ValueError, match="is an original image: write to another folder"):
+        coco_to_yolo(links, coco / "a.json", root)
     assert listing(root) == before
 
 
