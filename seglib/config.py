@@ -95,6 +95,8 @@ class TrainConfig:
         check_choice("scheduler", self.scheduler, (None, "plateau", "cosine"))
         for tracker in self.trackers:
             check_choice("tracker", tracker, ("tensorboard", "wandb"))
+        if self.class_weights is not None:  # perhaps a tensor
+            object.__setattr__(self, "class_weights", tuple(map(float, self.class_weights)))
 
 
 def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
@@ -117,7 +119,7 @@ def make_schedules(optimizer: torch.optim.Optimizer, config: TrainConfig) -> dic
     schedules: dict[str, Any] = {}
     if config.scheduler == "plateau":
         schedules["schedule"] = lr_scheduler.ReduceLROnPlateau(
-            optimizer, factor=config.plateau_factor, patience=config.plateau_patience
+            optimizer, factor=float(config.plateau_factor), patience=config.plateau_patience
         )
     elif config.scheduler == "cosine":
         schedules["schedule"] = lr_scheduler.CosineAnnealingLR(optimizer, T_max=config.epochs)
@@ -198,6 +200,7 @@ def explain_out_of_memory(config: TrainConfig, image_size: tuple[int, int]) -> I
                 f"Try batch_size={smaller}, accumulate={parts}: each step then has {smaller * parts} images, of which "
                 f"batch norm and Dice see {smaller} at a time. "
             )
-        advice += f"Or use smaller images: {height // 2}x{width // 2} needs about a quarter of the memory."
+        advice += f"Or use smaller images: {height // 2}x{width // 2} needs about a quarter of the memory. "
+        advice += "(Validation images are used at the size that their data set gives them.)"
         first_line = (str(error) or type(error).__name__).splitlines()[0]
         raise torch.OutOfMemoryError(f"{first_line}\n{advice}") from None

@@ -67,7 +67,8 @@ class MaskAP:
 
     def curve(self, iou: float = 0.5) -> np.ndarray:
         """The precision at each level of `recall` for one of the IoU thresholds, (101,), averaged over classes."""
-        check_choice("iou", round(iou, 2), self.thresholds.round(2).tolist())
+        iou = round(iou, 2)
+        check_choice("iou", iou, self.thresholds.round(2).tolist())
         return np.array([_known_mean(row) for row in self.precision[np.isclose(self.thresholds, iou)][0]])
 
     def rows(self) -> dict[str, float]:

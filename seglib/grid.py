@@ -120,7 +120,8 @@ class Grid:
         columns = [name for name in rows[0] if any(row[name] not in (None, "") for row in rows)]
         table = [["", *columns]]
         for cell, row in zip(self.cells, rows, strict=True):
-            table.append(["★" if cell is self.best else "", *(_format_value(row[name]) for name in columns)])
+            values = {**row, **{name: str(value) for name, value in cell.settings.items()}}  # in full digits
+            table.append(["★" if cell is self.best else "", *(_format_value(values[name]) for name in columns)])
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]
         return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in table)
 
@@ -187,6 +188,9 @@ def grid(
 def _train_cell(train: Callable[..., object], settings: dict[str, Value], run_dir: Path, seed: int) -> None:
     """Train one cell and record how it ended."""
     record = {"settings": settings, "status": "finished", "reason": ""}
+    cell_file = run_dir / _CELL_FILE
+    earlier = cell_file.read_bytes() if cell_file.is_file() else None
+    cell_file.unlink(missing_ok=True)  # until the training ends, the cell is not finished
     seed_everything(seed)
     try:
         train(run_dir, **settings)
@@ -194,6 +198,8 @@ def _train_cell(train: Callable[..., object], settings: dict[str, Value], run_di
             raise ValueError(f"train() wrote no history.csv into {short_path(run_dir)}: pass run_dir on to fit()")
         (run_dir / _ERROR_FILE).unlink(missing_ok=True)
     except OtherSettings:  # a mistake in the call, not a result
+        if earlier is not None:
+            cell_file.write_bytes(earlier)
         raise
     except Exception as error:
         record["status"] = "diverged" if isinstance(error, FloatingPointError) else "failed"
@@ -202,7 +208,7 @@ def _train_cell(train: Callable[..., object], settings: dict[str, Value], run_di
         record["reason"] = f"{type(error).__name__}: {str(error).strip()}".partition("\n")[0]
         write_lines(run_dir / _ERROR_FILE, traceback.format_exc().splitlines())
         print(f"{cell_name(settings)}: {record['status']}, {record['reason']}", flush=True)
-    write_json(run_dir / _CELL_FILE, record)
+    write_json(cell_file, record)
     gc.collect()  # otherwise the next cell may find the GPU's memory still in use
     torch.cuda.empty_cache()
 
@@ -214,18 +220,22 @@ def cell_name(settings: Mapping[str, Value]) -> str:
 
 def _combinations(axes: Mapping[str, Sequence[Value]]) -> list[dict[str, Value]]:
     """The settings of each cell; the last axis changes fastest."""
+    if not axes or {"run_dir", "status", "seconds", "reason"} & set(axes):
+        raise ValueError(f"a grid needs settings, and none called run_dir, status, seconds or reason, not {list(axes)}")
     values = [_plain_values(name, given) for name, given in axes.items()]
     return [dict(zip(axes, combination, strict=True)) for combination in itertools.product(*values)]
 
 
 def _plain_values(name: str, values: Sequence[Value]) -> list[Value]:
     """The values of a setting; numpy's numbers become Python's, which JSON can hold."""
-    if isinstance(values, str) or not len(values):
+    if isinstance(values, str) or not np.iterable(values) or not len(values):
         raise ValueError(f"{name} needs a list of values, for example [1e-3, 1e-4], not {values!r}")
     plain = [value.item() if isinstance(value, np.generic) else value for value in values]
     for value in plain:
         if not isinstance(value, str | int | float | None) or set(str(value)) & _FORBIDDEN_IN_NAMES:
             raise ValueError(f"{name}={value!r} cannot name a folder: use a short name, and look it up in your train()")
+    if len(set(map(str, plain))) < len(plain):
+        raise ValueError(f"{name} has a value twice: {plain}")
     return plain
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
@@ -23,6 +24,7 @@ __all__ = [
     "make_loader",
     "seed_everything",
     "split_batch",
+    "to_device",
     "val_batches",
 ]
 
@@ -156,6 +158,12 @@ def split_batch(images: Tensor, masks: Tensor, names: list[str], batch_size: int
     count = max(1, min(-(-len(names) // batch_size), len(names) // min(batch_size, 2)))
     names_of_parts = [part.tolist() for part in np.array_split(names, count)]
     return list(zip(images.tensor_split(count), masks.tensor_split(count), names_of_parts, strict=True))
+
+
+def to_device(batch: Tensor, accelerator: Accelerator) -> Tensor:
+    """Copy images or masks to the device; images get the layout that is faster there, channels last."""
+    layout = torch.channels_last if batch.ndim == 4 else torch.preserve_format
+    return batch.to(accelerator.device, non_blocking=True, memory_format=layout)
 
 
 def _stack(samples: Sequence[Sample]) -> Batch:

@@ -68,6 +68,8 @@ class CrossEntropyLoss:
         weights = torch.ones(channels) if self.class_weights is None else torch.tensor(self.class_weights).float()
         if len(weights) != channels:
             raise ValueError(f"{len(weights)} class weights for {channels} classes, background being one")
+        if weights.min() < 0:
+            raise ValueError(f"class weights must be 0 or more, not {self.class_weights}")
         weights = weights.to(logits.device)
         target = mask.long()
         total = F.cross_entropy(logits.float(), target, weight=weights, ignore_index=IGNORE, reduction="sum")
@@ -118,6 +120,9 @@ class BCEDiceLoss:
     alpha: float = 0.5
     pos_weight: float | None = None
 
+    def __post_init__(self) -> None:
+        _check_alpha(self.alpha)
+
     def __call__(self, logits: Tensor, mask: Tensor) -> Tensor:
         """The loss of logits (B, 1, H, W) for a mask (B, H, W) of 0, 1 and 255."""
         bce = BCELoss(self.pos_weight)(logits, mask)
@@ -136,6 +141,9 @@ class CEDiceLoss:
 
     alpha: float = 0.5
     class_weights: Sequence[float] | None = None
+
+    def __post_init__(self) -> None:
+        _check_alpha(self.alpha)
 
     def __call__(self, logits: Tensor, mask: Tensor) -> Tensor:
         """The loss of logits (B, C, H, W) for a mask (B, H, W) of 0 ... C-1 and 255."""
@@ -188,6 +196,11 @@ def median_frequency_weights(masks: Iterable[Tensor], num_classes: int) -> tuple
     frequency = pixels / image_pixels.clamp(min=1)
     weights = frequency[occurs].quantile(0.5) / frequency.where(occurs, 1.0)
     return tuple(weights.where(occurs, 1.0).tolist())
+
+
+def _check_alpha(alpha: float) -> None:
+    if not 0 <= alpha <= 1:
+        raise ValueError(f"alpha is a share from 0 to 1, not {alpha}")
 
 
 def _check_shapes(logits: Tensor, mask: Tensor) -> None:

@@ -258,7 +258,8 @@ def grid_comparison(
     if best is not None and (row := best.best_row(metric)) is not None:
         label = f"best cell, at its best\nepoch by {metric}"
         axes.plot(row["epoch"], row[column], "*", color="gold", mec="black", ms=17, label=label)
-    axes.plot([], [], "X", color="gray", ms=9, label="over-fits from here on")
+    if any(cell.overfits_after is not None for cell in cells):
+        axes.plot([], [], "X", color="gray", ms=9, label="over-fits from here on")
     if "loss" in column:
         axes.set_yscale("log")
         lowest, highest = axes.get_ylim()

@@ -80,7 +80,7 @@ def predict_logits(
             model's stride; neighbors share 128 pixels, or half a tile if that is less. None: the whole image at once,
             unless a side is longer than 2048.
         flips: "h", "v" or "hv": average the logits over mirror images as well: left-right, upside down, or both.
-        batch_size: the number of tiles that go through the model together.
+        batch_size: the largest number of tiles that go through the model together.
         precision: "fp16" or "bf16": compute in mixed precision, which is faster on a GPU and changes a few pixels.
             None: float32.
 
@@ -91,6 +91,8 @@ def predict_logits(
     check_choice("flips", flips, _FLIPS)
     if size is not None and np.shape(size) != (2,):
         raise ValueError(f"size must be (height, width), not {size!r}")
+    if min(*(size or (1, 1)), 1 if tile is None else tile, batch_size) < 1:
+        raise ValueError(f"size, tile and batch_size must be at least 1, not {size}, {tile} and {batch_size}")
     model = _prepare_model(model)
     if _finds_objects(model):
         raise TypeError(f"{type(model).__name__} returns objects, not logits: use predict_instances(model, image)")
@@ -166,7 +168,8 @@ def _predict_tiles(
         return _predict_batch(model, [image], flips, precision)[0]
     total = torch.empty(0)
     weights = torch.zeros(height, width)
-    # A batch at a time: the logits of all tiles could fill the memory.
+    # A batch at a time, of no more pixels than one large image: the logits of all tiles could fill the memory.
+    batch_size = max(1, min(batch_size, _MAX_SIDE**2 // tile**2))
     for start in progress_bar(range(0, len(boxes), batch_size), "tiles"):
         batch = boxes[start : start + batch_size]
         logits = _predict_batch(model, [image[box] for box in batch], flips, precision)
@@ -311,7 +314,7 @@ def _list_images(photographs: str | Path | Iterable[str | Path], skipped: dict[s
     stems = Counter(path.stem.lower() for path in images.values())
     repeated = ", ".join(str(path) for path in images.values() if stems[path.stem.lower()] > 1)
     if repeated:
-        raise ValueError(f"photographs with the same name would have the same mask: {repeated}. Use two output folders")
+        raise ValueError(f"photographs with the same name would have the same mask: {repeated}. Rename one of them")
     return list(images.values())
 
 

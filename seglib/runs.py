@@ -231,7 +231,6 @@ def open_run(
         for name in (HISTORY, BEST):  # of an attempt that ended before its first checkpoint
             (run_dir / name).unlink(missing_ok=True)
     else:
-        _check_settings(state["settings"], settings, run_dir)
         settings = {**settings, "precision": state["settings"].get("precision")}
         run = Run(run_dir, state["history"], about=state["about"], settings=settings)
         write_history(run_dir / HISTORY, run.history)
@@ -252,6 +251,8 @@ def _last_checkpoint(run_dir: Path, settings: dict[str, Any], mirror: "Mirror | 
         pass
     except ValueError as error:
         damage = error
+    if state is not None:  # before a mirror could take its place
+        _check_settings(state["settings"], settings, run_dir)
     epochs = -1 if state is None else len(state["history"])
     if mirror is not None and mirror.read(run_dir, settings, epochs):
         return read_checkpoint(run_dir / LAST)
@@ -273,10 +274,11 @@ def _check_settings(before: dict[str, Any], now: dict[str, Any], folder: Path) -
     lines = _differences(before, now)
     if lines:
         listed = "\n".join(f"  {line}" for line in lines)
+        hint = " (More epochs are accepted, except with a cosine schedule, whose learning rates depend on them.)"
         raise OtherSettings(
             f"{folder} holds a run with other settings:\n{listed}\n"
             "Choose another run_dir (or mirror) for the new settings, or delete that folder to train again from the "
-            "start. (More epochs are accepted, except with a cosine schedule, whose learning rates depend on them.)"
+            f"start.{hint if 'config' in now else ''}"
         )
 
 
@@ -400,15 +402,20 @@ class Mirror:
         """
         if epochs < 0 and not self.folder.parent.is_dir():
             raise FileNotFoundError(
-                f"no folder {self.folder.parent} for the mirror: mount the drive, or use mirror=None"
+                f"no folder {self.folder.parent} for the mirror: mount the drive, create it, or use mirror=None"
             )
         for path, slot in self._slots():
             _check_settings(slot["settings"], settings, self.folder)
             if slot["epochs"] <= epochs:
                 break
-            if _sha256(path) == slot["sha256"]:
+            try:
+                content = path.read_bytes()
+            except OSError as error:
+                print(f"{path} cannot be read ({error}).", flush=True)
+                continue
+            if hashlib.sha256(content).hexdigest() == slot["sha256"]:
                 with atomic_path(run_dir / LAST) as temporary:
-                    shutil.copyfile(path, temporary)
+                    temporary.write_bytes(content)
                 print(f"Restored the checkpoint of {short_path(run_dir)} from {short_path(self.folder)}.")
                 return True
             print(f"{path} is damaged.", flush=True)
@@ -422,6 +429,7 @@ class Mirror:
         slots = []
         for path in (self.folder / "slot_0.pth", self.folder / "slot_1.pth"):
             with suppress(OSError, ValueError):  # missing, or cut off while it was written
+                path.stat()  # Drive may have the description without the checkpoint
                 slots.append((path, json.loads(path.with_suffix(".json").read_text())))
         return sorted(slots, key=lambda slot: slot[1]["epochs"], reverse=True)
 

@@ -6,6 +6,7 @@ import math
 import os
 import sys
 import time
+import traceback
 import types
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -20,6 +21,7 @@ from accelerate import Accelerator, PartialState
 from accelerate.optimizer import AcceleratedOptimizer
 from accelerate.state import AcceleratorState
 from accelerate.utils import ProjectConfiguration, broadcast, broadcast_object_list, gather_object
+from accelerate.utils.other import extract_model_from_parallel
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -37,7 +39,7 @@ from seglib.config import (
 )
 from seglib.datasets.base import SegmentationData, get_class_names, get_filenames, get_transform
 from seglib.files import short_path
-from seglib.loading import Batch, Batches, Samples, make_loader, seed_everything, split_batch, val_batches
+from seglib.loading import Batch, Batches, Samples, make_loader, seed_everything, split_batch, to_device, val_batches
 from seglib.losses import pixel_count, weighted_mean
 from seglib.masks import write_index_png
 from seglib.metrics import ConfusionMatrix
@@ -107,7 +109,7 @@ def fit(
         else:
             samples = Samples(train_data, len(names), augment, config.seed)
             val_samples = Samples(val_data, len(names))
-            with explain_out_of_memory(config, image_size):
+            with explain_out_of_memory(config, image_size), _undone_on_error(model):
                 _train(model, samples, val_samples, loss, config, run, state, mirror)
         if process.is_main_process:
             run.save_curves(("val_miou", "val_iou"))
@@ -127,10 +129,9 @@ def _train(
 ) -> None:
     """Train and validate epoch by epoch, from a checkpoint if there is one, until the run is finished."""
     accelerator = _make_accelerator(config, run)
-    network = deepcopy(model)  # accelerate changes the model that it prepares
-    network.to(accelerator.device).to(memory_format=torch.channels_last)  # faster, on a CPU too
-    optimizer = make_optimizer(network, config)
-    parts: dict[str, Any] = {"model": network, "optimizer": optimizer, **make_schedules(optimizer, config)}
+    model.to(accelerator.device).to(memory_format=torch.channels_last)  # faster, on a CPU too
+    optimizer = make_optimizer(model, config)
+    parts: dict[str, Any] = {"model": model, "optimizer": optimizer, **make_schedules(optimizer, config)}
     if accelerator.scaler is not None:
         parts["scaler"] = accelerator.scaler
     best: dict[str, Any] = {}  # the contents of best_model.pth
@@ -145,7 +146,7 @@ def _train(
     own_val_batches = val_batches(len(val_samples), config.batch_size)[index::count]
     val_loader = make_loader(val_samples, own_val_batches, accelerator.device, config.workers)
     saved = time.monotonic()
-    prepared, prepared_optimizer = accelerator.prepare(network, optimizer)
+    prepared, prepared_optimizer = accelerator.prepare(model, optimizer)
     with _tracking(accelerator, run):
         while not run.finished:
             started = time.perf_counter()
@@ -153,7 +154,7 @@ def _train(
             batches.epoch = epoch
             seed_everything(config.seed, epoch, index)  # a repeated epoch is the same epoch
             train_loss = train_epoch(accelerator, prepared, loader, loss, prepared_optimizer, config, epoch)
-            row = {"epoch": epoch, "train_loss": train_loss, **_validate(accelerator, network, val_loader, loss)}
+            row = {"epoch": epoch, "train_loss": train_loss, **_validate(accelerator, model, val_loader, loss)}
             row |= {"lr": optimizer.param_groups[0]["lr"], "seconds": time.perf_counter() - started}
             if not math.isfinite(row["val_loss"]):
                 raise FloatingPointError(f"epoch {epoch}: the validation loss became nan or inf: {ADVICE_AFTER_NAN}")
@@ -163,15 +164,29 @@ def _train(
             accelerator.log(row, step=epoch)
             if accelerator.is_main_process:
                 if run.best is row:
-                    best = _best_model(network, run)
-                _save_previews(network, val_samples, config.previews, run.dir / "predictions" / f"epoch_{epoch:03d}")
+                    best = _best_model(model, run)
+                _save_previews(model, val_samples, config.previews, run.dir / "predictions" / f"epoch_{epoch:03d}")
                 runs.write_history(run.dir / runs.HISTORY, run.history)
                 if run.finished or time.monotonic() - saved >= config.checkpoint_seconds:
                     states = {name: part.state_dict() for name, part in parts.items()}
                     runs.save_checkpoint(run, {**states, "best": best}, mirror)
                     saved = time.monotonic()
                 print(runs.format_epoch(run, config.epochs, {"val IoU": "val_iou"}), flush=True)
-    model.load_state_dict(network.state_dict())
+
+
+@contextmanager
+def _undone_on_error(model: nn.Module) -> Iterator[None]:
+    """Give the model its forward method back after the block and, if the block fails, its weights as well."""
+    initial = deepcopy(model.state_dict())
+    try:
+        yield
+    except BaseException as error:
+        model.load_state_dict(initial)  # so that the same call begins with the same weights
+        traceback.clear_frames(error.__traceback__)  # a notebook keeps the error, and with it the worker processes
+        raise
+    finally:  # accelerate has prepared it
+        extract_model_from_parallel(model, keep_fp32_wrapper=False)
+        model.__dict__.pop("_is_accelerate_prepared", None)
 
 
 def _is_finished(run: runs.Run, config: TrainConfig) -> bool:
@@ -240,11 +255,11 @@ def train_epoch(
         optimizer.zero_grad()
         batches = split_batch(*step, config.batch_size)  # one batch, or `accumulate` of them
         pixels = [pixel_count(loss, masks) for _, masks, _ in batches]
-        for (images, masks, files), count in zip(batches, pixels, strict=True):
-            logits = model(images.to(accelerator.device, non_blocking=True, memory_format=torch.channels_last))
-            value = loss(logits, masks.to(accelerator.device, non_blocking=True))
-            accelerator.backward(value * (count / (sum(pixels) or 1.0)))
-            losses.add(value.detach(), count, f"step {number} (files: {', '.join(files)})")
+        for part, (images, masks, files) in enumerate(batches):
+            with accelerator.no_sync(model) if part + 1 < len(batches) else nullcontext():
+                value = loss(model(to_device(images, accelerator)), to_device(masks, accelerator))
+                accelerator.backward(value * (pixels[part] / (sum(pixels) or 1.0)))
+            losses.add(value.detach(), pixels[part], f"step {number} (files: {', '.join(files)})")
         if config.max_grad_norm is not None:
             accelerator.clip_grad_norm_(model.parameters(), config.max_grad_norm)
         optimizer.step()

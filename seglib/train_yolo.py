@@ -1,8 +1,7 @@
 """Trains YOLOv8-seg with Ultralytics; history and checkpoints are those of every other run.
 
-Ultralytics runs in a process of its own, `python -m seglib.train_yolo`, so that nothing that it changes for a whole
-process reaches the caller. That process has no network and ends when the caller ends. It writes only to the sub-folder
-ultralytics/ of the run folder: links to the images, copies of the labels, its settings and its weights.
+Ultralytics runs in a process of its own, `python -m seglib.train_yolo`, so that nothing it changes reaches the caller.
+That process has no network, ends with the caller, and writes only to the sub-folder ultralytics/ of the run folder.
 """
 
 import hashlib
@@ -63,10 +62,9 @@ class YOLOConfig:
         warmup_epochs: epochs in which the learning rate increases from 0 (that of biases decreases from 0.1).
         mosaic: probability of combining four images into one, except in the last ten epochs.
         flip_up_down: probability of flipping an image upside down, for images taken from above.
-        patience: stop when the AP on the validation images, of boxes and masks together, has not increased for this
-            number of epochs; None: never stop early. Epochs before the first AP above 0 are not counted.
-        accumulate: number of batches whose gradients are summed before each step of the optimizer; during the
-            warm-up Ultralytics raises it from 1. By default Ultralytics accumulates 64 images.
+        patience: stop when the AP of boxes and masks on the validation images has not increased for so many epochs,
+            counted from the first AP above 0; None: never stop early.
+        accumulate: number of batches whose gradients are summed before each step of the optimizer.
         others: further settings by Ultralytics' names: {"degrees": 10, "optimizer": "sgd", "weight_decay": 0.001,
             "close_mosaic": 0, "workers": 2}. {"cos_lr": False, "lrf": 1.0} keeps the learning rate constant.
 
@@ -97,6 +95,8 @@ class YOLOConfig:
             raise ValueError(f"image_size must be a multiple of 32, 32 or more, not {self.image_size}")
         if self.batch_size == 1:
             raise ValueError("batch_size must be at least 2: batch norm cannot be trained with a single image")
+        if {"val", "save", "fraction", "single_cls"} & set(self.others):
+            raise ValueError(f"others must not set val, save, fraction or single_cls: {self.others}")
 
     def as_train_config(self) -> TrainConfig:
         """Return the settings that `TrainConfig` has as well, which checks them."""
@@ -110,8 +110,7 @@ def fit_yolo(
     """Train a YOLOv8-seg on one GPU or the CPU; the same call resumes after the last finished epoch.
 
     A resumed run does not end with the same weights as an uninterrupted one, because Ultralytics stores its checkpoints
-    in half precision. Its best epoch has the highest mask AP50-95 on the validation images as Ultralytics measures it;
-    `seglib.evaluate.mask_ap` measures by COCO's rules. Ultralytics' own table is ultralytics/results.csv.
+    in half precision. Its best epoch has the highest mask AP50-95 on the validation images by Ultralytics' measure.
 
     Args:
         train_data, val_data: `YOLOSegmentationDataset`s or Subsets of them.
@@ -121,10 +120,8 @@ def fit_yolo(
     Raises:
         TypeError: the data is not in YOLO-seg format, or `others` repeats a setting.
         ValueError: Ultralytics cannot use the data; the run folder holds a run with other settings.
-        FloatingPointError: the loss became NaN or infinite.
-        torch.OutOfMemoryError: the memory of the GPU is too small. Ultralytics would halve the batch size.
-        OSError: the weights cannot be downloaded, or the run folder cannot be written.
-        RuntimeError: another process trains in the run folder, or the process failed in another way.
+        FloatingPointError, torch.OutOfMemoryError: the loss became NaN or infinite; the GPU's memory is too small.
+        OSError, RuntimeError: the weights cannot be downloaded; another process trains in the run folder.
     """
     run_dir = Path(run_dir).resolve()
     train_samples, train_settings = _read(train_data)
@@ -134,6 +131,7 @@ def fit_yolo(
         raise ValueError(f"train_data and val_data have different classes: {classes} and {val_settings['classes']}")
     settings = {**asdict(config), "train_data": train_settings, "val_data": val_settings}
     del settings["mirror"]
+    settings["others"] = {name: value for name, value in config.others.items() if name != "workers"}
     settings = json.loads(json.dumps(settings, default=float))  # default: numpy's numbers
     mirror = runs.Mirror(Path(config.mirror).expanduser().resolve()) if config.mirror else None
     with runs.lock_run(run_dir):
@@ -242,7 +240,6 @@ class _Training:
     def run_epochs(self) -> None:
         """Train on the data in the current folder, or resume from the last checkpoint of the run."""
         config = self.config
-        resume = bool(self.run.history)
         settings = {
             **{name: getattr(config, name) for name in ("epochs", "warmup_epochs", "mosaic", "seed")},
             "batch": config.batch_size,
@@ -258,12 +255,12 @@ class _Training:
             "plots": False,
         }
         free = {"optimizer": "adamw", "cos_lr": True, **config.others}  # its own default, "auto", ignores lr0
-        model = yolo.import_ultralytics().YOLO(_START if resume else f"{config.model}.yaml", task="segment")
+        model = yolo.import_ultralytics().YOLO(_START if self.run.history else f"{config.model}.yaml", task="segment")
         for event in ("on_train_start", "on_train_batch_end", "on_model_save"):
             model.add_callback(event, getattr(self, event))
         size = (config.image_size, config.image_size)
         with suppress(SystemExit), explain_out_of_memory(config.as_train_config(), size):
-            model.train(**settings, **free, resume=resume)
+            model.train(**settings, **free, resume=bool(self.run.history))
 
     def on_train_start(self, trainer: Any) -> None:
         """Check that Ultralytics uses all images."""
@@ -307,14 +304,14 @@ class _Training:
 
     def _best_model(self, network: torch.nn.Module) -> dict[str, Any]:
         """The contents of best_model.pth; the weights are copied, since training goes on to change them."""
-        config = self.config
+        size = self.config.image_size
         classes = self.run.settings["train_data"]["classes"]
-        settings = {"name": config.model, "classes": len(classes), "image_size": config.image_size}
+        settings = {"name": self.config.model, "classes": len(classes), "image_size": size}
         return {
-            "settings": {**settings, "coco_width": config.weights == "coco"},
+            "settings": {**settings, "coco_width": self.config.weights == "coco"},
             "model": {f"network.{key}": value.detach().cpu().clone() for key, value in network.state_dict().items()},
             "classes": classes,
-            "image_size": (config.image_size, config.image_size),
+            "image_size": (size, size),
             "epoch": len(self.run.history),
         }
 

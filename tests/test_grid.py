@@ -124,6 +124,13 @@ def test_an_interrupt_ends_the_grid_and_is_recorded(tmp_path):
     assert read_table(tmp_path)[0]["status"] == "finished"  # the table is written after each cell
 
 
+def test_a_cell_that_trains_again_is_not_finished_until_it_ends(tmp_path):
+    grid(write_run, {"lr": [0.1]}, tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        grid(raising(KeyboardInterrupt(), lr=0.1), {"lr": [0.1]}, tmp_path)
+    assert statuses(read_grid(tmp_path)) == ["not finished"]
+
+
 def test_other_settings_are_raised_and_change_no_record(tmp_path):
     axes = {"lr": [0.3, 0.1]}
     before = grid(raising(ValueError("boom")), axes, tmp_path).rows()
@@ -137,6 +144,10 @@ def test_other_settings_are_raised_and_change_no_record(tmp_path):
     ("axes", "message"),
     [
         ({"encoder": "resnet18"}, "encoder needs a list of values"),
+        ({"lr": 0.1}, "lr needs a list of values"),
+        ({"lr": [0.1, 0.1]}, "lr has a value twice"),
+        ({"seconds": [1, 2]}, "none called run_dir, status, seconds or reason"),
+        ({}, "a grid needs settings"),
         ({"encoder": []}, "encoder needs a list of values"),
         ({"encoder": ["a/b"]}, "encoder='a/b' cannot name a folder"),
         ({"size": [(256, 256)]}, r"size=\(256, 256\) cannot name a folder"),

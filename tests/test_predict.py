@@ -258,7 +258,7 @@ def test_photographs_that_share_a_name_are_refused_and_other_files_are_not(tmp_p
         save_photo(tmp_path / folder / "a.png")
         (tmp_path / folder / "Thumbs.db").write_text("a file of the system")
     folders = [tmp_path / "one", tmp_path / "two"]
-    with pytest.raises(ValueError, match=r"photographs with the same name .*a\.png.*a\.png. Use two output folders"):
+    with pytest.raises(ValueError, match=r"photographs with the same name .*a\.png.*a\.png. Rename one of them"):
         save_predictions(Brightness(), folders, tmp_path / "out", classes=CLASSES)
     (tmp_path / "two" / "a.png").rename(tmp_path / "two" / "b.png")
     saved = save_predictions(Brightness(), folders, tmp_path / "out", classes=CLASSES)

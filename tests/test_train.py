@@ -285,6 +285,13 @@ def test_an_interrupt_passes_and_the_same_call_ends_as_if_nothing_had_happened(t
     check_same_end(tmp_path / "run", train(tmp_path / "whole", loss=BCELoss()).dir)
 
 
+def test_a_loss_may_use_the_weights_of_the_model(tmp_path):
+    model = ConvNet(norm=True)
+    before = sum(parameter.abs().sum().item() for parameter in model.parameters())
+    train(tmp_path, model, loss=lambda *_: sum(parameter.square().sum() for parameter in model.parameters()), epochs=2)
+    assert sum(parameter.abs().sum().item() for parameter in model.parameters()) < before
+
+
 def test_an_interrupt_before_the_first_checkpoint_gives_the_initial_weights_back(tmp_path):
     model = ConvNet(norm=True)
     with pytest.raises(KeyboardInterrupt):  # in epoch 2

@@ -29,6 +29,8 @@ DEFAULT_ENCODERS = {
     "segformer": "mit_b2",  # Xie et al., 2021, arXiv:2105.15203
     "dpt": "tu-vit_base_patch16_224.augreg_in21k",  # Ranftl et al., 2021, arXiv:2103.13413
 }
+# Settings of the library that would break what every model here does.
+_FIXED = {"activation", "aux_params", "encoder_name", "encoder_weights", "in_channels", "kwargs", "upsampling"}
 _DECODER_STRIDES = {"pan": 8, "dpt": 2}  # the factor by which a decoder divides the encoder's smallest features again
 
 
@@ -99,10 +101,10 @@ def _create_network(
     """The network of the library, and the mean and the standard deviation that its images are normalized by."""
     import segmentation_models_pytorch as smp  # takes seconds to import
 
-    known = inspect.signature(smp.MODEL_ARCHITECTURES_MAPPING[name]).parameters
-    unknown = [key for key in settings if key not in known]
-    if unknown and not encoder.startswith("tu-"):  # the library ignores them, or gives them to a model of timm
-        raise ValueError(f"{name!r} has no setting {', '.join(unknown)}; there are {', '.join(known)}")
+    known = set(inspect.signature(smp.MODEL_ARCHITECTURES_MAPPING[name]).parameters) - _FIXED - {"classes"}
+    wrong = [key for key in settings if key in _FIXED or (key not in known and not encoder.startswith("tu-"))]
+    if wrong:  # the library ignores what it does not know, or gives it to a model of timm
+        raise ValueError(f"{name!r} has no setting {', '.join(wrong)}; there are {', '.join(sorted(known))}")
     arguments = {"arch": name, "encoder_name": encoder, "classes": classes, **settings}
     try:  # without weights first, so that a wrong setting is not reported as missing weights
         network = smp.create_model(encoder_weights=None, **arguments)

@@ -32,8 +32,7 @@ class YOLOSegmenter(nn.Module):
     """YOLOv8-seg (Jocher, Chaurasia and Qiu, 2023), which finds the objects of an image.
 
     Args:
-        name: "yolov8n-seg", "yolov8s-seg", "yolov8m-seg", "yolov8l-seg" or "yolov8x-seg", with 3.4 to 71.8 million
-            parameters.
+        name: "yolov8n-seg" (3.4 M parameters), "yolov8s-seg", "yolov8m-seg", "yolov8l-seg" or "yolov8x-seg" (71.8 M).
         classes: number of classes, background included as everywhere in seglib, although YOLO has no output for it.
         weights: "coco" for the publisher's weights, trained on COCO; None: from scratch.
         image_size: the longer side, in pixels, to which images are resized inside the model, a multiple of 32.
@@ -46,7 +45,6 @@ class YOLOSegmenter(nn.Module):
     Raises:
         ValueError: weights or a number of classes that does not exist.
         OSError: the weights cannot be loaded; the message says where they belong.
-        ImportError: Ultralytics is not installed; the message says how to install it.
     """
 
     def __init__(
@@ -94,11 +92,13 @@ class YOLOSegmenter(nn.Module):
         settings["device"] = next(self.parameters()).device
         threads = torch.get_num_threads()
         found = []
-        for image in images:  # one at a time: the masks of a whole batch, at its own size, could fill a GPU
-            pixels = image.flip(0).permute(1, 2, 0).clamp(0, 255).to(torch.uint8)  # BGR, as OpenCV reads images
-            results = self.as_ultralytics().predict(np.ascontiguousarray(pixels.cpu().numpy()), **settings)
-            found.append(_to_instances(results[0]))
-        torch.set_num_threads(threads)  # Ultralytics sets it to the number of cores less one
+        try:
+            for image in images:  # one at a time: the masks of a whole batch, at its own size, could fill a GPU
+                pixels = image.flip(0).permute(1, 2, 0).clamp(0, 255).to(torch.uint8)  # BGR, as OpenCV reads images
+                results = self.as_ultralytics().predict(np.ascontiguousarray(pixels.cpu().numpy()), **settings)
+                found.append(_to_instances(results[0]))
+        finally:
+            torch.set_num_threads(threads)  # Ultralytics sets it to the number of cores less one
         return found
 
 
@@ -124,14 +124,16 @@ def download_weights(name: str) -> Path:
 
 @cache
 def import_ultralytics() -> ModuleType:
-    """Import Ultralytics offline, and put back what its import changes: how arrays are printed, and `Image.open`."""
+    """Import Ultralytics offline, and put back what its import changes of printing, `Image.open` and `torch.save`."""
     os.environ.update(OFFLINE)
     image_open = Image.open
+    torch_save = torch.save
     try:
         with np.printoptions():
             import ultralytics.nn.tasks
     except ImportError as error:
         raise ImportError(f"{error}: pip install ultralytics-opencv-headless (AGPL-3.0)") from error
     torch.set_printoptions(profile="default")
+    torch.save = torch_save
     Image.open = image_open  # its own asks for another package when an image is damaged
     return ultralytics

@@ -83,8 +83,11 @@ def load_model(path: str | Path) -> nn.Module:
             f"{path} holds the weights of a model that build_model does not know: build the model as for the training, "
             "then model.load_state_dict(torch.load(path, weights_only=True)['model'])"
         )
-    model = build_model(**settings)
-    model.load_state_dict(state)
+    try:
+        model = build_model(**settings)
+        model.load_state_dict(state)
+    except (TypeError, RuntimeError) as error:
+        raise ValueError(f"{path} does not fit this version of seglib ({error}): train again") from error
     model.class_names = checkpoint["classes"]
     model.image_size = checkpoint["image_size"]
     return model.eval()

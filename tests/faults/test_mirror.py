@@ -94,6 +94,15 @@ def test_where_the_latest_copy_is_damaged_the_one_before_is_restored(run_dir, mi
 
 
 @pytest.mark.usefixtures("every_checkpoint")
+def test_a_copy_of_which_only_the_description_was_uploaded_is_passed_over(run_dir, mirror, whole):
+    train(run_dir, **SETTINGS | {"epochs": 2}, mirror=mirror)
+    shutil.rmtree(run_dir)
+    Mirror(mirror)._slots()[0][0].unlink()
+    train(run_dir, **SETTINGS, mirror=mirror)
+    check_same_end(run_dir, whole)
+
+
+@pytest.mark.usefixtures("every_checkpoint")
 def test_a_lost_run_without_a_usable_copy_does_not_begin_again(run_dir, mirror):
     train(run_dir, **SETTINGS | {"epochs": 2}, mirror=mirror)
     shutil.rmtree(run_dir)

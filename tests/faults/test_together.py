@@ -16,7 +16,7 @@ def test_two_processes_end_with_the_same_weights_and_write_one_history(tmp_path,
 
     def train_one_model() -> dict:
         model = ConvNet(norm=True)
-        run = train(run_dir, model, PartlyIgnored(15), Discs(5), BCELoss(), epochs=2, accumulate=2)
+        run = train(run_dir, model, PartlyIgnored(17), Discs(5), BCELoss(), epochs=2, accumulate=3)  # unequal parts
         weights = {name: value.tolist() for name, value in model.state_dict().items()}
         return {"weights": weights, "history": run.history}
 
@@ -34,4 +34,4 @@ def test_two_processes_end_with_the_same_weights_and_write_one_history(tmp_path,
     assert alone.matrix.iou()[1].item() == pytest.approx(first["history"][-1]["val_iou"], abs=1e-6)
     assert alone.loss == pytest.approx(first["history"][-1]["val_loss"], abs=1e-5)
     with pytest.raises(ValueError, match="processes: 2 then, 1 now"):
-        train(run_dir, ConvNet(norm=True), PartlyIgnored(15), Discs(5), BCELoss(), epochs=2, accumulate=2)
+        train(run_dir, ConvNet(norm=True), PartlyIgnored(17), Discs(5), BCELoss(), epochs=2, accumulate=3)

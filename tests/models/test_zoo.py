@@ -57,7 +57,11 @@ def test_only_skip_connections_bypass_the_deepest_features(skip):
         ("fpn", {"encoder": "tu-resnetfoo"}, "cannot build 'fpn' with the encoder 'tu-resnetfoo': Unknown model"),
         ("fpn", {"encoder": "tu-resnet10t", "weights": "coco"}, "tu-resnet10t must be one of imagenet, not 'coco'"),
         ("fpn", {"encoder": "resnext101_32x4d", "weights": "imagenet"}, "one of ssl, swsl, not 'imagenet'"),
-        ("unet", {"encoder": "resnet18", "base_channels": 4}, "'unet' has no setting base_channels; there are encoder"),
+        (
+            "unet",
+            {"encoder": "resnet18", "base_channels": 4},
+            "no setting base_channels; there are decoder_",
+        ),
         ("fpn", {"encoder": "tu-resnet10t", "base_channels": 4}, "unexpected keyword argument 'base_channels'"),
         ("maskrcnn", {}, "classes must be at least 2, background and one more, not 1"),
         ("maskrcnn", {"encoder": "resnet18", "weights": "coco"}, "must be one of None, imagenet, not 'coco'"),
