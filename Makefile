@@ -8,11 +8,12 @@ PORT ?= 8888
 LAB_ARGS ?= # in a container, as root: make lab LAB_ARGS=--allow-root
 REF ?= main
 
-.PHONY: help course lesson lab test kill lint format notebooks badges constraints data/README.md
+.PHONY: help course lesson results lab test kill lint format notebooks badges constraints data/README.md
 
 help:
 	@echo "make course        run every lesson on the bundled sample (SEGLIB_PROFILE=tiny), no GPU needed"
-	@echo "make lesson N=02   run one lesson"
+	@echo "make lesson N=02   run one lesson; N=a1: an appendix"
+	@echo "make results       list the experiments that are computed once; NAME=unet_stages runs or resumes one"
 	@echo "make lab           open the lessons in JupyterLab"
 	@echo "make test          lint, unit tests, every lesson"
 	@echo "make kill          kill trainings at every named point and resume them"
@@ -20,7 +21,7 @@ help:
 	@echo "make format        format the code and fix what ruff can fix"
 	@echo ""
 	@echo "For maintainers:"
-	@echo "make notebooks     run the lessons and keep their outputs in notebooks/"
+	@echo "make notebooks     run the lessons (SEGLIB_PROFILE=demo) and keep their outputs; N=02: only of one"
 	@echo "make badges REPO=owner/name REF=v0.1.0   write the repository address into notebooks and README.md"
 	@echo "make data/README.md   write the data sets' part of that file from their cards"
 	@echo "make constraints   record the exact versions that are installed"
@@ -38,6 +39,9 @@ course: $(READY)
 
 lesson: $(READY)
 	$(BIN)/python tools/course.py $(N)
+
+results: $(READY)
+	$(BIN)/python tools/results.py $(NAME)
 
 lab: $(READY)
 	$(BIN)/jupyter lab --port=$(PORT) --notebook-dir=notebooks $(LAB_ARGS)

@@ -1,0 +1,118 @@
+"""Compute what a lesson compares but does not train itself, such as repeats over seeds, and record it.
+
+    python tools/results.py              list the experiments
+    python tools/results.py unet_stages  run an experiment, or resume it, and write assets/results/unet_stages.json
+
+An experiment is the function `main` of tools/experiments/<name>.py; the first line of its docstring describes it. It
+takes a folder, trains each of its runs in a folder of its own below it, so that an interrupted experiment resumes, and
+returns a dictionary:
+
+    metric    what exactly the values are
+    split     how the images were split
+    settings  the numbers of the experiment
+    data      the folder of the data set
+    images    the number of images of each split
+    values    the results, of any form that JSON can hold
+
+It runs on the bundled sample in the demo profile. If the module has a constant NEEDS, the names of real data sets, it
+runs in the full profile, and only if these data sets are there. lesson.results(name) reads the record in a notebook.
+"""
+
+import argparse
+import ast
+import csv
+import os
+import runpy
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+
+
+def find_experiments() -> dict[str, str]:
+    """Return the description of each experiment, by name."""
+    found = {}
+    for path in sorted((ROOT / "tools" / "experiments").glob("[a-z]*.py")):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.FunctionDef) and node.name == "main":
+                found[path.stem] = (ast.get_docstring(node) or "").split("\n")[0]
+    return found
+
+
+def record_path(name: str) -> Path:
+    """Return the path of the record of an experiment."""
+    return ROOT / "assets" / "results" / f"{name}.json"
+
+
+def print_list(experiments: dict[str, str]) -> None:
+    """Print a line for each experiment."""
+    width = max(map(len, experiments), default=0)
+    for name, description in experiments.items():
+        print(f"{name:<{width}}  {'recorded ' if record_path(name).is_file() else 'no record'}  {description}")
+
+
+def missing_data(needs: Sequence[str]) -> list[str]:
+    """Return the data sets that are neither downloaded nor to be taken from SEGLIB_DATA."""
+    from seglib.datasets.download import find
+
+    return [name for name in needs if not os.environ.get("SEGLIB_DATA") and not find(name)]
+
+
+def run(name: str, description: str, main: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
+    """Run an experiment and return its record."""
+    from seglib import lesson
+    from seglib.runs import package_versions
+
+    folder = ROOT / "runs" / "results" / name
+    record = main(folder)
+    data = record["data"]
+    record["data"] = {"name": data.name, "images": record.pop("images"), "fingerprint": lesson.fingerprint(data)}
+    record |= {"machine": lesson.machine(), "versions": package_versions(), "minutes": training_minutes(folder)}
+    return {"name": name, "description": description, "profile": os.environ["SEGLIB_PROFILE"], **record}
+
+
+def training_minutes(folder: Path) -> float:
+    """Return the minutes of all epochs of all runs in a folder, whether or not they were interrupted in between."""
+    seconds = 0.0
+    for path in folder.rglob("history.csv"):
+        with path.open(encoding="utf-8", newline="") as file:
+            seconds += sum(float(row["seconds"]) for row in csv.DictReader(file))
+    return round(seconds / 60, 1)
+
+
+def main() -> int:
+    """Run the experiment that the command line names, or list all."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", nargs="?", help="of an experiment (default: list all)")
+    name = parser.parse_args().name
+    experiments = find_experiments()
+    if name not in experiments:
+        if name:
+            print(f"there is no experiment {name!r}. The experiments are:")
+        print_list(experiments)
+        return 2 if name else 0
+    module = runpy.run_path(str(ROOT / "tools" / "experiments" / f"{name}.py"))
+    needs = module.get("NEEDS", ())
+    if missing := missing_data(needs):
+        print(f"{name} needs real data that are not there. Download them first (data/README.md says what they are):")
+        print(*(f"  python -m seglib.datasets get {data_set}" for data_set in missing), sep="\n")
+        return 2
+    os.environ["SEGLIB_PROFILE"] = "full" if needs else "demo"
+    if not needs:
+        os.environ.pop("SEGLIB_DATA", None)  # it would replace the sample
+    try:
+        record = run(name, experiments[name], module["main"])
+    except KeyboardInterrupt:
+        print("\nInterrupted. The finished epochs are kept: run the command again to resume.")
+        return 130
+    from seglib.files import write_json
+
+    write_json(record_path(name), record)
+    print(f"{record_path(name).relative_to(ROOT)}: {record['minutes']} minutes of training")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
