@@ -1,4 +1,4 @@
-"""The repository as a whole: imports, names, the address, notebooks, tools."""
+"""The repository as a whole: imports, names, the address, notebooks, README.md, Colab."""
 
 import ast
 import json
@@ -14,19 +14,24 @@ from types import ModuleType
 import nbformat
 import pytest
 
+from seglib import lesson
 from tests.conftest import ROOT
+from tests.helpers.notebooks import NOT_YET_REWRITTEN, NOTEBOOKS, REWRITTEN, cells, tagged, tags
 
 sys.path.insert(0, str(ROOT / "tools"))
 import badges
 import colab
-import course
+import records
 
 MODULES = sorted((ROOT / "seglib").rglob("*.py"))
-NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+OLD = [path for path in NOTEBOOKS if path.stem in NOT_YET_REWRITTEN]
+RECORDS = records.read_records()
+CLOSING = "## What was reported, what this run shows, what remains open"
 
 # A module of seglib imports only modules further down this list.
 LAYERS = ["lesson", "grid", "train_yolo", "train", "runs", "loading", "config", "predict", "evaluate", "plots"]
-LAYERS += ["datasets", "models", "losses", "metrics", "transforms", "instances", "masks", "files", "progress"]
+LAYERS += ["baselines", "datasets", "models", "losses", "metrics", "transforms", "instances", "masks", "files"]
+LAYERS += ["progress"]
 READERS = ["base", "coco", "folder", "voc", "yolo"]
 
 
@@ -144,60 +149,197 @@ def test_badges_writes_the_address_everywhere_and_removes_it(tmp_path):
 # ------------------------------------------------------------------------------------------------ notebooks
 
 
-def cells(path: Path, kind: str) -> list[nbformat.NotebookNode]:
-    return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == kind]
+def each(paths: list[Path]) -> pytest.MarkDecorator:
+    """Call a test for each of these notebooks."""
+    return pytest.mark.parametrize("path", paths, ids=lambda path: path.stem)
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_notebook_has_the_parts_of_a_lesson(path):
+def is_appendix(path: Path) -> bool:
+    return path.name.startswith("a")
+
+
+def outputs(path: Path) -> list[nbformat.NotebookNode]:
+    return [output for cell in cells(path, "code") for output in cell.outputs]
+
+
+def printed(path: Path) -> str:
+    """The text that the outputs of a notebook show."""
+    return "\n".join(o.get("text", o.get("data", {}).get("text/plain", "")) for o in outputs(path))
+
+
+def headings(path: Path) -> list[str]:
+    return [line for cell in cells(path, "markdown") for line in cell.source.splitlines() if line.startswith("#")]
+
+
+@each(NOTEBOOKS)
+def test_a_notebook_begins_with_the_question_the_set_up_and_the_settings(path):
     code = cells(path, "code")
-    text = cells(path, "markdown")
-    assert "**The question.**" in text[0].source
+    assert "**The question.**" in cells(path)[0].source
     assert code[0].source == cells(NOTEBOOKS[0], "code")[0].source  # the set-up cell is the same everywhere
     assert len(code[0].source.splitlines()) <= 14
     assert '# @param ["auto", "tiny", "demo", "full"]' in code[1].source
-    assert max(len(cell.source.splitlines()) for cell in code) <= 25
-    headings = [line for cell in text for line in cell.source.splitlines() if line.startswith("#")]
-    assert any("take away" in line for line in headings)
-    assert any("Exercises" in line for line in headings)
-    solutions = [cell for cell in code if "solution" in cell.metadata.get("tags", ())]
-    assert 2 <= len(solutions) <= 3
-    assert all(cell.metadata["jupyter"]["source_hidden"] and cell.metadata["cellView"] == "form" for cell in solutions)
-    assert "**Next:" in text[-1].source
+    assert f'"{path.stem}",\n    PROFILE' in code[1].source
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@each(NOTEBOOKS)
+def test_the_cells_of_a_notebook_are_short(path):
+    for cell in cells(path, "code"):
+        lines = cell.source.splitlines()
+        assert len(lines) <= 25
+        if path in REWRITTEN:
+            assert max(map(len, lines)) <= 100
+
+
+@each(NOTEBOOKS)
 def test_a_notebook_asks_colab_for_a_gpu_if_it_trains(path):
-    trains = any("from seglib.train" in cell.source for cell in cells(path, "code"))
+    sources = [cell.source for cell in cells(path, "code")]
+    trains = "gpu_time=" in sources[1] if path in REWRITTEN else any("from seglib.train" in text for text in sources)
     assert ("accelerator" in nbformat.read(path, as_version=4).metadata) == trains
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@each(OLD)
+def test_a_lesson_of_the_older_form_has_its_parts(path):
+    assert any("take away" in line for line in headings(path))
+    assert any("Exercises" in line for line in headings(path))
+    solutions = tagged(path, "solution")
+    assert 2 <= len(solutions) <= 3
+    assert all(cell.metadata["jupyter"]["source_hidden"] and cell.metadata["cellView"] == "form" for cell in solutions)
+    assert "**Next:" in cells(path, "markdown")[-1].source
+
+
+@each(REWRITTEN)
+def test_a_lesson_has_its_parts(path):
+    first, second, *_ = cells(path)
+    assert second.cell_type == "code"
+    assert all(f"`{profile}`" in first.source for profile in records.PROFILES)
+    assert "know first" in first.source
+    if is_appendix(path):
+        return
+    closing = [cell.source for cell in cells(path, "markdown") if CLOSING in cell.source]
+    assert len(closing) == 1
+    assert re.search(r"(?m)^\|( *:?-+:? *\|){3}$", closing[0]), "the closing table has three columns"
+    assert "take away" in " ".join(cell.source for cell in cells(path, "markdown"))
+    own_cells = [cell for cell in cells(path) if "solution" not in tags(cell)]
+    assert 25 <= len(own_cells) <= 40
+
+
+@each(REWRITTEN)
+def test_the_text_of_a_lesson_is_read_in_a_quarter_of_an_hour(path):
+    text = "\n".join(cell.source for cell in cells(path, "markdown"))
+    text = re.sub(r"(?s)```.*?```|\]\([^)]*\)", " ", text)  # code blocks and addresses are no prose
+    words = [word for word in text.split() if re.search("[A-Za-z]", word)]
+    assert (0 if is_appendix(path) else 600) <= len(words) <= 1500
+
+
+@each(REWRITTEN)
+def test_every_setting_has_a_reason_and_every_field_a_label(path):
+    lines = cells(path, "code")[1].source.splitlines()
+    for before, line in zip(lines, lines[1:], strict=False):
+        if "# @param" in line:
+            assert before.startswith("# @markdown "), f"{line} has no label"
+        if re.match(r"    \w+=\(", line):
+            assert "  # " in line or before.strip().startswith("# "), f"{line} has no reason"
+
+
+@each(REWRITTEN)
+def test_a_lesson_writes_one_record(path):
+    assert sum("lesson.record(" in cell.source for cell in cells(path, "code")) == 1
+
+
+@each(REWRITTEN)
+def test_exercises_have_a_stub_a_check_and_a_solution_at_the_end(path):
+    kinds = [(tags(cell) or [cell.cell_type])[0] for cell in cells(path)]
+    count = kinds.count("exercise")
+    assert 2 <= count <= 3
+    assert kinds.count("check") == count
+    assert all(kinds[i + 1] == "check" for i, kind in enumerate(kinds) if kind == "exercise")
+    assert kinds[-count - 1 :] == ["markdown", *["solution"] * count]
+    assert kinds.count("solution") == count
+    assert "## Exercises" in headings(path)
+    assert cells(path)[-count - 1].source == "## Solutions"
+    assert "**Next:" in cells(path)[-count - 2].source
+    for number, cell in enumerate(cells(path)[-count:], 1):
+        assert cell.source.startswith(f"# @title Solution {number}\n")
+        assert "solution=True" in cell.source
+        assert cell.metadata["jupyter"]["source_hidden"]
+        assert cell.metadata["cellView"] == "form"
+
+
+@each(NOTEBOOKS)
 def test_a_notebook_is_committed_with_the_outputs_of_one_whole_run(path):
     code = cells(path, "code")
     assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
-    outputs = [output for cell in code for output in cell.outputs]
-    assert not [o for o in outputs if o.output_type == "error" or o.get("name") == "stderr"]
-    assert sum("image/png" in o.get("data", {}) for o in outputs) >= 3
-    for cell in code:
-        if "solution" in cell.metadata.get("tags", ()):
-            assert any("Right!" in o.get("text", "") for o in cell.outputs)
-    text = json.dumps([[o.get("text", ""), {**o.get("data", {}), "image/png": ""}] for o in outputs])
+    assert not [o for o in outputs(path) if o.output_type == "error" or o.get("name") == "stderr"]
+    images = [o for o in outputs(path) if {"image/png", "image/jpeg"} & o.get("data", {}).keys()]
+    assert len(images) >= (2 if is_appendix(path) else 3)
+    for cell in tagged(path, "solution"):
+        assert any("Right!" in o.get("text", "") for o in cell.outputs)
+    text = json.dumps(
+        [[o.get("text", ""), {**o.get("data", {}), "image/png": "", "image/jpeg": ""}] for o in outputs(path)]
+    )
     assert "\\r" not in text
     assert f"{ROOT}/" not in text
     assert path.stat().st_size < 1_500_000
     assert "widgets" not in nbformat.read(path, as_version=4).metadata
 
 
+@each(REWRITTEN)
+def test_the_outputs_are_those_of_a_demo_run_with_its_record(path):
+    settings = "".join(o.get("text", "") for o in cells(path, "code")[1].outputs)
+    assert settings.startswith("Profile demo:")
+    assert RECORDS[path.stem]["profile"] == "demo"
+    value = RECORDS[path.stem]["value"]
+    if value is not None:
+        assert f"{value:.3f}" in printed(path)
+
+
+@each(REWRITTEN)
+def test_every_network_of_a_lesson_solves_its_task(path):
+    record = RECORDS[path.stem]
+    trains = "gpu_time=" in cells(path, "code")[1].source
+    assert bool(record["networks"]) == (record["value"] is not None) == trains
+    for name, network in record["networks"].items():
+        better = network["value"] - network["baseline"]
+        assert better > network["spread"], f"{name} beats its baseline by {better:.3f}, seeds differ by more"
+    if trains:  # the main result is that of a network, with all its numbers
+        main = [n for n in record["networks"].values() if n["metric"] == record["metric"]]
+        keys = ("value", "baseline", "spread")
+        assert any(all(n[key] == record[key] for key in keys) for n in main)
+    for comparison in record["comparisons"].values():
+        assert {"metric", "value"} <= comparison.keys()
+
+
+# ------------------------------------------------------------------------------------------------ README.md
+
+
 def test_readme_shows_the_measured_results():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    table = course.results_table()
-    assert course.TABLE_BEGIN + table + course.TABLE_END in readme
+    table = records.results_table()
+    assert records.TABLE_BEGIN + table + records.TABLE_END in readme
     for path in NOTEBOOKS:
         assert f"notebooks/{path.name}" in readme
         assert f"| {path.stem} |" in table
-    for figure in re.findall(r"\]\((assets/[^)]+)\)", readme):
-        assert (ROOT / figure).is_file()
+
+
+def test_readme_shows_pictures_that_are_there_and_small():
+    figures = re.findall(r"\]\((assets/[^)]+)\)", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert figures
+    assert sum((ROOT / figure).stat().st_size for figure in figures) <= 400_000
+
+
+def test_readme_leads_to_places_that_exist():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#:]+)\)", readme):
+        assert (ROOT / target).exists(), target
+    for count, size in lesson._SAMPLES.values():
+        assert re.search(rf"\| {count:,} scenes .*at {size} pixels", readme), f"{count} scenes of {size} pixels"
+
+
+def test_the_glossary_is_sorted_and_names_each_term_once():
+    glossary = (ROOT / "README.md").read_text(encoding="utf-8").split("## Glossary")[1]
+    terms = re.findall(r"(?m)^\| ([^|]+) \|", glossary)[2:]
+    assert len(terms) > 40
+    assert terms == sorted(set(terms), key=str.lower)
 
 
 # ------------------------------------------------------------------------------------------------ Colab
@@ -245,55 +387,3 @@ def test_on_colab_the_set_up_cell_says_what_to_do_without_an_address(setup_cell,
     without = re.sub(r'address = ".*?"', 'address = ""', setup_cell)
     with pytest.raises(RuntimeError, match="Upload the course to .*/content/course, or set `address`"):
         exec(without, {})
-
-
-# ------------------------------------------------------------------------------------------------ tools/course.py
-
-GOOD_LESSON = """
-import json, os
-from pathlib import Path
-
-folder = Path(os.environ["SEGLIB_RUNS"]) / "02_works" / "tiny"
-for name in ("last", "best"):
-    (folder / "run" / name).mkdir(parents=True)
-(folder / "result.json").write_text(json.dumps({"metric": "IoU", "value": 0.25}))
-"""
-
-
-@pytest.fixture
-def small_course(tmp_path, monkeypatch) -> Path:
-    """A course of three lessons: one fails, one works, one is no notebook."""
-    (tmp_path / "notebooks").mkdir()
-    for name, source in (("01_breaks", "raise RuntimeError('on purpose')"), ("02_works", GOOD_LESSON)):
-        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
-        nbformat.write(notebook, tmp_path / "notebooks" / f"{name}.ipynb")
-    (tmp_path / "notebooks" / "03_garbled.ipynb").write_text("no notebook")
-    monkeypatch.setattr(course, "ROOT", tmp_path)
-    monkeypatch.setattr(course, "OUTPUT_DIR", tmp_path / "runs" / "course")
-    monkeypatch.setenv("SEGLIB_PROFILE", "auto")  # tiny, because no test sees a GPU
-    monkeypatch.setenv("SEGLIB_RUNS", "set by the tool")
-    return tmp_path
-
-
-def test_course_runs_the_other_lessons_when_one_fails(small_course, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["course.py"])
-    assert course.main() == 1
-    printed = capsys.readouterr().out
-    assert "on purpose" in printed
-    table = printed.split("\n\n")[-1].splitlines()
-    assert re.match(r"01_breaks +\d+ +FAILED +runs/course/01_breaks.html", table[1])
-    assert re.match(r"02_works +\d+ +IoU 0.250 +runs/course/02_works.html", table[2])
-    assert re.match(r"03_garbled +0 +FAILED", table[3])
-    for name in ("01_breaks", "02_works"):
-        assert (course.OUTPUT_DIR / f"{name}.html").is_file()
-        assert (course.OUTPUT_DIR / f"{name}.ipynb").is_file()
-    run = course.OUTPUT_DIR / "trained" / "02_works" / "tiny" / "run"
-    assert [path.name for path in run.iterdir()] == ["best"]  # checkpoints to resume from are deleted
-
-
-@pytest.mark.parametrize("arguments", [["07"], ["--keep"]])
-def test_course_refuses_unknown_lessons_and_to_keep_other_photographs(small_course, monkeypatch, arguments):
-    monkeypatch.setattr(sys, "argv", ["course.py", *arguments])
-    monkeypatch.setenv("SEGLIB_DATA", "somewhere")
-    assert course.main() == 2
-    assert not (small_course / "runs").exists()

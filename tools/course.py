@@ -1,17 +1,16 @@
 """Run the lessons, each in a fresh kernel, and report the results.
 
-    python tools/course.py            all lessons
-    python tools/course.py 02         one lesson, or several
+    python tools/course.py            all lessons and appendices
+    python tools/course.py 02 a1      a lesson and an appendix
     python tools/course.py --keep 02  also keep the outputs: in notebooks/, assets/ and README.md
 
 The executed notebooks and their HTML are written to runs/course/, the training runs to runs/course/trained/. The tiny
 profile trains from scratch each time. The longer profiles resume an interrupted run and show a finished one. If a
-lesson fails, the others still run, and the exit status is 1. Without SEGLIB_PROFILE, the whole course and any run with
---keep use the tiny profile; a lesson that is named without --keep runs in the profile that suits the machine.
+lesson fails, the others still run, and the exit status is 1. Without SEGLIB_PROFILE, --keep uses the demo profile, the
+whole course uses the tiny profile, and a lesson that is named runs in the profile that suits the machine.
 """
 
 import argparse
-import base64
 import json
 import os
 import shutil
@@ -21,15 +20,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import nbformat
+import records
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbconvert import HTMLExporter
 from nbconvert.preprocessors import CoalesceStreamsPreprocessor, ExecutePreprocessor
 
 ROOT = Path(__file__).parents[1]
 OUTPUT_DIR = ROOT / "runs" / "course"
-RESULTS_DIR = ROOT / "assets" / "results"
-TABLE_BEGIN = "<!-- measured: begin -->\n"
-TABLE_END = "<!-- measured: end -->"
 CELL_TIMEOUT = 6 * 3600  # seconds; training on real data may take hours
 
 
@@ -40,7 +37,7 @@ class LessonReport:
     Attributes:
         lesson: the notebook's name, "02_unet_binary".
         seconds: how long it ran.
-        result: its main metric with the value, "test IoU 0.459".
+        result: its main metric with the value, "test IoU 0.459"; the metric alone if the lesson trains no network.
         error: why it failed; empty if it did not.
         html: the path of the executed notebook as HTML.
     """
@@ -62,10 +59,13 @@ def run_lesson(path: Path, keep: bool) -> LessonReport:
     profile = os.environ["SEGLIB_PROFILE"]
     own_data = bool(os.environ.get("SEGLIB_DATA"))
     trained = OUTPUT_DIR / "trained" / path.stem
+    runs = f"{profile}-*" if own_data else profile
     always_anew = profile == "tiny" and not own_data
     if always_anew:
         shutil.rmtree(trained / "tiny", ignore_errors=True)
     os.environ["SEGLIB_RUNS"] = str(trained.parent)
+    for file in trained.glob(f"{runs}/result.json"):  # of an earlier run
+        file.unlink()
 
     notebook = nbformat.read(path, as_version=4)
     started = time.perf_counter()
@@ -78,14 +78,17 @@ def run_lesson(path: Path, keep: bool) -> LessonReport:
     html, _ = HTMLExporter().from_notebook_node(notebook)
     (OUTPUT_DIR / f"{name}.html").write_text(html, encoding="utf-8")
 
-    result = read_result(trained, f"{profile}-*" if own_data else profile)
-    if keep and result and not error:
+    record = read_record(trained, runs)
+    if keep and not error and not record:
+        error = "the outputs are not kept, because the lesson wrote no record: its last code cell calls lesson.record"
+    elif keep and not error:
         write_notebook(notebook, path)
-        keep_results(path.stem, notebook, result)
+        keep_results(path.stem, notebook, record)
     if always_anew and not error:
         delete_checkpoints(trained / "tiny")
-    metric = f"{result['metric']} {result['value']:.3f}" if result else "none"
-    return LessonReport(path.stem, seconds, metric, error, f"runs/course/{name}.html")
+    value = record.get("value")
+    result = record.get("metric", "none") + ("" if value is None else f" {value:.3f}")
+    return LessonReport(path.stem, seconds, result, error, f"runs/course/{name}.html")
 
 
 def execute(notebook: nbformat.NotebookNode, folder: Path) -> str:
@@ -121,8 +124,8 @@ def delete_checkpoints(folder: Path) -> None:
         shutil.rmtree(checkpoints)
 
 
-def read_result(folder: Path, profile: str) -> dict:
-    """Return what `lesson.result` wrote: metric, value, profile, device and seconds. Empty if it wrote nothing.
+def read_record(folder: Path, profile: str) -> records.Record:
+    """Return what `lesson.record` wrote. Empty if it wrote nothing.
 
     Args:
         folder: the lesson's folder of training runs.
@@ -133,30 +136,11 @@ def read_result(folder: Path, profile: str) -> dict:
     return {}
 
 
-def keep_results(lesson: str, notebook: nbformat.NotebookNode, result: dict) -> None:
-    """Write a lesson's result and its figure for README.md to assets/, and update the table in README.md."""
-    RESULTS_DIR.mkdir(parents=True, exist_ok=True)
-    file = RESULTS_DIR / f"{lesson}_{result['profile']}.json"
-    file.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    for cell in notebook.cells:
-        if "readme" in cell.metadata.get("tags", ()):
-            images = [output.data["image/png"] for output in cell.outputs if "image/png" in output.get("data", {})]
-            (ROOT / "assets" / f"{lesson}.png").write_bytes(base64.b64decode(images[0]))
-    readme = ROOT / "README.md"
-    before, rest = readme.read_text(encoding="utf-8").split(TABLE_BEGIN)
-    after = rest.split(TABLE_END)[1]
-    readme.write_text(before + TABLE_BEGIN + results_table() + TABLE_END + after, encoding="utf-8")
-
-
-def results_table() -> str:
-    """Return the Markdown table of all results in assets/results/."""
-    lines = ["| lesson | profile | machine | seconds | result |", "|---|---|---|---|---|"]
-    for file in sorted(RESULTS_DIR.glob("[0-9][0-9]_*.json")):
-        result = json.loads(file.read_text(encoding="utf-8"))
-        lesson = file.stem.removesuffix(f"_{result['profile']}")
-        metric = f"{result['metric']} {result['value']:.3f}"
-        lines.append(f"| {lesson} | {result['profile']} | {result['device']} | {result['seconds']:.0f} | {metric} |")
-    return "\n".join(lines) + "\n"
+def keep_results(lesson: str, notebook: nbformat.NotebookNode, record: records.Record) -> None:
+    """Write a lesson's record and its picture for README.md to assets/, and update the table in README.md."""
+    records.keep_record(lesson, record, ROOT)
+    records.keep_picture(lesson, notebook, ROOT)
+    records.write_table(ROOT)
 
 
 def run_lessons(paths: list[Path], keep: bool) -> list[LessonReport]:
@@ -185,13 +169,22 @@ def print_table(reports: list[LessonReport]) -> None:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
+def find_lessons() -> list[Path]:
+    """Return all notebooks of the course: the lessons, then the appendices."""
+    folder = ROOT / "notebooks"
+    return [*sorted(folder.glob("[0-9][0-9]_*.ipynb")), *sorted(folder.glob("a[0-9]_*.ipynb"))]
+
+
 def choose_lessons(numbers: list[str]) -> list[Path]:
     """Return the notebooks with these numbers, or all of them without numbers.
+
+    Args:
+        numbers: such as 02 or 2 for a lesson, a1 for an appendix.
 
     Raises:
         ValueError: no lesson has one of the numbers.
     """
-    paths = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+    paths = find_lessons()
     wanted = [number.zfill(2) for number in numbers]
     unknown = set(wanted) - {path.name[:2] for path in paths}
     if unknown:
@@ -200,17 +193,19 @@ def choose_lessons(numbers: list[str]) -> list[Path]:
     return [path for path in paths if not wanted or path.name[:2] in wanted]
 
 
-def suitable_profile() -> str:
-    """Return the profile that SEGLIB_PROFILE names, or else the one that suits the machine."""
-    from seglib.lesson import choose_profile  # imports torch
+def choose_profile(numbers: list[str], keep: bool) -> str:
+    """Return the profile that SEGLIB_PROFILE names; else the one for outputs to keep, the course or this machine."""
+    if "SEGLIB_PROFILE" not in os.environ and (keep or not numbers):
+        return "demo" if keep else "tiny"
+    from seglib import lesson  # imports torch
 
-    return choose_profile()[0]
+    return lesson.choose_profile()[0]
 
 
 def main() -> int:
     """Run the lessons that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("numbers", nargs="*", help="numbers of lessons, such as 02 (default: all)")
+    parser.add_argument("numbers", nargs="*", help="of lessons and appendices, such as 02 or a1 (default: all)")
     parser.add_argument("--keep", action="store_true", help="keep the outputs in notebooks/, assets/ and README.md")
     arguments = parser.parse_args()
     if arguments.keep and os.environ.get("SEGLIB_DATA"):
@@ -218,8 +213,7 @@ def main() -> int:
         return 2
     try:
         paths = choose_lessons(arguments.numbers)
-        use_tiny = "SEGLIB_PROFILE" not in os.environ and (arguments.keep or not arguments.numbers)
-        os.environ["SEGLIB_PROFILE"] = "tiny" if use_tiny else suitable_profile()
+        os.environ["SEGLIB_PROFILE"] = choose_profile(arguments.numbers, arguments.keep)
     except ValueError as error:
         print(error)
         return 2

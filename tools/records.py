@@ -1,0 +1,97 @@
+"""The records of the lessons in assets/results/, and what README.md shows of them: a table and pictures."""
+
+import base64
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from PIL import Image
+
+ROOT = Path(__file__).parents[1]
+PROFILES = ("tiny", "demo", "full")
+TABLE_BEGIN = "<!-- measured: begin -->\n"
+TABLE_END = "<!-- measured: end -->"
+COLUMNS = ("lesson", "measured", "value", "baseline", "spread", "profile", "data", "machine", "minutes")
+DASH = "–"  # in the table: there is no such number
+
+Record = dict[str, Any]  # what lesson.record wrote; see its docstring
+
+
+def read_records(root: Path = ROOT) -> dict[str, Record]:
+    """Return the record of each lesson that has one, by the lesson's name, appendices last."""
+    records = {}
+    for pattern in ("[0-9][0-9]_*.json", "a[0-9]_*.json"):
+        for file in sorted((root / "assets" / "results").glob(pattern)):
+            record = json.loads(file.read_text(encoding="utf-8"))
+            records[file.stem.removesuffix(f"_{record['profile']}")] = record
+    return records
+
+
+def keep_record(lesson: str, record: Record, root: Path = ROOT) -> None:
+    """Write the record of a lesson to assets/results/, in place of its record of any profile."""
+    folder = root / "assets" / "results"
+    folder.mkdir(parents=True, exist_ok=True)
+    for profile in PROFILES:
+        (folder / f"{lesson}_{profile}.json").unlink(missing_ok=True)
+    file = folder / f"{lesson}_{record['profile']}.json"
+    file.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def keep_picture(lesson: str, notebook: nbformat.NotebookNode, root: Path = ROOT) -> None:
+    """Write the first picture of the cell with the tag `readme`, if there is one, to assets/ as a JPEG."""
+    outputs = [o for cell in notebook.cells if "readme" in cell.metadata.get("tags", ()) for o in cell.outputs]
+    for output in outputs:
+        for kind in ("image/png", "image/jpeg"):
+            if kind in output.get("data", {}):
+                write_jpeg(base64.b64decode(output.data[kind]), root / "assets" / f"{lesson}.jpg")
+                return
+
+
+def write_jpeg(content: bytes, path: Path) -> None:
+    """Write an image file of any kind as a JPEG, on white where it is transparent."""
+    image = Image.open(io.BytesIO(content)).convert("RGBA")
+    white = Image.new("RGBA", image.size, "white")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.alpha_composite(white, image).convert("RGB").save(path, quality=85, optimize=True)
+
+
+def write_table(root: Path = ROOT) -> None:
+    """Write the table of results into README.md, between its marks."""
+    readme = root / "README.md"
+    before, rest = readme.read_text(encoding="utf-8").split(TABLE_BEGIN)
+    after = rest.split(TABLE_END)[1]
+    readme.write_text(before + TABLE_BEGIN + results_table(root) + TABLE_END + after, encoding="utf-8")
+
+
+def results_table(root: Path = ROOT) -> str:
+    """Return the Markdown table of all records in assets/results/."""
+    rows = [COLUMNS, ["---"] * len(COLUMNS)]
+    rows += [row(lesson, record) for lesson, record in read_records(root).items()]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in rows)
+
+
+def row(lesson: str, record: Record) -> list[str]:
+    """Return the cells of a lesson in the table. A lesson without a network shows its first comparison as baseline."""
+    baseline = record.get("baseline")
+    comparisons = list((record.get("comparisons") or {}).values())
+    if record["value"] is None and baseline is None and comparisons:
+        baseline = comparisons[0]["value"]
+    machine = record.get("machine") or record.get("device") or DASH
+    minutes = f"{record['seconds'] / 60:.1f}"
+    numbers = [number(record["value"]), number(baseline), number(record.get("spread"))]
+    return [lesson, record["metric"], *numbers, record["profile"], data(record), machine, minutes]
+
+
+def number(value: float | None) -> str:
+    """Return a metric as the table shows it."""
+    return DASH if value is None else f"{value:.3f}"
+
+
+def data(record: Record) -> str:
+    """Return the data of a record in words, for example "drawn scenes: 300 train, 100 test"."""
+    found = record.get("data") or {}
+    name = found.get("name") if record["profile"] == "full" else "drawn scenes"
+    images = ", ".join(f"{count:,} {part}" for part, count in (found.get("images") or {}).items())
+    return f"{name or DASH}: {images}" if images else name or DASH
