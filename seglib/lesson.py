@@ -1,11 +1,13 @@
-"""What every lesson needs: profile, data, seeds, folders, checks of exercises. Only this module knows of lessons."""
+"""What every lesson needs: profile, data, plan, folders, records, exercises. Only this module knows of lessons."""
 
 import hashlib
+import json
 import os
 import platform
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,20 +15,40 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate.utils import is_cuda_available, set_seed
+from torch import nn
 
 from seglib import datasets
+from seglib.config import Loss, default_precision
+from seglib.datasets.base import SegmentationData
 from seglib.datasets.download import check_layout
 from seglib.datasets.download.catalog import card
 from seglib.files import check_choice, write_json
-from seglib.loading import available_cores
+from seglib.loading import Samples, available_cores
+from seglib.models.common import autocast
+from seglib.runs import package_versions
 
-__all__ = ["check", "choose_profile", "data", "mirror", "result", "run_dir", "sample", "seed", "settings"]
+__all__ = [
+    "check",
+    "choose_profile",
+    "data",
+    "fingerprint",
+    "machine",
+    "mirror",
+    "pick",
+    "plan",
+    "record",
+    "results",
+    "run_dir",
+    "sample",
+    "seed",
+    "settings",
+]
 
 _PROFILES = ("tiny", "demo", "full")
-_SAMPLES = {"tiny": (80, 160), "demo": (1000, 320)}  # the bundled sample of a profile: images, and their side in pixels
+_SAMPLES = {"tiny": (80, 160), "demo": (800, 224)}  # the bundled sample of a profile: images, and their side in pixels
 _COURSE = Path(__file__).parents[1]
 
-_session = SimpleNamespace(lesson="", profile="", started=0.0)  # the last call of `settings`
+_session = SimpleNamespace(lesson="", profile="", started=0.0, settings={}, gpu_time="")  # the last call of `settings`
 
 
 def choose_profile(choice: str = "auto") -> tuple[str, str]:
@@ -46,7 +68,9 @@ def choose_profile(choice: str = "auto") -> tuple[str, str]:
     return profile, "SEGLIB_PROFILE says so" if choice == "auto" else "it was chosen above"
 
 
-def settings(lesson: str, choice: str = "auto", **numbers: Sequence[Any]) -> SimpleNamespace:
+def settings(
+    lesson: str, choice: str = "auto", *, gpu_time: str = "", anyway: bool = False, **numbers: Sequence[Any]
+) -> SimpleNamespace:
     """Choose the profile, seed the random generators, print the settings and return them.
 
     CUDA is not initialized, so that accelerate's `notebook_launcher` can be used afterwards.
@@ -54,30 +78,44 @@ def settings(lesson: str, choice: str = "auto", **numbers: Sequence[Any]) -> Sim
     Args:
         lesson: the name of the notebook, for example "02_unet_binary".
         choice: see `choose_profile`.
+        gpu_time: for a lesson that trains, how long the full profile takes on a T4.
+        anyway: allow the full profile of such a lesson on a machine without a GPU.
         numbers: three values for each setting: for tiny, demo and full.
 
     Returns:
         The values of the profile as attributes, and .profile, .device, .seed and .id, which depends on the values.
+
+    Raises:
+        RuntimeError: the full profile needs a GPU, and there is none.
     """
     profile, reason = choose_profile(choice)
     _session.lesson = lesson
     _session.profile = profile
     _session.started = time.perf_counter()
+    _session.gpu_time = gpu_time
     chosen = {name: dict(zip(_PROFILES, values, strict=True))[profile] for name, values in numbers.items()}
+    _session.settings = chosen
     device = "cuda" if is_cuda_available() else "cpu"
     digest = hashlib.sha256(repr(sorted(chosen.items())).encode()).hexdigest()[:6]
     result = SimpleNamespace(profile=profile, device=device, id=digest, **{"seed": 0, **chosen})
     seed(result.seed)
-    print(f"Profile {profile}, because {reason}. Device: {_device_name()}. PyTorch {torch.__version__}.")
+    print(f"Profile {profile}: {reason}. Device: {machine()}. PyTorch {torch.__version__}.")
     for name, value in chosen.items():
         print(f"  {name:<16} {value}")
+    if profile == "full" and gpu_time and device == "cpu" and not anyway:
+        raise RuntimeError(
+            f"the full profile takes {gpu_time} on a T4 GPU (counted, not measured) and far longer on this machine, "
+            'which has no GPU. Choose PROFILE = "demo"; or get a GPU (on Colab: Runtime > Change runtime type); or set '
+            "ANYWAY = True."
+        )
     return result
 
 
-def _device_name() -> str:
+def machine() -> str:
     """The GPU as nvidia-smi names it, which does not initialize CUDA as torch would, or the CPU with its cores."""
     if not is_cuda_available():
-        return f"{platform.machine()} CPU, {available_cores()} cores"
+        cores = available_cores()
+        return f"{platform.machine()} CPU, {cores} core{'s' if cores > 1 else ''}"
     query = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"]
     try:
         return subprocess.run(query, capture_output=True, text=True, check=True).stdout.splitlines()[0]
@@ -159,27 +197,137 @@ def _lesson_path(*parts: str) -> Path:
     return Path(_session.lesson, profile, *parts)
 
 
-def result(metric: str, value: float) -> None:
-    """Print the main result of the lesson, and write it to result.json for the table of the course."""
+def plan(
+    model: nn.Module, loss: Loss, train_data: SegmentationData, val_data: SegmentationData, batch_size: int, epochs: int
+) -> None:
+    """Print the device, its memory, and about how long training will take, as a few steps of a copy of the model take.
+
+    Args:
+        epochs: those of all trainings of the lesson together.
+    """
+    device = torch.device("cuda" if is_cuda_available() else "cpu")
+    samples = Samples(train_data)
+    started = time.perf_counter()
+    images, masks, _ = zip(*(samples[1, index % len(samples)] for index in range(batch_size)), strict=True)
+    reading = (time.perf_counter() - started) / batch_size
+    trial = deepcopy(model).to(device).train()
+    batch = torch.stack(images).to(device, memory_format=torch.channels_last)
+    target = torch.stack(masks).to(device)
+    times = []
+    for _ in range(4):  # the first one also allocates memory
+        started = time.perf_counter()
+        with autocast(device, {"no": None}.get(default_precision(), default_precision())):
+            value = loss(trial(batch), target)
+        value.backward()
+        value.item()  # waits for the GPU
+        times.append(time.perf_counter() - started)
+    step = min(times[1:])
+    workers = available_cores() if device.type == "cuda" else 1
+    an_image = max(step / batch_size, reading / workers) if device.type == "cuda" else step / batch_size + reading
+    seconds = epochs * (len(train_data) + len(val_data) / 3) * an_image  # validation has no backward pass
+    print(f"Plan: {epochs} epochs of {len(train_data)} training and {len(val_data)} validation images on {machine()}.")
+    print(f"A step of {batch_size} images takes {step:.2f} s{_memory(device)}: about {_duration(seconds)} in all.")
+    if _session.profile == "full" and _session.gpu_time:
+        print(f"A T4 takes {_session.gpu_time} (counted, not measured).")
+
+
+def _memory(device: torch.device) -> str:
+    """The memory that the trial has used on a GPU, or that the machine has."""
+    if device.type == "cuda":
+        return f" and {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB of the GPU's memory"
+    if not hasattr(os, "sysconf"):  # Windows
+        return ""
+    return f" on a machine with {os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB of memory"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} seconds"
+    return f"{seconds / 60:.0f} minutes" if seconds < 6000 else f"{seconds / 3600:.1f} hours"
+
+
+def record(
+    metric: str,
+    value: float | None,
+    *,
+    baseline: float | None = None,
+    spread: float | None = None,
+    networks: Mapping[str, Mapping[str, Any]] | None = None,
+    comparisons: Mapping[str, Mapping[str, Any]] | None = None,
+    data: Path | None = None,
+    images: Mapping[str, int] | None = None,
+) -> None:
+    """Print the main result of the lesson, and write all results to result.json.
+
+    Args:
+        metric: what `value` is, for example "test IoU of person".
+        value: the main result; None for a lesson without a network.
+        baseline: the score of the strongest rule that needs no network.
+        spread: the largest minus the smallest value over several seeds.
+        networks: the networks that solve the task, by name: each a mapping with metric, value, baseline and spread.
+        comparisons: what is shown only to be compared, by name: each a mapping with metric and value.
+        data: the folder of the data set.
+        images: the number of images of each split.
+    """
     seconds = time.perf_counter() - _session.started
-    device = _device_name()
-    content = {"metric": metric, "value": value, "profile": _session.profile, "device": device, "seconds": seconds}
+    content = {
+        "lesson": _session.lesson,
+        "profile": _session.profile,
+        "metric": metric,
+        "value": value,
+        "baseline": baseline,
+        "spread": spread,
+        "networks": networks or {},
+        "comparisons": comparisons or {},
+        "data": {"images": images or {}, "fingerprint": fingerprint(data) if data else None},
+        "settings": _session.settings,
+        "machine": machine(),
+        "versions": package_versions(),
+        "seconds": seconds,
+    }
     write_json(run_dir() / "result.json", content)
-    print(f"{metric}: {value:.3f} ({_session.profile} profile, {device}, {seconds:.0f} s)")
+    shown = metric if value is None else f"{metric}: {value:.3f}"
+    print(f"{shown} ({_session.profile} profile, {machine()}, {seconds:.0f} s)")
+
+
+def results(name: str) -> dict[str, Any]:
+    """The record that `make results NAME=name` has written to assets/results/."""
+    return json.loads((_COURSE / "assets" / "results" / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def fingerprint(folder: Path) -> str:
+    """A digest of the names and sizes of all files of a data set: two folders that have the same are the same data."""
+    files = sorted(path for path in Path(folder).rglob("*") if path.is_file())
+    lines = [f"{path.relative_to(folder).as_posix()} {path.stat().st_size}" for path in files]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+
+
+def pick(scores: Sequence[float], which: str, count: int = 1) -> list[int]:
+    """The indices of the "highest", "median" or "lowest" scores, in descending order; NaN is left out."""
+    check_choice("which", which, ("highest", "median", "lowest"))
+    ranked = [
+        index for index in np.argsort(-np.asarray(scores, dtype=float), kind="stable") if scores[index] == scores[index]
+    ]
+    first = {"highest": 0, "median": (len(ranked) - count) // 2, "lowest": len(ranked) - count}[which]
+    return [int(index) for index in ranked[max(first, 0) :][:count]]
 
 
 def check(answer: Any, right: Any, hint: str = "", solution: bool = False) -> None:
     """Print whether the answer to an exercise is right.
 
     Args:
-        answer: the answer of the reader; None if there is none yet.
-        right: the right answer. Numbers and arrays may differ by one part in a thousand.
+        answer: the answer of the reader: a function, or a value; None if there is none yet.
+        right: the right answer. Numbers and arrays may differ by one part in a thousand. For a function, cases by
+            name, each a pair (arguments, right result); what it returns is printed beside the right result.
         hint: printed if the answer is wrong.
         solution: whether the answer is the solution of the course, which must be right.
 
     Raises:
         AssertionError: the solution is wrong.
     """
+    if callable(answer):
+        _check_function(answer, right, hint, solution)
+        return
     if solution and not _equal(answer, right):
         raise AssertionError(f"the solution gives {answer!s:.80}, not {right!s:.80}")
     if answer is None:
@@ -188,6 +336,40 @@ def check(answer: Any, right: Any, hint: str = "", solution: bool = False) -> No
         print("Right!")
     else:
         print(f"Not yet: got {answer!s:.80}. {hint}".strip())
+
+
+def _check_function(
+    function: Callable[..., Any], cases: Mapping[str, tuple[tuple[Any, ...], Any]], hint: str, solution: bool
+) -> None:
+    answers = {name: _call(function, arguments) for name, (arguments, _) in cases.items()}
+    if all(answer is None for answer in answers.values()):
+        print("Not answered yet: replace None in the function above, and run both cells again.")
+        return
+    wrong = [name for name, (_, right) in cases.items() if not _equal(answers[name], right)]
+    if solution and wrong:
+        raise AssertionError(f"the solution is wrong in the case {wrong[0]!r}: it gives {answers[wrong[0]]!s:.80}")
+    for name, (_, right) in cases.items():
+        print(f"{'wrong' if name in wrong else 'right'}: {name}")
+        print(f"       expected {_plain(right)}")
+        print(f"       got      {_plain(answers[name])}")
+    print(f"Not yet. {hint}".strip() if wrong else "Right!")
+
+
+def _call(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    """What the reader's function returns, or the error that it raises, in words."""
+    try:
+        return function(*deepcopy(arguments))
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+
+
+def _plain(value: Any) -> str:
+    """An answer on one line."""
+    if isinstance(value, torch.Tensor):
+        value = value.detach().cpu().numpy()
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    return f"{value:.4g}" if isinstance(value, float) else f"{value!s:.200}"
 
 
 def _equal(answer: Any, right: Any) -> bool:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     ImageLike = np.ndarray | Tensor
 
 __all__ = [
+    "ERROR_LEGEND",
     "architecture",
     "class_balance",
     "class_scores",
@@ -38,17 +39,22 @@ __all__ = [
     "count_scatter",
     "curves",
     "draw_instances",
+    "error_map",
     "grid_comparison",
     "loss_curves",
     "metric_curves",
     "overlay",
     "picture_grid",
     "present_classes",
+    "run_lengths",
     "save",
+    "seed_scores",
     "size_histogram",
     "stage_shapes",
     "triples",
 ]
+
+ERROR_LEGEND = {3: "found", 1: "missed", 2: "false alarm"}  # by index of the palette
 
 _History = Sequence[Mapping[str, float]]
 _Histories = _History | Mapping[str, _History]  # one, or several by name
@@ -132,6 +138,7 @@ def picture_grid(
     title: str = "",
     void: bool = False,
     width: float = 2.3,
+    captions: Sequence[Sequence[str]] = (),
 ) -> Figure:
     """Rows of images and masks, with a legend of the classes below.
 
@@ -142,6 +149,7 @@ def picture_grid(
         classes: the classes of the legend: names, background first, or some of them by class index.
         void: whether the legend explains the value 255.
         width: the width of an image in inches. Keep it small: GitHub does not show large notebooks.
+        captions: a text below each picture, row by row.
     """
     from matplotlib.patches import Patch
 
@@ -158,6 +166,8 @@ def picture_grid(
         axes.set_title(column_title, fontsize=10)
     for axes, label in zip(grid[:, 0], labels, strict=False):
         axes.set_ylabel(label, fontsize=8)
+    for axes, caption in zip(grid.flat, chain.from_iterable(captions), strict=False):
+        axes.set_xlabel(caption, fontsize=9)
     figure.suptitle(title, fontsize=12)
     if classes:
         names = dict(classes) if isinstance(classes, Mapping) else dict(enumerate(classes))
@@ -166,6 +176,20 @@ def picture_grid(
         entries = [Patch(facecolor=palette()[i] / 255, edgecolor="gray", label=name) for i, name in names.items()]
         figure.legend(handles=entries, loc="outside lower center", ncols=min(len(entries), 6), fontsize=9)
     return figure
+
+
+def error_map(image: ImageLike, truth: ImageLike, prediction: ImageLike) -> np.ndarray:
+    """An image with the errors of a binary prediction drawn over it, in the colors of ERROR_LEGEND: uint8 (H, W, 3).
+
+    Args:
+        image: uint8 (H, W, 3).
+        truth: uint8 (H, W): 1 for the class, 255 where nothing counts.
+        prediction: uint8 (H, W): 1 for the class.
+    """
+    truth = _as_array(truth)
+    found = _as_array(prediction) == 1
+    codes = np.select([truth == IGNORE, (truth == 1) & found, truth == 1, found], [IGNORE, *ERROR_LEGEND], 0)
+    return overlay(image, codes, alpha=0.6)
 
 
 def present_classes(masks: Sequence[ImageLike], classes: Sequence[str]) -> dict[int, str]:
@@ -311,10 +335,37 @@ def _grouped_bars(groups: Mapping[str, Sequence[float]], names: Sequence[str], n
     width = 0.8 / len(groups)
     for index, (group, values) in enumerate(groups.items()):
         bars = axes.bar(places + (index + 0.5) * width - 0.4, np.nan_to_num(values), width, label=group)
-        axes.bar_label(bars, ["n/a" if np.isnan(value) else number.format(value) for value in values], fontsize=7)
+        axes.bar_label(bars, ["n/a" if np.isnan(value) else number.format(value) for value in values], fontsize=8)
     axes.set_xticks(places, names, rotation=30, ha="right")
     axes.grid(visible=False, axis="x")
     axes.legend(fontsize=9)
+    return figure
+
+
+def seed_scores(scores: Mapping[str, Sequence[float]], title: str, xlabel: str) -> Figure:
+    """A row of dots for each experiment, one for each seed, with their mean as a line."""
+    figure, axes = _chart((7, 0.5 * len(scores) + 1.2), title=title, xlabel=xlabel)
+    for row, values in enumerate(scores.values()):
+        axes.plot(values, [row] * len(values), "o", color=f"C{row}", alpha=0.7)
+        axes.plot([np.mean(values)] * 2, [row - 0.25, row + 0.25], color=f"C{row}")
+        axes.text(np.mean(values), row - 0.3, f"{np.mean(values):.3f}", color=f"C{row}", ha="center", va="bottom")
+    axes.set_yticks(range(len(scores)), list(scores))
+    axes.set_ylim(len(scores) - 0.4, -0.8)
+    return figure
+
+
+def run_lengths(mask: ImageLike) -> Figure:
+    """A small binary mask whose pixels show the number of their run: column by column, background first."""
+    bitmap = _as_array(mask).astype(bool)
+    flat = bitmap.ravel(order="F")
+    numbers = np.cumsum(np.diff(flat, prepend=False)).reshape(bitmap.shape, order="F") + 1
+    figure, axes = _subplots(figsize=(0.55 * bitmap.shape[1] + 0.5, 0.55 * bitmap.shape[0] + 0.6))
+    axes.imshow(bitmap, cmap="Blues", vmax=2)
+    for (row, column), number in np.ndenumerate(numbers):
+        axes.text(column, row, str(number), ha="center", va="center")
+    axes.set(xticks=np.arange(bitmap.shape[1]) - 0.5, yticks=np.arange(bitmap.shape[0]) - 0.5)
+    axes.set(xticklabels=[], yticklabels=[], title="the number of each pixel's run")
+    axes.grid(color="gray")
     return figure
 
 

@@ -45,6 +45,7 @@ __all__ = [
     "lock_run",
     "open_run",
     "overfits_after",
+    "package_versions",
     "read_checkpoint",
     "read_history",
     "read_run",
@@ -292,17 +293,22 @@ def _differences(before: Any, now: Any, name: str = "") -> list[str]:
     return lines
 
 
-def _describe_machine() -> dict[str, Any]:
-    """Versions, device and time of day, and an id, to be kept with a run."""
+def package_versions() -> dict[str, str]:
+    """The installed versions of the packages that decide the outcome of a training."""
     versions = {}
     for name in PACKAGES:
         with suppress(PackageNotFoundError):
             versions[name] = version(name)
+    return versions
+
+
+def _describe_machine() -> dict[str, Any]:
+    """Versions, device and time of day, and an id, to be kept with a run."""
     return {
         "id": uuid.uuid4().hex[:12],
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else f"{platform.machine()} CPU",
         "python": platform.python_version(),
-        "versions": versions,
+        "versions": package_versions(),
         "started": datetime.now().astimezone().isoformat(timespec="seconds"),
     }
 
