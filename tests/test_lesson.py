@@ -9,6 +9,8 @@ import torch
 
 from seglib import datasets, lesson
 from seglib.datasets.download.catalog import CARDS
+from seglib.losses import BCELoss
+from seglib.models import UNet
 
 
 @pytest.fixture(autouse=True)
@@ -16,7 +18,9 @@ def _own_folders(tmp_path, monkeypatch):
     monkeypatch.setenv("SEGLIB_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("SEGLIB_RUNS", str(tmp_path / "runs"))
     monkeypatch.setattr(lesson, "_SAMPLES", {"tiny": (4, 64), "demo": (4, 64)})
-    monkeypatch.setattr(lesson, "_session", SimpleNamespace(lesson="", profile="", started=0.0))
+    monkeypatch.setattr(
+        lesson, "_session", SimpleNamespace(lesson="", profile="", started=0.0, settings={}, gpu_time="")
+    )
 
 
 def lay_out(folder):
@@ -135,13 +139,61 @@ def test_a_mirror_is_named_as_its_run_and_nothing_is_created(tmp_path):
     assert not (tmp_path / "drive").exists()
 
 
-def test_a_result_is_printed_and_written(tmp_path, capsys):
-    lesson.settings("99_test", "tiny")
-    lesson.result("IoU", 0.5)
+def test_a_record_is_printed_and_written(tmp_path, capsys):
+    lesson.settings("99_test", "tiny", lr=(0.1, 0.2, 0.3))
+    (tmp_path / "data").mkdir()
+    network = {"metric": "IoU", "value": 0.5, "baseline": 0.2, "spread": 0.01}
+    lesson.record("IoU", 0.5, baseline=0.2, spread=0.01, networks={"U-Net": network}, data=tmp_path / "data")
     written = json.loads((tmp_path / "runs" / "99_test" / "tiny" / "result.json").read_text(encoding="utf-8"))
-    assert written.keys() == {"metric", "value", "profile", "device", "seconds"}
-    assert (written["metric"], written["value"], written["profile"]) == ("IoU", 0.5, "tiny")
+    assert (written["lesson"], written["profile"], written["metric"]) == ("99_test", "tiny", "IoU")
+    assert (written["value"], written["baseline"], written["spread"]) == (0.5, 0.2, 0.01)
+    assert written["networks"] == {"U-Net": network}
+    assert written["settings"] == {"lr": 0.1}
+    assert written["machine"] == lesson.machine()
+    assert torch.__version__.startswith(written["versions"]["torch"])
     assert "IoU: 0.500 (tiny profile" in capsys.readouterr().out
+    lesson.record("nothing is trained", None)
+    assert "nothing is trained (tiny profile" in capsys.readouterr().out
+
+
+def test_a_fingerprint_changes_with_a_file_of_the_data_set(tmp_path):
+    digests = set()
+    for text in ("a", "a", "ab"):
+        (tmp_path / "labels.txt").write_text(text)
+        digests.add(lesson.fingerprint(tmp_path))
+    assert len(digests) == 2
+
+
+def test_full_stops_without_a_gpu_if_the_lesson_trains(monkeypatch, capsys):
+    with pytest.raises(RuntimeError, match="2 hours on a T4 GPU .*ANYWAY = True"):
+        lesson.settings("99_test", "full", gpu_time="2 hours")
+    for options in ({"anyway": True, "gpu_time": "2 hours"}, {}):
+        assert lesson.settings("99_test", "full", **options).profile == "full"
+    assert lesson.settings("99_test", "demo", gpu_time="2 hours").profile == "demo"
+
+
+def test_a_plan_says_how_long_training_will_take(monkeypatch, capsys):
+    lesson.settings("99_test", "full", gpu_time="2 hours", anyway=True)
+    model = UNet(base_channels=2)
+    weights = {name: value.clone() for name, value in model.state_dict().items()}
+    data = [(torch.zeros(3, 32, 32, dtype=torch.uint8), torch.zeros(32, 32, dtype=torch.uint8))] * 3
+    seconds = iter([0, 8, *(time for step in range(4) for time in (10 * step, 10 * step + 4))])
+    monkeypatch.setattr(lesson.time, "perf_counter", lambda: next(seconds))
+    lesson.plan(model, BCELoss(), data, data, batch_size=4, epochs=150)
+    printed = capsys.readouterr().out
+    # 8 s to read and 4 s to train on 4 images: 3 s an image; an epoch counts as 3 and a third of 3 images
+    assert "150 epochs of 3 training and 3 validation images" in printed
+    assert "about 30 minutes in all" in printed
+    assert "A T4 takes 2 hours (counted, not measured)" in printed
+    assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("which", "count", "indices"),
+    [("highest", 2, [3, 0]), ("lowest", 1, [1]), ("median", 1, [0]), ("median", 2, [3, 0]), ("lowest", 9, [3, 0, 1])],
+)
+def test_images_are_picked_by_their_scores(which, count, indices):
+    assert lesson.pick([0.5, 0.1, float("nan"), 0.9], which, count) == indices
 
 
 @pytest.mark.parametrize(
@@ -165,3 +217,35 @@ def test_a_wrong_solution_raises():
     lesson.check(1, 1, solution=True)
     with pytest.raises(AssertionError, match="the solution gives None, not 1"):
         lesson.check(None, 1, solution=True)
+
+
+CASES = {"two": ((2,), 4), "three": ((3,), 9)}
+
+
+@pytest.mark.parametrize(
+    ("function", "printed"),
+    [
+        (lambda x: None, "Not answered yet"),
+        (lambda x: x * x, "Right!"),
+        (lambda x: x + x, "Not yet. A hint"),
+        (lambda x: x[0], "got      TypeError"),
+    ],
+)
+def test_a_function_is_checked_case_by_case(capsys, function, printed):
+    lesson.check(function, CASES, "A hint")
+    assert printed in capsys.readouterr().out
+
+
+def test_expected_and_got_stand_side_by_side(capsys):
+    lesson.check(lambda x: torch.tensor([x + x]), {"two": ((2,), [4]), "three": ((3,), [9])})
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines[:3] == [["right:", "two"], ["expected", "[4]"], ["got", "[4]"]]
+    assert lines[3:6] == [["wrong:", "three"], ["expected", "[9]"], ["got", "[6]"]]
+
+
+def test_a_wrong_function_of_the_course_raises():
+    lesson.check(lambda x: x * x, CASES, solution=True)
+    with pytest.raises(AssertionError, match="the solution is wrong in the case 'three': it gives 6"):
+        lesson.check(lambda x: x + x, CASES, solution=True)
+    with pytest.raises(AssertionError):
+        lesson.check(lambda x: None, CASES, solution=True)
