@@ -126,7 +126,7 @@ def test_outputs_without_a_record_are_not_kept(small_course, monkeypatch, capsys
             FULL_RECORD,
             "| 0.900 | 0.500 | 0.020 | demo | drawn scenes: 1,300 train, 100 test | a CPU, 2 cores |",
         ),
-        ("a1_b", NO_NETWORK, "| – | 0.250 | – | demo | drawn scenes: 1,300 train, 100 test | a CPU, 2 cores |"),
+        ("a1_b", NO_NETWORK, "| 0.250 | – | – | demo | drawn scenes: 1,300 train, 100 test | a CPU, 2 cores |"),
     ],
     ids=["a network", "no network"],
 )

@@ -73,14 +73,14 @@ def results_table(root: Path = ROOT) -> str:
 
 
 def row(lesson: str, record: Record) -> list[str]:
-    """Return the cells of a lesson in the table. A lesson without a network shows its first comparison as baseline."""
-    baseline = record.get("baseline")
+    """Return the cells of a lesson in the table. A lesson without a network shows the value of its first comparison."""
+    value = record["value"]
     comparisons = list((record.get("comparisons") or {}).values())
-    if record["value"] is None and baseline is None and comparisons:
-        baseline = comparisons[0]["value"]
+    if value is None and comparisons:
+        value = comparisons[0]["value"]
     machine = record.get("machine") or record.get("device") or DASH
     minutes = f"{record['seconds'] / 60:.1f}"
-    numbers = [number(record["value"]), number(baseline), number(record.get("spread"))]
+    numbers = [number(value), number(record.get("baseline")), number(record.get("spread"))]
     return [lesson, record["metric"], *numbers, record["profile"], data(record), machine, minutes]
 
 
