@@ -279,7 +279,11 @@ def record(
         "spread": spread,
         "networks": networks or {},
         "comparisons": comparisons or {},
-        "data": {"images": images or {}, "fingerprint": fingerprint(data) if data else None},
+        "data": {
+            "name": data.name if data else None,
+            "images": images or {},
+            "fingerprint": fingerprint(data) if data else None,
+        },
         "settings": _session.settings,
         "machine": machine(),
         "versions": package_versions(),
@@ -292,7 +296,10 @@ def record(
 
 def results(name: str) -> dict[str, Any]:
     """The record that `make results NAME=name` has written to assets/results/."""
-    return json.loads((_COURSE / "assets" / "results" / f"{name}.json").read_text(encoding="utf-8"))
+    path = _COURSE / "assets" / "results" / f"{name}.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist: make it with `make results NAME={name}`")
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def fingerprint(folder: Path) -> str:

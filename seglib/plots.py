@@ -346,9 +346,10 @@ def seed_scores(scores: Mapping[str, Sequence[float]], title: str, xlabel: str) 
     """A row of dots for each experiment, one for each seed, with their mean as a line."""
     figure, axes = _chart((7, 0.5 * len(scores) + 1.2), title=title, xlabel=xlabel)
     for row, values in enumerate(scores.values()):
+        mean = sum(values) / len(values)
         axes.plot(values, [row] * len(values), "o", color=f"C{row}", alpha=0.7)
-        axes.plot([np.mean(values)] * 2, [row - 0.25, row + 0.25], color=f"C{row}")
-        axes.text(np.mean(values), row - 0.3, f"{np.mean(values):.3f}", color=f"C{row}", ha="center", va="bottom")
+        axes.plot([mean, mean], [row - 0.25, row + 0.25], color=f"C{row}")
+        axes.text(mean, row - 0.3, f"{mean:.3f}", color=f"C{row}", ha="center", va="bottom")
     axes.set_yticks(range(len(scores)), list(scores))
     axes.set_ylim(len(scores) - 0.4, -0.8)
     return figure

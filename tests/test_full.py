@@ -21,10 +21,10 @@ from seglib.models import smp
 smp.DEFAULT_ENCODERS["deeplabv3"] = "resnet18"
 full_settings = lesson.settings
 
-def small_settings(name, choice="auto", **numbers):
+def small_settings(name, choice="auto", gpu_time="", anyway=False, **numbers):
     smaller = {smaller!r}
     small = {{key: (tiny, demo, smaller.get(key, tiny)) for key, (tiny, demo, _) in numbers.items()}}
-    return full_settings(name, choice, **small)
+    return full_settings(name, choice, gpu_time=gpu_time, anyway=True, **small)
 
 lesson.settings = small_settings
 """
