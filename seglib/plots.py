@@ -95,18 +95,24 @@ def _as_array(image: ImageLike) -> np.ndarray:
     return array.transpose(1, 2, 0) if channels_first else array
 
 
-def color_mask(mask: ImageLike) -> np.ndarray:
-    """A class mask (H, W) in the colors of its classes: uint8 (H, W, 3). The value 255 is pale."""
-    return palette()[_as_array(mask).astype(np.uint8)]
+def color_mask(mask: ImageLike, colors: np.ndarray | None = None) -> np.ndarray:
+    """A class mask (H, W) in the colors of its classes: uint8 (H, W, 3). The value 255 is pale.
+
+    Args:
+        mask: class indices.
+        colors: uint8 (256, 3); None: `seglib.masks.palette()`.
+    """
+    return (palette() if colors is None else colors)[_as_array(mask).astype(np.uint8)]
 
 
-def overlay(image: ImageLike, mask: ImageLike, alpha: float = 0.45) -> np.ndarray:
+def overlay(image: ImageLike, mask: ImageLike, alpha: float = 0.45, colors: np.ndarray | None = None) -> np.ndarray:
     """An image with a class mask drawn over it: uint8 (H, W, 3). Outlines are opaque, the background is untouched.
 
     Args:
         image: uint8 (H, W, 3).
         mask: uint8 (H, W).
         alpha: the opacity of the colors, from 0 to 1.
+        colors: of the classes, as in `color_mask`.
 
     Raises:
         ValueError: image and mask differ in size.
@@ -120,7 +126,8 @@ def overlay(image: ImageLike, mask: ImageLike, alpha: float = 0.45) -> np.ndarra
     above = padded[:-1, 1:]
     edge = (mask != left) | (mask != above)
     opacity = np.where(edge, 1.0, alpha)[..., None] * ((mask > 0) | edge)[..., None]
-    color = palette()[np.where(mask == 0, np.maximum(left, above), mask)]  # an outline runs through background, too
+    outlined = np.where(mask == 0, np.maximum(left, above), mask)  # an outline runs through background, too
+    color = color_mask(outlined, colors)
     return (image * (1 - opacity) + color * opacity).round().astype(np.uint8)
 
 
@@ -139,6 +146,7 @@ def picture_grid(
     void: bool = False,
     width: float = 2.3,
     captions: Sequence[Sequence[str]] = (),
+    colors: np.ndarray | None = None,
 ) -> Figure:
     """Rows of images and masks, with a legend of the classes below.
 
@@ -150,6 +158,7 @@ def picture_grid(
         void: whether the legend explains the value 255.
         width: the width of an image in inches. Keep it small: GitHub does not show large notebooks.
         captions: a text below each picture, row by row.
+        colors: of the classes, as in `color_mask`.
     """
     from matplotlib.patches import Patch
 
@@ -159,7 +168,7 @@ def picture_grid(
     figure, grid = _subplots(nrows=len(rows), ncols=len(titles), squeeze=False, figsize=size, height_ratios=heights)
     for axes, image in zip(grid.flat, chain.from_iterable(rows), strict=True):
         picture = _as_array(image)
-        axes.imshow(color_mask(picture) if picture.ndim == 2 else picture, interpolation="nearest")
+        axes.imshow(color_mask(picture, colors) if picture.ndim == 2 else picture, interpolation="nearest")
         axes.set(xticks=[], yticks=[])
         axes.spines[:].set_visible(False)
     for axes, column_title in zip(grid[0], titles, strict=True):
@@ -173,7 +182,8 @@ def picture_grid(
         names = dict(classes) if isinstance(classes, Mapping) else dict(enumerate(classes))
         if void:
             names[IGNORE] = "does not count (255)"
-        entries = [Patch(facecolor=palette()[i] / 255, edgecolor="gray", label=name) for i, name in names.items()]
+        patches = color_mask(np.array(list(names)), colors) / 255
+        entries = [Patch(facecolor=c, edgecolor="gray", label=n) for c, n in zip(patches, names.values(), strict=True)]
         figure.legend(handles=entries, loc="outside lower center", ncols=min(len(entries), 6), fontsize=9)
     return figure
 
@@ -199,19 +209,24 @@ def present_classes(masks: Sequence[ImageLike], classes: Sequence[str]) -> dict[
 
 
 def triples(
-    samples: Sequence[tuple[ImageLike, ImageLike, str]], classes: Sequence[str], title: str = "Image, mask and both"
+    samples: Sequence[tuple[ImageLike, ImageLike, str]],
+    classes: Sequence[str],
+    title: str = "Image, mask and both",
+    colors: np.ndarray | None = None,
 ) -> Figure:
     """Samples of a data set, one in each row: image, mask, overlay. The legend names the classes that occur.
 
     Args:
         samples: (image, mask, name) of each sample.
         classes: the names of all classes.
+        colors: of the classes, as in `color_mask`.
     """
-    rows = [(image, mask, overlay(image, mask)) for image, mask, _ in samples]
+    rows = [(image, mask, overlay(image, mask, colors=colors)) for image, mask, _ in samples]
     masks = [mask for _, mask, _ in samples]
     void = any((_as_array(mask) == IGNORE).any() for mask in masks)
     legend = present_classes(masks, classes)
-    return picture_grid(rows, ("image", "mask", "overlay"), [name for *_, name in samples], legend, title, void)
+    labels = [name for *_, name in samples]
+    return picture_grid(rows, ("image", "mask", "overlay"), labels, legend, title, void, colors=colors)
 
 
 def loss_curves(histories: _Histories, title: str = "Loss") -> Figure:
@@ -252,9 +267,14 @@ def _history_curves(histories: _Histories, labels: dict[str, str], title: str, y
 
 
 def grid_comparison(
-    cells: Sequence[Cell], column: str, best: Cell | None = None, metric: str = "val_iou", title: str = ""
+    cells: Sequence[Cell],
+    column: str,
+    best: Cell | None = None,
+    metric: str = "val_iou",
+    title: str = "",
+    steps: Sequence[int] = (),
 ) -> Figure:
-    """A column of the history of every cell of a grid, by epoch. Losses have a logarithmic scale.
+    """A column of the history of every cell of a grid, by epoch or by step. Losses have a logarithmic scale.
 
     The first setting decides the color of a curve, the others its line style. The curve of the best cell is thick, with
     a star at its best epoch. A cross marks the epoch after which a cell over-fits (see `seglib.runs.overfits_after`).
@@ -264,10 +284,13 @@ def grid_comparison(
         column: a column of their histories.
         best: the cell to emphasize.
         metric: the column by which the best epoch of that cell is chosen.
+        steps: the number of steps in an epoch of each cell, to draw the curves by step.
     """
-    figure, axes = _chart((9, 5), title=title or f"{column} of every cell", xlabel="epoch", ylabel=column)
+    xlabel = "step of the optimizer" if steps else "epoch"
+    figure, axes = _chart((9, 5), title=title or f"{column} of every cell", xlabel=xlabel, ylabel=column)
     colors: dict[object, str] = {}
     styles: dict[object, Any] = {}
+    step = dict(zip((cell.name for cell in cells), steps or [1] * len(cells), strict=True))
     for cell in cells:
         first, *others = cell.settings.values()
         color = colors.setdefault(first, f"C{len(colors)}")
@@ -275,13 +298,14 @@ def grid_comparison(
         width = 3.0 if cell is best else 1.5
         label = cell.name if cell.status == "finished" else f"{cell.name} ({cell.status})"
         values = [row[column] for row in cell.history]
-        epochs = range(1, len(values) + 1)
-        axes.plot(epochs, values, marker=".", color=color, linestyle=style, linewidth=width, label=label)
+        places = [step[cell.name] * epoch for epoch in range(1, len(values) + 1)]
+        axes.plot(places, values, marker=".", color=color, linestyle=style, linewidth=width, label=label)
         if cell.overfits_after is not None:
-            axes.plot(cell.overfits_after, values[cell.overfits_after - 1], "X", color=color, ms=9)
+            onset = cell.overfits_after
+            axes.plot(places[onset - 1], values[onset - 1], "X", color=color, ms=9)
     if best is not None and (row := best.best_row(metric)) is not None:
         label = f"best cell, at its best\nepoch by {metric}"
-        axes.plot(row["epoch"], row[column], "*", color="gold", mec="black", ms=17, label=label)
+        axes.plot(step[best.name] * row["epoch"], row[column], "*", color="gold", mec="black", ms=17, label=label)
     if any(cell.overfits_after is not None for cell in cells):
         axes.plot([], [], "X", color="gray", ms=9, label="over-fits from here on")
     if "loss" in column:
@@ -436,22 +460,28 @@ def count_scatter(true: Sequence[int], predicted: Sequence[int], name: str = "ob
 def stage_shapes(model: nn.Module, height: int, width: int) -> list[tuple[str, tuple[int, ...]]]:
     """The name and the output shape of each stage of a model for one image, in the order of execution.
 
-    Stages are the children of the model. The members of a ModuleList are stages of their own.
+    Stages are the children of the model, or of its `net` if it wraps a network of a library. The members of a
+    ModuleList are stages of their own, and so are the feature maps that an encoder returns as a list.
     """
     import torch
     from torch import nn
     from torch.nn.modules.module import register_module_forward_hook
 
     names: dict[nn.Module, str] = {}
-    for name, child in model.named_children():
-        if isinstance(child, nn.ModuleList):
-            names |= {stage: f"{name} {number}" for number, stage in enumerate(child, 1)}
+    for name, child in getattr(model, "net", model).named_children():
+        blocks = getattr(child, "blocks", child)
+        if isinstance(blocks, nn.ModuleList):
+            names |= {stage: f"{name} {number}" for number, stage in enumerate(blocks, 1)}
         else:
-            names[child] = name
-    shapes = []
+            names[child] = "head" if name == "segmentation_head" else name
+    shapes: list[tuple[str, tuple[int, ...]]] = []
 
-    def record(module: nn.Module, _inputs: object, output: Tensor) -> None:
-        if module in names:
+    def record(module: nn.Module, _inputs: object, output: Tensor | list[Tensor]) -> None:
+        if module not in names:
+            return
+        if isinstance(output, list):  # the first one is the image
+            shapes.extend((f"{names[module]} {number}", tuple(o.shape)) for number, o in enumerate(output[1:], 1))
+        else:
             shapes.append((names[module], tuple(output.shape)))
 
     first = next(model.parameters())  # the weights of a convolution: (channels out, channels in, height, width)
@@ -471,7 +501,8 @@ def architecture(model: nn.Module, height: int = 224, width: int = 224) -> Figur
     channels, sides, _ = np.array([shape[1:] for _, shape in stages]).T
     widths = 0.12 * np.log2(channels + 1)
     heights = 0.35 + 0.25 * np.log2(sides / sides.min() + 1)
-    lefts = np.cumsum(widths + 0.75) - widths
+    gaps = 0.75 + 0.4 * (np.diff(sides, prepend=0) == 0)  # the labels of two stages of one size stand side by side
+    lefts = np.cumsum(widths + gaps) - widths
     bottoms = -1.45 * np.log2(sides[0] / sides)
     figure, axes = _subplots(figsize=(13, 6))
     axes.use_sticky_edges = False  # leaves room below the lowest box
@@ -481,8 +512,9 @@ def architecture(model: nn.Module, height: int = 224, width: int = 224) -> Figur
         axes.text(x, y - 0.08, text, ha="center", va="top", fontsize=8)
     arrows = [(number, number + 1, 0.5, {"color": "#33507a"}) for number in range(len(stages) - 1)]
     settings = getattr(model, "settings", {})
+    has_encoder = settings.get("name") == "unet" and "encoder" in settings  # a U-Net of a library
     decoder = int(sides.argmin()) + 1  # its first stage
-    if settings.get("skip") or settings.get("name") == "segnet":
+    if settings.get("skip") or settings.get("name") == "segnet" or has_encoder:
         for number, side in enumerate(sides[:decoder]):
             if side in sides[decoder:]:  # the deepest stage of a U-Net has no partner in the decoder
                 partner = decoder + int(np.argmax(sides[decoder:] == side))
@@ -491,7 +523,8 @@ def architecture(model: nn.Module, height: int = 224, width: int = 224) -> Figur
         tail = (lefts[source] + widths[source], bottoms[source] + share * heights[source])
         head = (lefts[target], bottoms[target] + share * heights[target])
         axes.annotate("", head, tail, arrowprops={"arrowstyle": "->", **style})
-    title = f"{type(model).__name__}: channels x height x width after each stage, for an image of {height} x {width}"
+    name = f"{settings['name']} with {settings['encoder']}" if "encoder" in settings else type(model).__name__
+    title = f"{name}: channels x height x width after each stage, for an image of {height} x {width}"
     axes.set_title(f"{title}\ndashed: what the decoder takes from the encoder")
     axes.axis("off")
     return figure

@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 from seglib import plots
 from seglib.grid import Cell
 from seglib.instances import Instances
-from seglib.masks import palette
-from seglib.models import SegNet, UNet
+from seglib.masks import palette, voc_palette
+from seglib.models import SegNet, UNet, build_model
 from seglib.runs import Run
 
 HISTORY = [
@@ -41,6 +41,16 @@ def test_an_overlay_colors_objects_and_their_outline_and_leaves_the_background(t
         plots.overlay(IMAGE, np.zeros((5, 4), np.uint8))
     plots.save(result, tmp_path / "deep" / "overlay.png")
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["overlay.png"]
+
+
+def test_figures_take_the_colors_of_a_data_set():
+    mask = np.full((9, 9), 15, np.uint8)
+    person = voc_palette()[15]
+    assert (plots.color_mask(mask, voc_palette()) == person).all()
+    assert (plots.overlay(IMAGE, mask, 1.0, voc_palette()) == person).all()
+    figure = plots.picture_grid([[mask]], [""], classes={15: "person"}, colors=voc_palette())
+    assert (figure.axes[0].get_images()[0].get_array() == person).all()
+    assert np.allclose(figure.legends[0].get_patches()[0].get_facecolor()[:3], person / 255)
 
 
 def test_instances_have_twenty_colors_which_repeat():
@@ -117,6 +127,15 @@ def test_a_grid_comparison_names_cells_that_did_not_finish():
     assert figure.axes[0].get_yscale() == "log"
 
 
+def test_a_grid_comparison_by_step_counts_the_steps_of_each_cell():
+    cells = [cell([0.9, 0.8], batch=1), cell([0.9, 0.3, 0.5, 0.6, 0.7], batch=2)]
+    axes = plots.grid_comparison(cells, "val_loss", best=cells[1], steps=[10, 5]).axes[0]
+    lines = [line.get_xdata() for line in axes.get_lines() if len(line.get_xdata()) > 1]
+    assert [list(line) for line in lines] == [[10, 20], [5, 10, 15, 20, 25]]
+    marks = {line.get_marker(): line for line in axes.get_lines() if len(line.get_xdata()) == 1}
+    assert marks["X"].get_xydata().tolist() == marks["*"].get_xydata().tolist() == [[10, 0.3]]
+
+
 def test_curves_show_their_values_and_the_chosen_place():
     axes = plots.curves([0.2, 0.6], {"a": [0.75, 1.0], "b": [0.5, 0.25]}, "title", "x", "y", chosen=0.6).axes[0]
     assert [line.get_ydata().tolist() for line in axes.lines[:2]] == [[0.75, 1.0], [0.5, 0.25]]
@@ -178,3 +197,15 @@ def test_an_architecture_has_a_box_a_stage_and_an_arrow_a_connection(network, se
     assert len(axes.patches) == stages
     arrows = [text.arrow_patch.get_linestyle() for text in axes.texts if not text.get_text()]
     assert (arrows.count("solid"), arrows.count("--")) == (stages - 1, connections)
+
+
+def test_an_architecture_shows_the_encoder_of_a_library():
+    model = build_model("unet", 21, encoder="resnet18")
+    stages = dict(plots.stage_shapes(model, 64, 64))
+    assert stages["encoder 5"] == (1, 512, 2, 2)
+    assert stages["decoder 5"] == (1, 16, 64, 64)
+    assert stages["head"] == (1, 21, 64, 64)
+    axes = plots.architecture(model, 64, 64).axes[0]
+    arrows = [text.arrow_patch.get_linestyle() for text in axes.texts if not text.get_text()]
+    assert len(axes.patches) == len(stages) == 11
+    assert (arrows.count("solid"), arrows.count("--")) == (10, 4)
