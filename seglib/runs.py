@@ -277,7 +277,7 @@ def _check_settings(before: dict[str, Any], now: dict[str, Any], folder: Path) -
         listed = "\n".join(f"  {line}" for line in lines)
         hint = " (More epochs are accepted, except with a cosine schedule, whose learning rates depend on them.)"
         raise OtherSettings(
-            f"{folder} holds a run with other settings:\n{listed}\n"
+            f"{short_path(folder)} holds a run with other settings:\n{listed}\n"
             "Choose another run_dir (or mirror) for the new settings, or delete that folder to train again from the "
             f"start.{hint if 'config' in now else ''}"
         )
