@@ -273,6 +273,7 @@ def grid_comparison(
     metric: str = "val_iou",
     title: str = "",
     steps: Sequence[int] = (),
+    top: float | None = None,
 ) -> Figure:
     """A column of the history of every cell of a grid, by epoch or by step. Losses have a logarithmic scale.
 
@@ -285,6 +286,7 @@ def grid_comparison(
         best: the cell to emphasize.
         metric: the column by which the best epoch of that cell is chosen.
         steps: the number of steps in an epoch of each cell, to draw the curves by step.
+        top: the upper end of the y axis, if it is to hide extreme values.
     """
     xlabel = "step of the optimizer" if steps else "epoch"
     figure, axes = _chart((9, 5), title=title or f"{column} of every cell", xlabel=xlabel, ylabel=column)
@@ -310,6 +312,7 @@ def grid_comparison(
         axes.plot([], [], "X", color="gray", ms=9, label="over-fits from here on")
     if "loss" in column:
         axes.set_yscale("log")
+        axes.set_ylim(top=top)
         lowest, highest = axes.get_ylim()
         axes.yaxis.set_major_formatter("{x:g}")  # plain numbers instead of powers of ten
         axes.yaxis.set_minor_formatter("{x:g}" if highest < 20 * lowest else "")

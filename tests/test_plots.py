@@ -129,7 +129,8 @@ def test_a_grid_comparison_names_cells_that_did_not_finish():
 
 def test_a_grid_comparison_by_step_counts_the_steps_of_each_cell():
     cells = [cell([0.9, 0.8], batch=1), cell([0.9, 0.3, 0.5, 0.6, 0.7], batch=2)]
-    axes = plots.grid_comparison(cells, "val_loss", best=cells[1], steps=[10, 5]).axes[0]
+    axes = plots.grid_comparison(cells, "val_loss", best=cells[1], steps=[10, 5], top=0.85).axes[0]
+    assert axes.get_ylim()[1] == 0.85
     lines = [line.get_xdata() for line in axes.get_lines() if len(line.get_xdata()) > 1]
     assert [list(line) for line in lines] == [[10, 20], [5, 10, 15, 20, 25]]
     marks = {line.get_marker(): line for line in axes.get_lines() if len(line.get_xdata()) == 1}
