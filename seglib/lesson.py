@@ -25,7 +25,7 @@ from seglib.datasets.download.catalog import card
 from seglib.files import check_choice, write_json
 from seglib.loading import Samples, available_cores
 from seglib.models.common import autocast
-from seglib.runs import package_versions
+from seglib.runs import package_versions, read_history
 
 __all__ = [
     "check",
@@ -42,6 +42,7 @@ __all__ = [
     "sample",
     "seed",
     "settings",
+    "training_seconds",
 ]
 
 _PROFILES = ("tiny", "demo", "full")
@@ -270,6 +271,7 @@ def record(
         images: the number of images of each split.
     """
     seconds = time.perf_counter() - _session.started
+    seconds = max(seconds, training_seconds(run_dir()))  # of a lesson that was interrupted and resumed
     content = {
         "lesson": _session.lesson,
         "profile": _session.profile,
@@ -300,6 +302,11 @@ def results(name: str) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist: make it with `make results NAME={name}`")
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def training_seconds(folder: Path) -> float:
+    """The duration of all epochs of all runs in a folder, whether or not they were interrupted in between."""
+    return sum(row["seconds"] for path in folder.rglob("history.csv") for row in read_history(path))
 
 
 def fingerprint(folder: Path) -> str:

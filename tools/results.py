@@ -20,7 +20,6 @@ runs in the full profile, and only if these data sets are there. lesson.results(
 
 import argparse
 import ast
-import csv
 import os
 import runpy
 import sys
@@ -69,17 +68,12 @@ def run(name: str, description: str, main: Callable[[Path], dict[str, Any]]) -> 
     record = main(folder)
     data = record["data"]
     record["data"] = {"name": data.name, "images": record.pop("images"), "fingerprint": lesson.fingerprint(data)}
-    record |= {"machine": lesson.machine(), "versions": package_versions(), "minutes": training_minutes(folder)}
+    record |= {
+        "machine": lesson.machine(),
+        "versions": package_versions(),
+        "minutes": round(lesson.training_seconds(folder) / 60, 1),
+    }
     return {"name": name, "description": description, "profile": os.environ["SEGLIB_PROFILE"], **record}
-
-
-def training_minutes(folder: Path) -> float:
-    """Return the minutes of all epochs of all runs in a folder, whether or not they were interrupted in between."""
-    seconds = 0.0
-    for path in folder.rglob("history.csv"):
-        with path.open(encoding="utf-8", newline="") as file:
-            seconds += sum(float(row["seconds"]) for row in csv.DictReader(file))
-    return round(seconds / 60, 1)
 
 
 def main() -> int:
