@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from seglib.datasets.base import SegmentationData, get_class_names
-from seglib.masks import IGNORE
+from seglib.masks import IGNORE, check_values
 from seglib.metrics import ConfusionMatrix
 
 __all__ = ["CHANNELS", "ColorTable", "Rule", "Threshold", "best_threshold", "color_table", "score"]
@@ -56,17 +56,21 @@ def best_threshold(data: SegmentationData) -> Threshold:
     """The threshold with the highest IoU of class 1 on a data set of binary masks.
 
     One histogram a channel holds the pixels of either class by value; its sums give the IoU of all thresholds at once.
+
+    Raises:
+        ValueError: no pixel has class 1, or a mask holds another class.
     """
     histograms = np.zeros((len(CHANNELS), 2, 256), dtype=np.int64)
-    for image, mask in _pairs(data):
+    for image, mask in _pairs(data, 2):
         for index, channel in enumerate(_channels(image)):
             for label in (0, 1):
                 histograms[index, label] += np.bincount(channel[mask == label], minlength=256)
     not_above = histograms.cumsum(axis=2)
     totals = not_above[:, :, -1:]
+    _check_class_1(totals[0, 1])
     scores = []
-    for background, people in ((totals - not_above).swapaxes(0, 1), not_above.swapaxes(0, 1)):  # above, not above
-        scores.append(people / np.maximum(totals[:, 1] + background, 1))
+    for false_alarms, found in ((totals - not_above).swapaxes(0, 1), not_above.swapaxes(0, 1)):  # above, not above
+        scores.append(found / (totals[:, 1] + false_alarms))
     side, channel, value = np.unravel_index(np.argmax(scores), (2, len(CHANNELS), 256))
     return Threshold(CHANNELS[channel], int(value), above=bool(side == 0))
 
@@ -80,10 +84,13 @@ def color_table(data: SegmentationData, bins: int = 16) -> ColorTable:
     Args:
         data: samples with `classes`, background first.
         bins: ranges of each channel; 16 are 4,096 colors.
+
+    Raises:
+        ValueError: no pixel has class 1 (of two), or a mask holds a class that the data set has not.
     """
     num_classes = max(2, len(get_class_names(data) or ()))
     counts = np.zeros((bins**3, num_classes), dtype=np.int64)
-    for image, mask in _pairs(data):
+    for image, mask in _pairs(data, num_classes):
         counted = mask != IGNORE
         pairs = _color_bins(image, bins)[counted] * num_classes + mask[counted]
         counts += np.bincount(pairs, minlength=counts.size).reshape(counts.shape)
@@ -91,6 +98,7 @@ def color_table(data: SegmentationData, bins: int = 16) -> ColorTable:
         table = counts.argmax(axis=1)
     else:
         background, positive = counts.T
+        _check_class_1(positive.sum())
         order = np.argsort(-positive / np.maximum(background + positive, 1), kind="stable")
         iou = positive[order].cumsum() / np.maximum(positive.sum() + background[order].cumsum(), 1)
         table = np.zeros(len(counts), dtype=np.int64)
@@ -107,10 +115,16 @@ def score(rule: Rule, data: SegmentationData) -> ConfusionMatrix:
     return matrix
 
 
-def _pairs(data: SegmentationData) -> Iterator[tuple[Tensor, np.ndarray]]:
+def _pairs(data: SegmentationData, num_classes: int) -> Iterator[tuple[Tensor, np.ndarray]]:
     for index in range(len(data)):
         image, mask = data[index][:2]
+        check_values(mask, num_classes, f"image {index}")
         yield image, np.asarray(mask)
+
+
+def _check_class_1(pixels: int) -> None:
+    if not pixels:
+        raise ValueError("no pixel of the data set has class 1: there is nothing to learn a rule from")
 
 
 def _channels(image: Tensor) -> np.ndarray:

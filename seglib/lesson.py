@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
@@ -49,7 +50,8 @@ _PROFILES = ("tiny", "demo", "full")
 _SAMPLES = {"tiny": (80, 160), "demo": (800, 224)}  # the bundled sample of a profile: images, and their side in pixels
 _COURSE = Path(__file__).parents[1]
 
-_session = SimpleNamespace(lesson="", profile="", started=0.0, settings={}, gpu_time="")  # the last call of `settings`
+# The last call of `settings`.
+_session = SimpleNamespace(lesson="", profile="", started=0.0, settings={}, gpu_time="", id="")
 
 
 def choose_profile(choice: str = "auto") -> tuple[str, str]:
@@ -98,8 +100,10 @@ def settings(
     _session.settings = chosen
     device = "cuda" if is_cuda_available() else "cpu"
     digest = hashlib.sha256(repr(sorted(chosen.items())).encode()).hexdigest()[:6]
+    _session.id = digest
     result = SimpleNamespace(profile=profile, device=device, id=digest, **{"seed": 0, **chosen})
     seed(result.seed)
+    _show_figures_as_jpeg()
     print(f"Profile {profile}: {reason}. Device: {machine()}. PyTorch {torch.__version__}.")
     for name, value in chosen.items():
         print(f"  {name:<16} {value}")
@@ -112,6 +116,18 @@ def settings(
     return result
 
 
+def _show_figures_as_jpeg() -> None:
+    """In a notebook, keep figures as JPEG: as PNG, those with photographs are three times as large."""
+    if "ipykernel" not in sys.modules:
+        return
+    from IPython import get_ipython
+    from matplotlib_inline.config import InlineBackend
+
+    backend = InlineBackend.instance(parent=get_ipython())
+    backend.print_figure_kwargs = {"bbox_inches": "tight", "pil_kwargs": {"quality": 80}}
+    backend.figure_formats = {"jpeg"}
+
+
 def machine() -> str:
     """The GPU as nvidia-smi names it, which does not initialize CUDA as torch would, or the CPU with its cores."""
     if not is_cuda_available():
@@ -120,7 +136,7 @@ def machine() -> str:
     query = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"]
     try:
         return subprocess.run(query, capture_output=True, text=True, check=True).stdout.splitlines()[0]
-    except (OSError, subprocess.SubprocessError):  # the name is only printed
+    except (OSError, subprocess.SubprocessError, IndexError):  # the name is only printed
         return "a GPU"
 
 
@@ -199,15 +215,24 @@ def _lesson_path(*parts: str) -> Path:
 
 
 def plan(
-    model: nn.Module, loss: Loss, train_data: SegmentationData, val_data: SegmentationData, batch_size: int, epochs: int
+    model: nn.Module,
+    loss: Loss,
+    train_data: SegmentationData,
+    val_data: SegmentationData,
+    batch_size: int,
+    epochs: int,
+    augment: Any = None,
 ) -> None:
-    """Print the device, its memory, and about how long training will take, as a few steps of a copy of the model take.
+    """Print the device, its memory, and about how long training will take, from a few steps of a copy of the model.
 
     Args:
+        model, loss, train_data, val_data, augment: as in `seglib.train.fit`.
+        batch_size: images in a step.
         epochs: those of all trainings of the lesson together.
     """
     device = torch.device("cuda" if is_cuda_available() else "cpu")
-    samples = Samples(train_data)
+    precision = None if default_precision() == "no" else default_precision()
+    samples = Samples(train_data, augment=augment)
     started = time.perf_counter()
     images, masks, _ = zip(*(samples[1, index % len(samples)] for index in range(batch_size)), strict=True)
     reading = (time.perf_counter() - started) / batch_size
@@ -217,15 +242,17 @@ def plan(
     times = []
     for _ in range(4):  # the first one also allocates memory
         started = time.perf_counter()
-        with autocast(device, {"no": None}.get(default_precision(), default_precision())):
+        with autocast(device, precision):
             value = loss(trial(batch), target)
         value.backward()
         value.item()  # waits for the GPU
         times.append(time.perf_counter() - started)
     step = min(times[1:])
-    workers = available_cores() if device.type == "cuda" else 1
-    an_image = max(step / batch_size, reading / workers) if device.type == "cuda" else step / batch_size + reading
-    seconds = epochs * (len(train_data) + len(val_data) / 3) * an_image  # validation has no backward pass
+    if device.type == "cuda":  # worker processes read while the GPU computes
+        seconds_per_image = max(step / batch_size, reading / min(available_cores(), 8))
+    else:
+        seconds_per_image = step / batch_size + reading
+    seconds = epochs * (len(train_data) + len(val_data) / 3) * seconds_per_image  # validation has no backward pass
     print(f"Plan: {epochs} epochs of {len(train_data)} training and {len(val_data)} validation images on {machine()}.")
     print(f"A step of {batch_size} images takes {step:.2f} s{_memory(device)}: about {_duration(seconds)} in all.")
     if _session.profile == "full" and _session.gpu_time:
@@ -271,7 +298,7 @@ def record(
         images: the number of images of each split.
     """
     seconds = time.perf_counter() - _session.started
-    seconds = max(seconds, training_seconds(run_dir()))  # of a lesson that was interrupted and resumed
+    seconds = max(seconds, training_seconds(run_dir(), _session.id))  # of a lesson that was interrupted and resumed
     content = {
         "lesson": _session.lesson,
         "profile": _session.profile,
@@ -304,14 +331,15 @@ def results(name: str) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def training_seconds(folder: Path) -> float:
-    """The duration of all epochs of all runs in a folder, whether or not they were interrupted in between."""
-    return sum(row["seconds"] for path in folder.rglob("history.csv") for row in read_history(path))
+def training_seconds(folder: Path, name: str = "") -> float:
+    """The duration of all epochs of the runs in a folder whose path contains `name`, interrupted or not."""
+    histories = [path for path in folder.rglob("history.csv") if name in str(path.relative_to(folder))]
+    return sum(row["seconds"] for path in histories for row in read_history(path))
 
 
 def fingerprint(folder: Path) -> str:
-    """A digest of the names and sizes of all files of a data set: two folders that have the same are the same data."""
-    files = sorted(path for path in Path(folder).rglob("*") if path.is_file())
+    """A digest of the names and sizes of the files of a data set, to tell one version from another."""
+    files = sorted(path for path in Path(folder).rglob("[!.]*") if path.is_file())
     lines = [f"{path.relative_to(folder).as_posix()} {path.stat().st_size}" for path in files]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
@@ -387,9 +415,15 @@ def _plain(value: Any) -> str:
 
 
 def _equal(answer: Any, right: Any) -> bool:
-    if isinstance(answer, torch.Tensor):
-        answer = answer.detach().cpu()
-    try:
-        return np.shape(answer) == np.shape(right) and np.allclose(answer, right, rtol=1e-3, atol=1e-6, equal_nan=True)
-    except (TypeError, ValueError):  # not numbers: strings, sets, dicts, lists of different lengths
-        return type(answer) is type(right) and answer == right
+    """Whether two answers are equal: numbers and arrays up to one part in a thousand, whole numbers exactly."""
+    if isinstance(answer, Mapping) and isinstance(right, Mapping):
+        return answer.keys() == right.keys() and all(_equal(answer[key], right[key]) for key in right)
+    if isinstance(answer, list | tuple) and isinstance(right, list | tuple):
+        return len(answer) == len(right) and all(map(_equal, answer, right))
+    first, second = (np.asarray(x.detach().cpu() if isinstance(x, torch.Tensor) else x) for x in (answer, right))
+    if first.shape != second.shape:
+        return False
+    if first.dtype.kind == "f" or second.dtype.kind == "f":
+        numbers = first.dtype.kind in "biuf" and second.dtype.kind in "biuf"
+        return numbers and np.allclose(first, second, rtol=1e-3, atol=1e-6, equal_nan=True)
+    return bool(np.array_equal(first, second))

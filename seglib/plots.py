@@ -528,6 +528,7 @@ def architecture(model: nn.Module, height: int = 224, width: int = 224) -> Figur
         axes.annotate("", head, tail, arrowprops={"arrowstyle": "->", **style})
     name = f"{settings['name']} with {settings['encoder']}" if "encoder" in settings else type(model).__name__
     title = f"{name}: channels x height x width after each stage, for an image of {height} x {width}"
-    axes.set_title(f"{title}\ndashed: what the decoder takes from the encoder")
+    dashed = any("linestyle" in style for *_, style in arrows)
+    axes.set_title(title + ("\ndashed: what the decoder takes from the encoder" if dashed else ""))
     axes.axis("off")
     return figure

@@ -41,6 +41,15 @@ def test_a_threshold_below_which_the_class_lies_is_found():
     assert torch.equal(found(image), mask)
 
 
+def test_a_data_set_without_class_1_or_with_others_is_refused():
+    image = torch.zeros(3, 1, 2, dtype=torch.uint8)
+    for rule in (best_threshold, color_table):
+        with pytest.raises(ValueError, match="no pixel of the data set has class 1"):
+            rule(Pairs([(image, torch.tensor([[0, 255]]).byte())]))
+        with pytest.raises(ValueError, match="image 0: mask value 2"):
+            rule(Pairs([(image, torch.tensor([[1, 2]]).byte())]))
+
+
 def test_colorfulness_and_brightness_are_what_they_are_called():
     gray = torch.full((3, 1, 1), 100, dtype=torch.uint8)
     red = torch.tensor([200, 50, 50], dtype=torch.uint8)[:, None, None]

@@ -4,6 +4,7 @@ import json
 import subprocess
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -205,7 +206,10 @@ def test_images_are_picked_by_their_scores(which, count, indices):
         ([1], [1, 2], "Not yet"),
         ("none", 3, "Not yet"),
         (["cat", "dog"], ["cat", "dog"], "Right!"),
-        (torch.tensor([1.0], requires_grad=True), [1.0], "Right!"),
+        (torch.tensor([1.0], requires_grad=True), np.array([1.0]), "Right!"),
+        (2001, 2000, "Not yet"),
+        ({"a": torch.tensor([1, 2])}, {"a": [1, 3]}, "Not yet"),
+        ((np.array(["a"]), 1), (np.array(["a"]), 1), "Right!"),
     ],
 )
 def test_a_check_says_whether_the_answer_is_right(capsys, answer, right, printed):

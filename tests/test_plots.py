@@ -210,3 +210,27 @@ def test_an_architecture_shows_the_encoder_of_a_library():
     arrows = [text.arrow_patch.get_linestyle() for text in axes.texts if not text.get_text()]
     assert len(axes.patches) == len(stages) == 11
     assert (arrows.count("solid"), arrows.count("--")) == (10, 4)
+
+
+def test_errors_have_the_colors_of_their_legend():
+    truth = np.array([[1, 1, 0, 0, 255]])
+    prediction = np.array([[1, 0, 1, 0, 1]])
+    drawn = plots.error_map(np.full((1, 5, 3), 90, np.uint8), truth, prediction)
+    index = {name: number for number, name in plots.ERROR_LEGEND.items()}
+    for column, name in enumerate(["found", "missed", "false alarm"]):
+        color = drawn[0, column].astype(int)
+        nearest = min(index, key=lambda other: np.abs(color - palette()[index[other]]).sum())
+        assert nearest == name
+    assert drawn[0, 4].tolist() == palette()[255].tolist()
+
+
+def test_runs_are_numbered_column_by_column():
+    figure = plots.run_lengths(np.array([[0, 1, 0, 0], [0, 1, 1, 0], [0, 1, 0, 0]]))
+    assert [text.get_text() for text in figure.axes[0].texts] == list("123512451255")
+
+
+def test_the_score_of_each_seed_and_their_mean_are_drawn():
+    axes = plots.seed_scores({"A": [0.5, 0.7], "B": [0.8]}, "title", "IoU").axes[0]
+    assert [list(line.get_xdata()) for line in axes.lines[::2]] == [[0.5, 0.7], [0.8]]
+    assert [text.get_text() for text in axes.texts] == ["0.600", "0.800"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["A", "B"]

@@ -248,6 +248,20 @@ def test_every_setting_has_a_reason_and_every_field_a_label(path):
             assert "  # " in line or before.strip().startswith("# "), f"{name} has no reason"
 
 
+@each(NOTEBOOKS)
+def test_the_text_of_a_notebook_is_finished(path):
+    assert not [cell.source for cell in cells(path) if re.search("TODO|FIXME|@[A-Z_0-9]+@", cell.source)]
+
+
+@pytest.mark.parametrize(("name", "experiment"), [("02_unet_binary", "unet_stages")])
+def test_an_experiment_has_the_data_and_the_settings_of_its_lesson(name, experiment):
+    record, lesson_record = lesson.results(experiment), RECORDS[name]
+    assert record["data"]["fingerprint"] == lesson_record["data"]["fingerprint"]
+    same = record["settings"].keys() & lesson_record["settings"].keys() - {"epochs"}
+    assert len(same) >= 5
+    assert {key: record["settings"][key] for key in same} == {key: lesson_record["settings"][key] for key in same}
+
+
 @each(REWRITTEN)
 def test_a_lesson_writes_one_record(path):
     assert sum("lesson.record(" in cell.source for cell in cells(path, "code")) == 1

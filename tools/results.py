@@ -99,7 +99,7 @@ def main() -> int:
     try:
         record = run(name, experiments[name], module["main"])
     except KeyboardInterrupt:
-        print("\nInterrupted. The finished epochs are kept: run the command again to resume.")
+        print("\nInterrupted. The last checkpoint is kept: run the command again to resume.")
         return 130
     from seglib.files import write_json
 

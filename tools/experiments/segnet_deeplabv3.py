@@ -30,7 +30,7 @@ SETTINGS: dict[str, Any] = {
     "lr": 1e-3,
     "alpha": 0.5,
 }
-EPOCHS = 10
+EPOCHS = 6
 AUGMENTATION: dict[str, Any] = {"horizontal_flip": 0.5, "rotate": 15, "brightness": 0.2, "contrast": 0.2, "noise": 0.05}
 COLUMNS = ("epoch", "train_loss", "val_loss", "val_miou")
 
