@@ -124,7 +124,7 @@ def _show_figures_as_jpeg() -> None:
     from matplotlib_inline.config import InlineBackend
 
     backend = InlineBackend.instance(parent=get_ipython())
-    backend.print_figure_kwargs = dict(bbox_inches="tight", pil_kwargs={"quality": 80})
+    backend.print_figure_kwargs = {"bbox_inches": "tight", "pil_kwargs": {"quality": 80}}  # type: ignore[dict-item]
     backend.figure_formats = {"jpeg"}
 
 
