@@ -59,7 +59,7 @@ def run_lesson(path: Path, keep: bool) -> LessonReport:
     profile = os.environ["SEGLIB_PROFILE"]
     own_data = bool(os.environ.get("SEGLIB_DATA"))
     trained = OUTPUT_DIR / "trained" / path.stem
-    runs = f"{profile}-*" if own_data else profile
+    runs = f"{profile}-{Path(os.environ['SEGLIB_DATA']).resolve().name}" if own_data else profile
     always_anew = profile == "tiny" and not own_data
     if always_anew:
         shutil.rmtree(trained / "tiny", ignore_errors=True)

@@ -9,6 +9,8 @@ from typing import Any
 import nbformat
 from PIL import Image
 
+from seglib.files import write_json
+
 ROOT = Path(__file__).parents[1]
 PROFILES = ("tiny", "demo", "full")
 TABLE_BEGIN = "<!-- measured: begin -->\n"
@@ -33,10 +35,10 @@ def keep_record(lesson: str, record: Record, root: Path = ROOT) -> None:
     """Write the record of a lesson to assets/results/, in place of its record of any profile."""
     folder = root / "assets" / "results"
     folder.mkdir(parents=True, exist_ok=True)
-    for profile in PROFILES:
-        (folder / f"{lesson}_{profile}.json").unlink(missing_ok=True)
     file = folder / f"{lesson}_{record['profile']}.json"
-    file.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_json(file, record)
+    for profile in set(PROFILES) - {record["profile"]}:
+        (folder / f"{lesson}_{profile}.json").unlink(missing_ok=True)
 
 
 def keep_picture(lesson: str, notebook: nbformat.NotebookNode, root: Path = ROOT) -> None:
