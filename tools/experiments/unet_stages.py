@@ -19,14 +19,15 @@ SEEDS = (0, 1, 2)
 # The numbers of the lesson's demo profile; only the epochs are fewer.
 SETTINGS: dict[str, Any] = {"image_size": 128, "base_channels": 16, "batch_size": 8, "lr": 2e-3, "weight_decay": 1e-5}
 EPOCHS = 12
+EPOCHS_B = 40  # of the lesson's stage B
 COLUMNS = ("epoch", "train_loss", "val_loss", "val_iou")
 
 
 def main(folder: Path) -> dict[str, Any]:
     """What loss and augmentation add to lesson 02's U-Net: runs of equal length, three seeds each.
 
-    Each of the first five runs differs from the one that it is compared with in one thing. The last two have a constant
-    learning rate, that of the lesson and ten times as much, and one seed.
+    Each of the first five differs from the one that it is compared with in one thing. Two have a constant rate,
+    that of the lesson and ten times as much, and one seed. The last is the lesson's stage B with two other seeds.
     """
     root = lesson.data("coco_four")
     train_data, val_data = hold_out(people(root, "train", folder), 1 / 6)
@@ -40,6 +41,7 @@ def main(folder: Path) -> dict[str, Any]:
         "BCE + Dice, augmented, also upside down": (BCEDiceLoss(), gentle | {"vertical_flip": 0.5}, {}, SEEDS),
         "constant rate": (BCEDiceLoss(), {}, {"scheduler": None}, SEEDS[:1]),
         "ten times the rate": (BCEDiceLoss(), {}, {"scheduler": None, "lr": 10 * SETTINGS["lr"]}, SEEDS[:1]),
+        "stage B": (BCEDiceLoss(), gentle, {"epochs": EPOCHS_B}, SEEDS[1:]),  # the lesson itself trains the first seed
     }
     values = {}
     for name, (loss, changes, options, seeds) in variants.items():
@@ -51,7 +53,8 @@ def main(folder: Path) -> dict[str, Any]:
     return {
         "metric": "IoU of class person over all pixels of the test images, weights of the best validation epoch",
         "split": "test: the sample's validation part; validation: a sixth of its training part, by file name",
-        "settings": SETTINGS | {"epochs": EPOCHS, "scheduler": "cosine", "seeds": SEEDS, "augmentation": gentle},
+        "settings": SETTINGS
+        | {"epochs": EPOCHS, "epochs_b": EPOCHS_B, "scheduler": "cosine", "seeds": SEEDS, "augmentation": gentle},
         "data": root,
         "images": {"train": len(train_data), "val": len(val_data), "test": len(test_data)},
         "values": values,
@@ -81,7 +84,8 @@ def train(
     """Train one run of the comparison, or resume it."""
     lesson.seed(seed)
     model = UNet(base_channels=SETTINGS["base_channels"])
-    numbers = {"lr": SETTINGS["lr"], "weight_decay": SETTINGS["weight_decay"], "scheduler": "cosine", **options}
-    config = TrainConfig(EPOCHS, SETTINGS["batch_size"], seed=seed, trackers=(), previews=0, **numbers)
+    numbers = {name: SETTINGS[name] for name in ("batch_size", "lr", "weight_decay")}
+    numbers |= {"epochs": EPOCHS, "scheduler": "cosine", **options}
+    config = TrainConfig(**numbers, seed=seed, trackers=(), previews=0)
     augment = augmentation(**changes) if changes else None
     return fit(model, train_data, val_data, loss, config, folder / f"seed_{seed}", augment)
