@@ -103,7 +103,7 @@ def settings(
     _session.id = digest
     result = SimpleNamespace(profile=profile, device=device, id=digest, **{"seed": 0, **chosen})
     seed(result.seed)
-    _show_figures_as_jpeg()
+    _show_photographs_as_jpeg()
     print(f"Profile {profile}: {reason}. Device: {machine()}. PyTorch {torch.__version__}.")
     for name, value in chosen.items():
         print(f"  {name:<16} {value}")
@@ -116,16 +116,24 @@ def settings(
     return result
 
 
-def _show_figures_as_jpeg() -> None:
-    """In a notebook, keep figures as JPEG: as PNG, those with photographs are three times as large."""
+def _show_photographs_as_jpeg() -> None:
+    """In a notebook, keep figures with photographs as JPEG: as PNG they are three times as large."""
     if "ipykernel" not in sys.modules:
         return
+    import matplotlib.pyplot as plt
     from IPython import get_ipython
-    from matplotlib_inline.config import InlineBackend
+    from IPython.core.pylabtools import print_figure
+    from matplotlib.figure import Figure
 
-    backend = InlineBackend.instance(parent=get_ipython())
-    backend.print_figure_kwargs = {"bbox_inches": "tight", "pil_kwargs": {"quality": 80}}  # type: ignore[dict-item]
-    backend.figure_formats = {"jpeg"}
+    def photographs(figure: Figure) -> bool:
+        return any(getattr(image.get_array(), "ndim", 0) == 3 for axes in figure.axes for image in axes.images)
+
+    plt.switch_backend(plt.get_backend())  # loads the backend, which would otherwise replace these functions later
+    formatters = get_ipython().display_formatter.formatters
+    jpeg = {"pil_kwargs": {"quality": 80}}
+    formatters["image/png"].for_type(Figure, lambda f: None if photographs(f) else print_figure(f))
+    formatters["image/jpeg"].for_type(Figure, lambda f: print_figure(f, "jpeg", **jpeg) if photographs(f) else None)
+    formatters["image/jpeg"].enabled = True
 
 
 def machine() -> str:
