@@ -118,10 +118,10 @@ def settings(
 
 def _show_photographs_as_jpeg() -> None:
     """In a notebook, keep figures with photographs as JPEG: as PNG they are three times as large."""
-    if "ipykernel" not in sys.modules:
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    if shell is None:
         return
     import matplotlib.pyplot as plt
-    from IPython import get_ipython
     from IPython.core.pylabtools import print_figure
     from matplotlib.figure import Figure
 
@@ -129,7 +129,7 @@ def _show_photographs_as_jpeg() -> None:
         return any(getattr(image.get_array(), "ndim", 0) == 3 for axes in figure.axes for image in axes.images)
 
     plt.switch_backend(plt.get_backend())  # loads the backend, which would otherwise replace these functions later
-    formatters = get_ipython().display_formatter.formatters
+    formatters = shell.display_formatter.formatters
     jpeg = {"pil_kwargs": {"quality": 80}}
     formatters["image/png"].for_type(Figure, lambda f: None if photographs(f) else print_figure(f))
     formatters["image/jpeg"].for_type(Figure, lambda f: print_figure(f, "jpeg", **jpeg) if photographs(f) else None)

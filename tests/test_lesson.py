@@ -65,6 +65,12 @@ def test_settings_are_the_values_of_the_profile_and_are_printed(capsys):
     assert ids[0] == ids[1] != ids[2]
 
 
+def test_settings_need_no_notebook():
+    import ipykernel  # noqa: F401 - loads IPython, but starts no shell
+
+    assert lesson.settings("99_test", "tiny").profile == "tiny"
+
+
 def test_settings_seed_the_random_generators():
     lesson.settings("99_test", "tiny")
     numbers = torch.rand(3)
