@@ -256,7 +256,8 @@ def _history_curves(histories: _Histories, labels: dict[str, str], title: str, y
         epochs = [row["epoch"] for row in history]
         for (column, label), style in zip(labels.items(), cycle(_LINE_STYLES)):
             values = [row[column] for row in history]
-            axes.plot(epochs, values, marker=".", linestyle=style, color=color, label=f"{name} {label}".strip())
+            marker = "." if len(epochs) <= 60 else ""
+            axes.plot(epochs, values, marker=marker, linestyle=style, color=color, label=f"{name} {label}".strip())
         scores = [row[marked] for row in history if marked]
         if not np.isnan(scores).all():
             best = int(np.nanargmax(scores))
@@ -430,13 +431,14 @@ def size_histogram(areas: Mapping[str, Sequence[float]], ranges: Mapping[str, tu
     labels = {"xlabel": "side of a square of the same area, in pixels", "ylabel": "share of the objects"}
     figure, axes = _chart((8, 3.4), xscale="log", **labels)
     sides = {name: np.sqrt(values) for name, values in areas.items()}
-    bins = np.geomspace(1, max(2, *chain(*sides.values())), 25).tolist()
+    first = max(1, min(chain(*sides.values()), default=1))
+    bins = np.geomspace(first, max(2 * first, *chain(*sides.values())), 25).tolist()
     for (name, values), style in zip(sides.items(), cycle(_LINE_STYLES)):
         weights = np.full(len(values), 1 / max(len(values), 1))
         label = f"{name}: {len(values)} objects"
         axes.hist(values, bins, weights=weights, histtype="step", linestyle=style, linewidth=1.8, label=label)
     for name, (smallest, _) in ranges.items():
-        left = max(np.sqrt(smallest), 1)
+        left = max(np.sqrt(smallest), first)
         axes.axvline(left, color="gray", linewidth=1)
         axes.text(left, 1.01, name, color="gray", transform=axes.get_xaxis_transform())
     axes.xaxis.set_major_formatter("{x:g}")

@@ -112,7 +112,7 @@ def fit(
             with explain_out_of_memory(config, image_size), _undone_on_error(model):
                 _train(model, samples, val_samples, loss, config, run, state, mirror)
         if process.is_main_process:
-            run.save_curves(("val_miou", "val_iou"))
+            run.save_curves(("val_miou", "val_iou") if len(names) == 2 else ("val_miou",))
         process.wait_for_everyone()  # so that every process finds the files
     return run
 
@@ -171,7 +171,8 @@ def _train(
                     states = {name: part.state_dict() for name, part in parts.items()}
                     runs.save_checkpoint(run, {**states, "best": best}, mirror)
                     saved = time.monotonic()
-                print(runs.format_epoch(run, config.epochs, {"val IoU": "val_iou"}), flush=True)
+                label = "val IoU" if val_samples.num_classes == 2 else "val mIoU"
+                print(runs.format_epoch(run, config.epochs, {label: "val_iou"}), flush=True)
 
 
 @contextmanager
