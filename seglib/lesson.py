@@ -362,35 +362,24 @@ def pick(scores: Sequence[float], which: str, count: int = 1) -> list[int]:
     return [int(index) for index in ranked[max(first, 0) :][:count]]
 
 
-def check(answer: Any, right: Any, hint: str = "", solution: bool = False) -> None:
-    """Print whether the answer to an exercise is right.
+def check(
+    function: Callable[..., Any],
+    cases: Mapping[str, tuple[tuple[Any, ...], Any]],
+    hint: str = "",
+    solution: bool = False,
+) -> None:
+    """Print whether the function that a reader wrote is right, case by case.
 
     Args:
-        answer: the answer of the reader: a function, or a value; None if there is none yet.
-        right: the right answer. Numbers and arrays may differ by one part in a thousand. For a function, cases by
-            name, each a pair (arguments, right result); what it returns is printed beside the right result.
-        hint: printed if the answer is wrong.
-        solution: whether the answer is the solution of the course, which must be right.
+        function: the answer of the reader. It returns None until it is written.
+        cases: by name, the arguments and the right result, which is printed beside what the function returns. Numbers
+            and arrays may differ by one part in a thousand.
+        hint: printed if a case is wrong.
+        solution: whether the function is the solution of the course, which must be right.
 
     Raises:
         AssertionError: the solution is wrong.
     """
-    if callable(answer):
-        _check_function(answer, right, hint, solution)
-        return
-    if solution and not _equal(answer, right):
-        raise AssertionError(f"the solution gives {answer!s:.80}, not {right!s:.80}")
-    if answer is None:
-        print("Not answered yet: replace None by your answer and run the cell again.")
-    elif _equal(answer, right):
-        print("Right!")
-    else:
-        print(f"Not yet: got {answer!s:.80}. {hint}".strip())
-
-
-def _check_function(
-    function: Callable[..., Any], cases: Mapping[str, tuple[tuple[Any, ...], Any]], hint: str, solution: bool
-) -> None:
     answers = {name: _call(function, arguments) for name, (arguments, _) in cases.items()}
     if all(answer is None for answer in answers.values()) and not solution:
         print("Not answered yet: replace None in the function above, and run both cells again.")

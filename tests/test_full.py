@@ -28,7 +28,6 @@ def small_settings(name, choice="auto", gpu_time="", anyway=False, **numbers):
 
 lesson.settings = small_settings
 """
-ONLY_IN_TINY = 'smaller if settings.profile == "tiny" else {}'
 SMALLER = {
     "photos": 4,
     "train_images": 4,
@@ -40,7 +39,8 @@ SMALLER = {
     "epochs_a": 1,
     "epochs_b": 1,
     "epochs_long": 2,
-    "grid_epochs": 1,
+    "val_images": 4,
+    "test_images": 4,
 }
 
 
@@ -52,9 +52,6 @@ def run_in_full(name: str, server, data: dict[str, miniature.Miniature], folder:
     notebook = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
     descriptions = miniature.describe(data)
     prelude = PRELUDE.format(root=str(ROOT), address=server.url(""), descriptions=descriptions, smaller=SMALLER)
-    assert name != "05_yolov8_buildings" or any(ONLY_IN_TINY in cell.source for cell in notebook.cells)
-    for cell in notebook.cells:  # a whole Mask R-CNN at 800 pixels takes minutes
-        cell.source = cell.source.replace(ONLY_IN_TINY, "smaller")
     notebook.cells.insert(0, nbformat.v4.new_code_cell(prelude))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     for variable, value in (("PROFILE", "full"), ("HOME", folder / "home"), ("RUNS", folder / "runs")):
@@ -78,7 +75,7 @@ def test_a_lesson_on_coco_runs_in_full(server, sample, tmp_path, monkeypatch, na
 
 def test_the_lesson_on_voc_runs_in_full(server, tmp_path, monkeypatch):
     printed = run_in_full("04_unet_voc", server, {"voc2012": miniature.voc()}, tmp_path, monkeypatch)
-    assert "4 images to train on, 2 to choose with, 4 to test" in printed
+    assert "4 training, 2 validation and 4 test images" in printed
 
 
 def test_the_lesson_on_buildings_runs_in_full(server, tmp_path, monkeypatch):

@@ -11,8 +11,6 @@ sys.path.insert(0, str(ROOT / "tools"))
 import course
 
 NOTEBOOKS = course.find_lessons()
-NOT_YET_REWRITTEN = ["03_segnet_deeplabv3", "04_unet_voc", "05_yolov8_buildings"]  # lessons of the older form
-REWRITTEN = [path for path in NOTEBOOKS if path.stem not in NOT_YET_REWRITTEN]
 
 
 def cells(path: Path, kind: str = "") -> list[nbformat.NotebookNode]:
