@@ -442,6 +442,7 @@ def size_histogram(areas: Mapping[str, Sequence[float]], ranges: Mapping[str, tu
         axes.axvline(left, color="gray", linewidth=1)
         axes.text(left, 1.01, name, color="gray", transform=axes.get_xaxis_transform())
     axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("{x:g}")
     axes.yaxis.set_major_formatter("{x:.0%}")
     axes.set_title("How large objects are", pad=18)
     axes.legend(fontsize=9)

@@ -339,7 +339,7 @@ def test_readme_shows_the_measured_results():
 def test_readme_shows_pictures_that_are_there_and_small():
     figures = re.findall(r"\]\((assets/[^)]+)\)", (ROOT / "README.md").read_text(encoding="utf-8"))
     assert figures
-    assert sum((ROOT / figure).stat().st_size for figure in figures) <= 700_000
+    assert sum((ROOT / figure).stat().st_size for figure in figures) <= 400_000
 
 
 def test_readme_leads_to_places_that_exist():

@@ -56,7 +56,7 @@ def write_jpeg(content: bytes, path: Path) -> None:
     image = Image.open(io.BytesIO(content)).convert("RGBA")
     white = Image.new("RGBA", image.size, "white")
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.alpha_composite(white, image).convert("RGB").save(path, quality=85, optimize=True)
+    Image.alpha_composite(white, image).convert("RGB").save(path, quality=65, optimize=True)
 
 
 def write_table(root: Path = ROOT) -> None:

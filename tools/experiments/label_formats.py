@@ -25,11 +25,9 @@ def changed(ious: list[float]) -> dict[str, float]:
     return {"objects": len(ious), "changed": float(np.mean(np.less(ious, 0.99)))}
 
 
-def from_coco(root: Path) -> dict[str, dict[str, float]]:
+def from_coco(data: COCOSegmentationDataset) -> dict[str, dict[str, float]]:
     """What changes of COCO's objects, by choice."""
     values = {}
-    images, annotations = root / "images" / "train", root / "annotations" / "instances_train.json"
-    data = COCOSegmentationDataset(images, annotations, on_error="skip")
     for several, holes in CHOICES:
         ious = []
         for index in range(len(data)):
@@ -40,11 +38,10 @@ def from_coco(root: Path) -> dict[str, dict[str, float]]:
     return values
 
 
-def from_yolo(root: Path) -> dict[str, float]:
+def from_yolo(parts: list[YOLOSegmentationDataset]) -> dict[str, float]:
     """What changes of YOLO's objects that become polygons in pixels, as in COCO, and lines again."""
     ious = []
-    for part in yolo_parts(root):
-        data = YOLOSegmentationDataset(root, part)
+    for data in parts:
         for index in range(len(data)):
             objects = data.instances(index)
             for mask, line in zip(objects.masks, data.lines(index), strict=True):
@@ -56,12 +53,15 @@ def from_yolo(root: Path) -> dict[str, float]:
 def main(folder: Path) -> dict[str, Any]:
     """Real labels in YOLO's format and back: the share of objects of which more than 1 % changes."""
     coco, buildings = lesson.data("coco"), lesson.data("buildings_yolo")
-    values = {"COCO": from_coco(coco), "buildings": {"YOLO to COCO and back": from_yolo(buildings)}}
+    annotations = coco / "annotations" / "instances_train.json"
+    photographs = COCOSegmentationDataset(coco / "images" / "train", annotations, on_error="skip")
+    parts = [YOLOSegmentationDataset(buildings, part) for part in yolo_parts(buildings)]
+    values = {"COCO": from_coco(photographs), "buildings": {"YOLO to COCO and back": from_yolo(parts)}}
     return {
         "metric": "share of objects whose mask has an IoU below 0.99 with itself, there and back",
         "split": "COCO: the images at hand of its training part; buildings: all images",
         "settings": {"choices": [list(choice) for choice in CHOICES]},
         "data": coco,
-        "images": {"COCO": int(values["COCO"]["split, fill"]["objects"])},
+        "images": {"COCO": len(photographs), "buildings": sum(map(len, parts))},
         "values": values,
     }

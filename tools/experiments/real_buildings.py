@@ -10,35 +10,25 @@ from seglib.predict import predict_instances
 from seglib.train_yolo import YOLOConfig, fit_yolo
 
 NEEDS = ("buildings_yolo",)
-SETTINGS: dict[str, Any] = {
+VAL_FRACTION = 1 / 7
+SETTINGS: dict[str, Any] = {  # of YOLOConfig
+    "epochs": 45,
+    "batch_size": 8,
+    "lr": 2e-3,
     "weights": None,
     "image_size": 256,
-    "lr": 2e-3,
-    "batch": 8,
-    "epochs": 45,
     "warmup_epochs": 1.0,
     "mosaic": 0.0,
     "flip_up_down": 0.5,
-    "val_fraction": 1 / 7,
 }
 
 
 def main(folder: Path) -> dict[str, Any]:
     """YOLOv8n-seg from random numbers on the real buildings of lesson 05: AP by COCO's rules."""
     root = lesson.data("buildings_yolo")
-    train_data, val_data = hold_out(YOLOSegmentationDataset(root, "train"), SETTINGS["val_fraction"])
+    train_data, val_data = hold_out(YOLOSegmentationDataset(root, "train"), VAL_FRACTION)
     test_data = YOLOSegmentationDataset(root, "val")
-    config = YOLOConfig(
-        SETTINGS["epochs"],
-        SETTINGS["batch"],
-        SETTINGS["lr"],
-        weights=SETTINGS["weights"],
-        image_size=SETTINGS["image_size"],
-        warmup_epochs=SETTINGS["warmup_epochs"],
-        mosaic=SETTINGS["mosaic"],
-        flip_up_down=SETTINGS["flip_up_down"],
-    )
-    run = fit_yolo(train_data, val_data, config, folder / "run")
+    run = fit_yolo(train_data, val_data, YOLOConfig(**SETTINGS), folder / "run")
     model = run.model()
     found = [predict_instances(model, test_data.image_path(i), score=0) for i in range(len(test_data))]
     ap = mask_ap(all_instances(test_data), found, max_detections=(1, 10, 300))
@@ -46,7 +36,7 @@ def main(folder: Path) -> dict[str, Any]:
     return {
         "metric": "mask AP by COCO's rules at the images' own size, 300 detections an image, best validation epoch",
         "split": "test: the set's own validation part; validation: a seventh of its training part, by file name",
-        "settings": SETTINGS,
+        "settings": SETTINGS | {"val_fraction": VAL_FRACTION},
         "data": root,
         "images": {"train": len(train_data), "val": len(val_data), "test": len(test_data)},
         "values": {
