@@ -168,6 +168,8 @@ def test_small_objects_are_measured_in_their_surroundings():
 def test_crowds_and_larger_objects_do_not_count_near_a_small_one():
     masks = np.array([square(8, 8, 4, 24), square(8, 12, 3, 24)])
     objects = Instances.of(masks, crowd=[False, True])
-    for prediction in (masks[0], masks[0] | masks[1]):
+    beside = masks[0].copy()
+    beside[9, 15] = 1  # in the surroundings of the crowd alone, which do not count
+    for prediction in (masks[0], masks[0] | masks[1], beside):
         assert small_object_iou([prediction], [objects])[1] == 1
     assert small_object_iou([masks[0]], [Instances.of(masks)])[1] == pytest.approx(16 / 25)

@@ -26,7 +26,7 @@ MIN_PIXELS = 6  # a nucleus of which the border leaves less is not annotated
 
 
 def _outlines(rng: np.random.Generator, height: int, width: int, size: int) -> list[np.ndarray]:
-    """The outlines of the nuclei of a field, float (N, 2) in pixels; almost half of them touch another."""
+    """The outlines of the nuclei of a field, float (N, 2) in pixels; most of them touch another."""
     low, high = RADII[int(rng.integers(len(RADII)))]
     stretch = math.sqrt(rng.uniform(1.05, 1.7))
     count = int(rng.uniform(0.13, 0.35) * height * width / (math.pi * (size * (low + high) / 2) ** 2))
