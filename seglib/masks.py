@@ -31,6 +31,7 @@ __all__ = [
     "polygons_to_mask",
     "polygons_to_rle",
     "polygons_to_yolo",
+    "read_id_png",
     "read_index_png",
     "rle_to_mask",
     "voc_palette",
@@ -333,9 +334,26 @@ def read_index_png(path: str | Path) -> np.ndarray:
     if image.mode not in ("P", "L", "1"):
         raise ValueError(
             f"{path} is an image of mode {image.mode}, not a mask of class indices: save it as an 8-bit gray or "
-            "palette PNG whose pixel values are the classes"
+            "palette PNG whose pixel values are the classes, or read numbers of objects by "
+            "MaskFolderDataset(instance_ids=True)"
         )
     return mask.astype(np.uint8)
+
+
+def read_id_png(path: str | Path) -> np.ndarray:
+    """Read a mask whose pixel values are the numbers of objects, in 8 or 16 bits; 0 is background.
+
+    Returns:
+        int32 (H, W).
+
+    Raises:
+        ValueError: the file is a JPEG, or holds colors (RGB) or fractions.
+    """
+    with open_image(path) as image:
+        ids = np.array(image)
+    if image.format == "JPEG" or not (image.mode in ("P", "L", "1") or image.mode.startswith("I")):
+        raise ValueError(f"{path} is a {image.format} of mode {image.mode}, not a gray PNG of the numbers of objects")
+    return ids.astype(np.int32)
 
 
 def write_index_png(

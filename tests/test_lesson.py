@@ -136,6 +136,18 @@ def test_a_sample_is_never_downloaded(tmp_path, monkeypatch):
     assert lesson.sample("coco") == folder
 
 
+def test_the_nuclei_are_drawn_and_read_where_seglib_data_has_them(tmp_path, monkeypatch):
+    drawn = []
+    for profile in ("tiny", "demo"):
+        lesson.settings("99_test", profile)
+        drawn.append(lesson.data("dsb2018"))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "dsb2018").symlink_to(drawn[0])
+    monkeypatch.setenv("SEGLIB_DATA", str(tmp_path / "mine"))
+    assert lesson.data("dsb2018") == tmp_path / "mine" / "dsb2018" and drawn[0] == drawn[1]  # as both sizes are 4x64
+    assert len(list((drawn[0] / "labels").iterdir())) == 4
+
+
 def test_a_mirror_is_named_as_its_run_and_nothing_is_created(tmp_path):
     with pytest.raises(RuntimeError, match="run the settings cell"):
         lesson.run_dir()

@@ -6,7 +6,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from seglib.datasets.base import all_instances, hold_out
+from seglib.datasets.base import all_instances, hold_out, read_groups, split_by_group
 from seglib.datasets.coco import COCOSegmentationDataset
 from seglib.datasets.folder import MaskFolderDataset
 from seglib.datasets.voc import VOCSegmentationDataset
@@ -31,8 +31,10 @@ __all__ = [
     "coco_to_yolo",
     "hold_out",
     "prepare",
+    "read_groups",
     "render",
     "segmentation_to_yolo",
+    "split_by_group",
     "yolo_parts",
     "yolo_to_coco",
 ]

@@ -1,8 +1,10 @@
-"""What all readers share: problems found in the data, samples as tensors, Subsets, a held-out validation split."""
+"""What all readers share: problems found in the data, samples as tensors, Subsets, splits."""
 
+import csv
 import hashlib
 import warnings
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast
@@ -25,12 +27,15 @@ __all__ = [
     "get_filenames",
     "get_transform",
     "hold_out",
+    "read_groups",
     "readable",
     "report_problems",
+    "split_by_group",
     "unwrap_subset",
 ]
 
 _T = TypeVar("_T")
+_NUCLEI_GROUPS = Path(__file__).with_name("nuclei_groups.csv")  # how it was made: data/README.md
 
 
 class Transform(Protocol):
@@ -138,10 +143,10 @@ def get_transform(data: SegmentationData) -> Transform | None:
 
 
 def all_instances(data: SegmentationData) -> list[Instances]:
-    """The objects of each sample of a data set or Subset that has a method `instances(index)`: of COCO and YOLO."""
+    """The objects of each sample of a data set or Subset that has a method `instances(index)`."""
     source, indices = unwrap_subset(data)
     if not hasattr(source, "instances"):
-        raise TypeError(f"{type(source).__name__} has no method instances; the readers of COCO and YOLO have one")
+        raise TypeError(f"{type(source).__name__} has no method instances; those of COCO, YOLO and mask folders do")
     return [source.instances(index) for index in indices]
 
 
@@ -166,3 +171,44 @@ def hold_out(data: SegmentationData, fraction: float = 0.25, at_most: int = 1000
     count = min(max(1, round(fraction * len(names))), at_most, len(names) - 1)
     dataset = cast("Dataset[Any]", data)  # Subset asks for torch's class, but takes whatever has an index
     return Subset(dataset, sorted(order[count:])), Subset(dataset, sorted(order[:count]))
+
+
+def read_groups(root: str | Path) -> dict[str, str]:
+    """The group of each image of a data set: the images of a group are parts of one picture, video or patient.
+
+    Args:
+        root: the folder of the data set. Its file `groups.csv` has the columns "image" (the name without suffix) and
+            "group". Without that file, the result is the library's list of the nuclei (`dsb2018`), which has each image
+            under its full name and under the first 16 characters of it.
+    """
+    own = Path(root) / "groups.csv"
+    with (own if own.is_file() else _NUCLEI_GROUPS).open(newline="", encoding="utf-8") as file:
+        groups = {row["image"]: row["group"] for row in csv.DictReader(file)}
+    return groups if own.is_file() else groups | {name[:16]: group for name, group in groups.items()}
+
+
+def split_by_group(data: SegmentationData, groups: Mapping[str, str]) -> tuple[Subset, Subset, Subset]:
+    """Split a data set into 60 % for training, 20 % for validation and 20 % for testing; no group is in two parts.
+
+    The groups are sorted by size, the largest first, then by hash. Of five in a row, the third is for validation, the
+    fifth for testing. Absent images take part, so that an image is in the same part whichever others are present.
+
+    Args:
+        groups: the group of each image by file name without suffix, see `read_groups`.
+
+    Raises:
+        ValueError: an image is not listed, or the data set has no `filenames`.
+    """
+    stems = [Path(name).stem for name in get_filenames(data) or []]
+    unlisted = [stem for stem in stems if stem not in groups]
+    if unlisted or not stems:
+        raise ValueError(f"{len(unlisted)} of {len(stems)} images have no group: {unlisted[:3]}")
+    sizes = Counter(groups.values())
+    order = sorted(sizes, key=lambda group: (-sizes[group], hashlib.sha256(group.encode()).digest()))
+    part = {group: {2: 1, 4: 2}.get(place % 5, 0) for place, group in enumerate(order)}
+    dataset = cast("Dataset[Any]", data)  # as in `hold_out`
+    train, val, test = (
+        Subset(dataset, [index for index, stem in enumerate(stems) if part[groups[stem]] == number])
+        for number in range(3)
+    )
+    return train, val, test

@@ -10,7 +10,8 @@ from torch.utils.data import Dataset
 
 from seglib.datasets.base import Problem, Transform, as_sample, readable, report_problems
 from seglib.files import check_choice, image_files, read_image
-from seglib.masks import IGNORE, check_classes, read_index_png
+from seglib.instances import Instances
+from seglib.masks import IGNORE, check_classes, mask_to_rle, read_id_png, read_index_png
 
 __all__ = ["MaskFolderDataset"]
 
@@ -25,6 +26,8 @@ class MaskFolderDataset(Dataset[tuple[Tensor, Tensor, str]]):
         void: mask values that mean "do not count". They become 255, which never counts.
         transform: a deterministic change of image and mask, such as `transforms.resize`.
         values: the mask value of each class: [0, 255] for black and white masks.
+        instance_ids: the masks number the objects of one class, in 8 or 16 bits: 0 is background, any other value that
+            is not in `void` is an object of class 1. 255 is an object like the others.
         on_error: "raise", or "skip" to leave out images without mask, masks without image and files that cannot be
             read.
 
@@ -35,7 +38,7 @@ class MaskFolderDataset(Dataset[tuple[Tensor, Tensor, str]]):
 
     Raises:
         FileNotFoundError: a folder is missing.
-        ValueError: an image without mask or a mask without image; no image at all.
+        ValueError: an image without mask or a mask without image; no image at all; settings that contradict each other.
     """
 
     def __init__(
@@ -47,16 +50,20 @@ class MaskFolderDataset(Dataset[tuple[Tensor, Tensor, str]]):
         transform: Transform | None = None,
         *,
         values: Sequence[int] | None = None,
+        instance_ids: bool = False,
         on_error: str = "raise",
     ) -> None:
         check_choice("on_error", on_error, ("raise", "skip"))
         check_classes(classes)
+        if instance_ids and (len(classes) != 2 or values is not None):
+            raise ValueError(f"masks of instance ids have two classes and no values=, not {list(classes)} and {values}")
         self.images_dir = Path(images_dir)
         self.masks_dir = Path(masks_dir)
         self.classes = list(classes)
         self.transform = transform
         self.problems: list[Problem] = []
-        self._class_of_value = _class_table(len(classes), void, values)
+        self._void_ids = list(void) if instance_ids else None  # None: the masks hold classes
+        self._class_of_value = _class_table(len(classes), () if instance_ids else void, values)
         self._pairs = self._find_pairs()
         if on_error == "skip":
             self._pairs = readable(self._pairs, self._read, self.problems, lambda pair: str(pair[0]))
@@ -64,7 +71,7 @@ class MaskFolderDataset(Dataset[tuple[Tensor, Tensor, str]]):
         if not self._pairs:
             raise ValueError(f"no image with a mask in {self.images_dir} and {self.masks_dir}")
         self.filenames = [image_path.name for image_path, _ in self._pairs]
-        if values is None and IGNORE not in void:
+        if values is None and IGNORE not in void and not instance_ids:
             self._warn_if_black_and_white()
 
     def __len__(self) -> int:
@@ -76,6 +83,14 @@ class MaskFolderDataset(Dataset[tuple[Tensor, Tensor, str]]):
         pixels, labels = self._read(self._pairs[index])
         image, mask = as_sample(pixels, labels, len(self.classes), mask_path, self.transform)
         return image, mask, image_path.name
+
+    def instances(self, index: int) -> Instances:
+        """The objects of an image at its own size, by ascending id; TypeError unless the masks hold instance ids."""
+        if self._void_ids is None:
+            raise TypeError(f"the masks of {self.masks_dir} are read as classes; pass instance_ids=True for objects")
+        ids = read_id_png(self._pairs[index][1])
+        numbers = np.setdiff1d(ids, [0, *self._void_ids])
+        return Instances(ids.shape, [mask_to_rle(ids == number) for number in numbers], np.ones(len(numbers)))
 
     def _warn_if_black_and_white(self) -> None:
         """Warn if the first masks hold 0 and 255 only, so that none of their white pixels would count."""
@@ -108,6 +123,10 @@ class MaskFolderDataset(Dataset[tuple[Tensor, Tensor, str]]):
     def _read(self, pair: tuple[Path, Path]) -> tuple[np.ndarray, np.ndarray]:
         """The pixels of an image and the classes of its mask."""
         image_path, mask_path = pair
+        if self._void_ids is not None:
+            ids = read_id_png(mask_path)
+            classes = np.where(np.isin(ids, self._void_ids), IGNORE, ids > 0)
+            return read_image(image_path, ids.shape), classes.astype(np.uint8)
         values = read_index_png(mask_path)
         mask = self._class_of_value[values]
         unknown = values[mask < 0]
@@ -115,7 +134,8 @@ class MaskFolderDataset(Dataset[tuple[Tensor, Tensor, str]]):
             allowed = np.flatnonzero(self._class_of_value >= 0).tolist()
             raise ValueError(
                 f"{mask_path}: mask value {np.unique(unknown)[:8].tolist()} in {unknown.size} pixels; allowed are "
-                f"{allowed}. The classes are {self.classes}; list values that do not count in void=."
+                f"{allowed}. The classes are {self.classes}; list values that do not count in void=. If the values "
+                "number the objects, pass instance_ids=True."
             )
         return read_image(image_path, values.shape), mask.astype(np.uint8)
 

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 from PIL import Image
+from torch.utils.data import Subset
 
-from seglib.datasets import MaskFolderDataset
+from seglib.datasets import MaskFolderDataset, all_instances
 
 
 @pytest.fixture
@@ -50,6 +51,48 @@ def test_a_value_that_is_not_allowed_is_named_with_its_file(folders):
     write_mask(folders, "b", [[0, 1, 9, 0, 0, 0]] * 4)
     with pytest.raises(ValueError, match=r"b\.png: mask value \[9\] in 4 pixels; allowed are \[0, 1, 255\]"):
         read(folders)[1]
+
+
+def write_ids(folders, name, ids):
+    Image.fromarray(np.array(ids, np.uint16)).save(folders / "masks" / f"{name}.png")
+
+
+def test_masks_of_instance_ids_are_read_as_one_class_and_as_objects(folders):
+    """Ids above 255 need 16 bits; 255 and 256 are objects like the others, and an id may have two parts."""
+    for name in "abc":
+        write_ids(folders, name, [[0, 255, 255, 0, 256, 0], [0, 0, 0, 0, 256, 0], [7, 0, 0, 0, 0, 7], [300] * 6])
+    data = read(folders, instance_ids=True)
+    assert data[0][1].tolist() == [[0, 1, 1, 0, 1, 0], [0, 0, 0, 0, 1, 0], [1, 0, 0, 0, 0, 1], [1] * 6]
+    objects = data.instances(0)
+    assert objects.areas.tolist() == [2, 2, 2, 6] and objects.labels.tolist() == [1, 1, 1, 1]  # 7, 255, 256, 300
+    assert objects.boxes[0].tolist() == [0, 2, 6, 3]
+    assert (objects.semantic() == data[0][1].numpy()).all()
+    assert [len(each) for each in all_instances(Subset(data, [1]))] == [4]
+
+
+def test_void_ids_do_not_count_and_empty_masks_have_no_objects(folders):
+    write_mask(folders, "a", [[0, 1, 2, 255, 0, 0]] * 4)  # in 8 bits
+    write_mask(folders, "b", np.zeros((4, 6)))
+    data = read(folders, instance_ids=True, void=(255,))
+    assert data[0][1][0].tolist() == [0, 1, 1, 255, 0, 0] and len(data.instances(0)) == 2
+    assert data[1][1].sum() == 0 and len(data.instances(1)) == 0 and data.instances(1).size == (4, 6)
+
+
+def test_instance_ids_are_read_only_where_they_are_meant(folders):
+    with pytest.raises(TypeError, match="instance_ids=True"):
+        read(folders).instances(0)
+    write_ids(folders, "a", np.arange(24).reshape(4, 6))
+    with pytest.raises(ValueError, match=r"a\.png is an image of mode I;16.*instance_ids=True"):
+        read(folders)
+    write_mask(folders, "a", np.zeros((4, 6)))
+    write_mask(folders, "b", np.arange(24).reshape(4, 6))
+    with pytest.raises(ValueError, match=r"mask value \[2, .*pass instance_ids=True"):
+        read(folders)[1]
+    Image.new("RGB", (6, 4)).save(folders / "masks" / "c.png")
+    with pytest.raises(ValueError, match=r"c\.png is a PNG of mode RGB"):
+        read(folders, instance_ids=True)[2]
+    with pytest.raises(ValueError, match="two classes and no values="):
+        read(folders, ("background", "cup", "hat"), instance_ids=True)
 
 
 @pytest.mark.parametrize(

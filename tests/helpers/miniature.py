@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from seglib import masks
+from seglib.datasets import read_groups
 from seglib.datasets.download import catalog
 
 TRAIN = [f"2007_{n:06d}" for n in range(1, 9)]
@@ -154,10 +155,30 @@ def camvid() -> Miniature:
     return Miniature({"camvid.zip": make_zip(files)}, {part: len(names) for part, names in frames.items()})
 
 
+def nuclei() -> Miniature:
+    """The repository with the corrections as GitHub packs it: RGBA images with a mask for each nucleus.
+
+    The second nucleus of an image overlaps the first. One image is not in the library's list of groups.
+    """
+    root = "kaggle-dsbowl-2018-dataset-fixes-master"
+    names = [*read_groups(root)][:6]  # a folder that does not exist: the names in the library
+    files = {f"{root}/README.rst": b"fixes", f"{root}/mask_tools.py": b""}
+    for seed, name in enumerate([*names, 64 * "f"]):
+        pixels = class_blocks(seed, 40, 48 + seed, 255)
+        image = np.dstack([pixels, pixels, pixels, np.full_like(pixels, 255)])
+        files[f"{root}/stage1_train/{name}/images/{name}.png"] = encode(image)
+        for number in range(2):
+            mask = np.zeros_like(pixels)
+            mask[8:16, 8 + 4 * number : 16 + 4 * number] = 255
+            files[f"{root}/stage1_train/{name}/masks/{number}{64 * 'a'}.png"] = encode(mask)
+    return Miniature({"dsb2018.zip": make_zip(files)}, {"images": len(names)})
+
+
 def make_all(sample: Path) -> dict[str, Miniature]:
     """A miniature for each card."""
     four = coco(sample)
-    return {"coco": four, "coco_four": four, "voc2012": voc(), "buildings_yolo": buildings(), "camvid": camvid()}
+    others = {"voc2012": voc(), "buildings_yolo": buildings(), "camvid": camvid(), "dsb2018": nuclei()}
+    return {"coco": four, "coco_four": four, **others}
 
 
 def describe(miniatures: dict[str, Miniature]) -> dict:

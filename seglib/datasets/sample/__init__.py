@@ -14,7 +14,7 @@ from subprocess import PIPE
 from typing import Any
 
 from seglib.datasets.download import data_home
-from seglib.datasets.sample import buildings, coco, voc
+from seglib.datasets.sample import buildings, coco, nuclei, voc
 from seglib.files import check_choice
 from seglib.progress import progress_bar
 
@@ -23,7 +23,7 @@ __all__ = ["VERSION", "WRITERS", "render"]
 VERSION = 6  # part of the folder's name; increase it whenever the pictures change, so that old folders are not reused
 # Each module has write_image(folder, index, images, size, seed), which returns a record for JSON, and
 # write_lists(folder, records), which writes the files that concern all images.
-WRITERS = {"coco": coco, "voc2012": voc, "buildings_yolo": buildings}
+WRITERS = {"coco": coco, "voc2012": voc, "buildings_yolo": buildings, "dsb2018": nuclei}
 SHARE = 50  # images that are worth another process, which takes some seconds to start
 
 
@@ -35,10 +35,12 @@ def render(name: str, images: int, size: int, seed: int = 0, root: Path | None =
     Args:
         name: "coco": images/{train,val} and annotations/instances_{train,val}.json; "voc2012": JPEGImages,
             SegmentationClass, SegmentationObject and ImageSets/Segmentation/{train,val,trainval}.txt;
-            "buildings_yolo": {train,valid,test}/images, /labels and /_annotations.coco.json, and data.yaml.
+            "buildings_yolo": {train,valid,test}/images, /labels and /_annotations.coco.json, and data.yaml; "dsb2018":
+            images, labels and groups.csv.
         images: number of pictures, at least 2. A fifth of them is for validation; another fifth of "buildings_yolo" is
-            for testing, except when there are only two pictures.
-        size: longer side of a picture in pixels, at least 64. The pictures of "buildings_yolo" are square.
+            for testing, except when there are only two pictures. For "dsb2018", `split_by_group` splits by groups.csv.
+        size: longer side of a picture in pixels, at least 64. The pictures of "buildings_yolo" are square; some of
+            "dsb2018" are smaller.
         seed: another seed gives other pictures.
         root: the folder that will hold the sample's folder; None: `seglib.datasets.download.data_home()`.
 

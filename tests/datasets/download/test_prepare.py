@@ -13,7 +13,13 @@ import numpy as np
 import pytest
 
 from seglib import masks
-from seglib.datasets import COCOSegmentationDataset, YOLOSegmentationDataset, prepare
+from seglib.datasets import (
+    COCOSegmentationDataset,
+    MaskFolderDataset,
+    YOLOSegmentationDataset,
+    prepare,
+    read_groups,
+)
 from seglib.datasets.download import catalog, check_layout, coco, fetch, find
 from seglib.datasets.download.fetch import DownloadError
 from tests.conftest import ROOT
@@ -101,7 +107,9 @@ def test_an_archive_may_be_put_there_by_hand(served, home, name):
     assert f"/official/{remote.name}" not in [request.path for request in served.requests[requests:]]
 
 
-@pytest.mark.parametrize(("name", "part"), [("voc2012", "val"), ("buildings_yolo", "test"), ("camvid", "train")])
+@pytest.mark.parametrize(
+    ("name", "part"), [("voc2012", "val"), ("buildings_yolo", "test"), ("camvid", "train"), ("dsb2018", "images")]
+)
 def test_an_archive_with_other_content_than_published_is_named_and_kept(served, home, name, part, monkeypatch):
     counts = catalog.CARDS[name].counts
     monkeypatch.setitem(counts, part, counts[part] + 1)
@@ -356,3 +364,17 @@ def test_a_camvid_mask_with_an_unknown_value_is_found(served, monkeypatch):
     served.files["/official/camvid.zip"] = miniature.camvid().archives["camvid.zip"]
     with pytest.raises(DownloadError, match="holds values above 11"):
         prepare("camvid")
+
+
+def test_the_masks_of_nuclei_become_one_label_image(served, tmp_path):
+    folder = prepare("dsb2018")
+    data = MaskFolderDataset(folder / "images", folder / "labels", ["background", "nucleus"], instance_ids=True)
+    assert len(data) == 6  # without the image that has no group
+    assert [data.instances(0).boxes.tolist(), data.instances(0).areas.tolist()] == [
+        [[8, 8, 12, 16], [12, 8, 20, 16]],  # the later mask covers the earlier
+        [32, 64],
+    ]
+    image, mask, name = data[5]
+    assert image.shape == (3, *mask.shape) and mask.sum() == 96
+    listed = read_groups(tmp_path)
+    assert read_groups(folder) == {Path(name).stem: listed[Path(name).stem] for name in data.filenames}

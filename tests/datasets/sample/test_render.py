@@ -15,13 +15,15 @@ def contents(folder: Path, suffix: str = "") -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
-@pytest.mark.parametrize("name", ["coco", "voc2012", "buildings_yolo"])
+@pytest.mark.parametrize("name", ["coco", "voc2012", "buildings_yolo", "dsb2018"])
 def test_files_depend_on_the_seed_and_pictures_on_seed_and_index_alone(name, tmp_path):
+    kind = ".png" if name == "dsb2018" else ".jpg"
     few = check_layout(name, render(name, 3, 64, root=tmp_path))
-    pictures = contents(few, ".jpg")
-    other = contents(render(name, 3, 64, seed=1, root=tmp_path), ".jpg")
+    pictures = contents(few, kind)
+    other = contents(render(name, 3, 64, seed=1, root=tmp_path), kind)
     assert contents(few) == contents(render(name, 3, 64, root=tmp_path / "again"))
-    assert len(pictures) == 3 and pictures.items() <= contents(render(name, 5, 64, root=tmp_path), ".jpg").items()
+    shown = [path for path in pictures if "images/" in path.lower()]
+    assert len(shown) == 3 and pictures.items() <= contents(render(name, 5, 64, root=tmp_path), kind).items()
     assert pictures.keys() == other.keys() and all(pictures[path] != other[path] for path in pictures)
 
 
@@ -44,7 +46,7 @@ def test_several_processes_draw_the_same_files(tmp_path, monkeypatch):
 
 
 def test_errors_name_the_choices_and_the_limits(tmp_path):
-    with pytest.raises(ValueError, match=r"one of buildings_yolo, coco, voc2012, not 'nosuch'"):
+    with pytest.raises(ValueError, match=r"one of buildings_yolo, coco, dsb2018, voc2012, not 'nosuch'"):
         render("nosuch", 4, 96, root=tmp_path)
     with pytest.raises(ValueError, match="at least 2 images of at least 64 pixels; got 1 of 96"):
         render("coco", 1, 96, root=tmp_path)
