@@ -51,7 +51,9 @@ def small_course(tmp_path, monkeypatch) -> Path:
     """A course of three lessons and an appendix: one fails, one works, one is no notebook, one writes no record."""
     (tmp_path / "notebooks").mkdir()
     (tmp_path / "assets" / "results").mkdir(parents=True)
-    (tmp_path / "README.md").write_text(f"before\n{records.TABLE_BEGIN}old\n{records.TABLE_END}\nafter\n")
+    (tmp_path / "README.md").write_text(
+        "before\n" + records.between_marks("measured", "old\n") + "\n" + records.between_marks("real", "") + "\nafter\n"
+    )
     sources = {"01_breaks": "raise RuntimeError('on purpose')", "02_works": GOOD_LESSON, "a1_silent": "1 + 1"}
     for name, source in sources.items():
         cell = nbformat.v4.new_code_cell(source, metadata={"tags": ["readme"]})
@@ -103,7 +105,8 @@ def test_kept_outputs_replace_those_of_another_profile(small_course, monkeypatch
     assert (picture.format, picture.size, picture.getpixel((3, 3))) == ("JPEG", (8, 6), (255, 255, 255))
     table = HEAD + "| 02_works | IoU | 0.250 | – | – | demo | drawn scenes | a CPU | 1.5 |\n"
     readme = (small_course / "README.md").read_text(encoding="utf-8")
-    assert readme == f"before\n{records.TABLE_BEGIN}{table}{records.TABLE_END}\nafter\n"
+    assert readme.startswith("before\n" + records.between_marks("measured", table) + "\n<!-- real")
+    assert readme.endswith("\nafter\n")
 
 
 def test_outputs_without_a_record_are_not_kept(small_course, monkeypatch, capsys):

@@ -37,6 +37,20 @@ def main(folder):
 NEEDY = 'NEEDS = ("camvid",)\n\n\ndef main(folder):\n    """Needs CamVid."""\n'
 
 
+REAL = '''
+from pathlib import Path
+
+NEEDS = ("camvid",)
+
+
+def main(folder):
+    """A network on CamVid."""
+    published = {"value": "0.601", "source": "Somebody, 2015", "differs": "other videos"}
+    data, images = Path(__file__).parent, {"train": 1234}
+    return dict(metric="IoU", split="none", settings={}, data=data, images=images, value=0.5, published=published)
+'''
+
+
 @pytest.fixture(autouse=True)
 def course(tmp_path, monkeypatch) -> Path:
     """A course with two experiments, one of which needs real data."""
@@ -86,3 +100,17 @@ def test_an_experiment_without_its_data_says_where_they_come_from(course, monkey
     assert call(monkeypatch, "needy") == 2
     assert "python -m seglib.datasets get camvid" in capsys.readouterr().out
     assert not (course / "runs").exists()
+
+
+def test_an_experiment_on_real_images_gets_a_row_in_the_readme(course, monkeypatch, capsys):
+    (course / "tools" / "experiments" / "real").mkdir()
+    (course / "tools" / "experiments" / "real" / "streets.py").write_text(REAL)
+    (course / "README.md").write_text(
+        "<!-- measured: begin --><!-- measured: end --><!-- real: begin --><!-- real: end -->"
+    )
+    monkeypatch.setenv("SEGLIB_DATA", "elsewhere")
+    assert call(monkeypatch, "real/streets") == 0
+    assert (course / "assets" / "results" / "real" / "streets.json").is_file()
+    assert "assets/results/real/streets.json: 0.0 minutes" in capsys.readouterr().out
+    row = "| A network on CamVid | IoU | 0.500 | 0.601: Somebody, 2015 | other videos | real: 1,234 train |"
+    assert row in (course / "README.md").read_text()

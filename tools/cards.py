@@ -54,7 +54,8 @@ def file_lines(remote: Remote) -> list[str]:
     size = f"{remote.size:,} bytes" if remote.size is not None else "exact size not published"
     checksum = f"`{remote.checksum}`" if remote.checksum else "no checksum published"
     source = f" ({remote.published})" if remote.published else ""
-    return [f"  * `{remote.name}`, {size}, {checksum}{source}:", *(f"    <{url}>" for url in remote.urls)]
+    addresses = [f"    <{url}>" for url in remote.urls] or ["    to be fetched with a browser, see above"]
+    return [f"  * `{remote.name}`, {size}, {checksum}{source}:", *addresses]
 
 
 if __name__ == "__main__":

@@ -137,10 +137,10 @@ def read_record(folder: Path, profile: str) -> records.Record:
 
 
 def keep_results(lesson: str, notebook: nbformat.NotebookNode, record: records.Record) -> None:
-    """Write a lesson's record and its picture for README.md to assets/, and update the table in README.md."""
+    """Write a lesson's record and its picture for README.md to assets/, and update the tables in README.md."""
     records.keep_record(lesson, record, ROOT)
     records.keep_picture(lesson, notebook, ROOT)
-    records.write_table(ROOT)
+    records.write_tables(ROOT)
 
 
 def run_lessons(paths: list[Path], keep: bool) -> list[LessonReport]:

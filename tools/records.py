@@ -1,8 +1,9 @@
-"""The records of the lessons in assets/results/, and what README.md shows of them: a table and pictures."""
+"""The records in assets/results/, and what README.md shows of them: two tables and pictures."""
 
 import base64
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,18 @@ from seglib.files import write_json
 
 ROOT = Path(__file__).parents[1]
 PROFILES = ("tiny", "demo", "full")
-TABLE_BEGIN = "<!-- measured: begin -->\n"
-TABLE_END = "<!-- measured: end -->"
 COLUMNS = ("lesson", "measured", "value", "baseline", "spread", "profile", "data", "machine", "minutes")
+REAL_COLUMNS = (
+    "record",
+    "experiment",
+    "measured",
+    "value",
+    "published",
+    "what differs",
+    "images",
+    "machine",
+    "minutes",
+)
 DASH = "–"  # in the table: there is no such number
 
 Record = dict[str, Any]  # what lesson.record wrote; see its docstring
@@ -59,19 +69,56 @@ def write_jpeg(content: bytes, path: Path) -> None:
     Image.alpha_composite(white, image).convert("RGB").save(path, quality=65, optimize=True)
 
 
-def write_table(root: Path = ROOT) -> None:
-    """Write the table of results into README.md, between its marks."""
+def write_tables(root: Path = ROOT) -> None:
+    """Write the tables of results into README.md, between their marks."""
     readme = root / "README.md"
-    before, rest = readme.read_text(encoding="utf-8").split(TABLE_BEGIN)
-    after = rest.split(TABLE_END)[1]
-    readme.write_text(before + TABLE_BEGIN + results_table(root) + TABLE_END + after, encoding="utf-8")
+    text = readme.read_text(encoding="utf-8")
+    for name, table in (("measured", results_table(root)), ("real", real_table(root))):
+        before, rest = text.split(f"<!-- {name}: begin -->")
+        after = rest.split(f"<!-- {name}: end -->")[1]
+        text = before + between_marks(name, table) + after
+    readme.write_text(text, encoding="utf-8")
+
+
+def between_marks(name: str, table: str) -> str:
+    """Return a table with the marks that show where it stands in README.md."""
+    return f"<!-- {name}: begin -->\n{table}<!-- {name}: end -->"
 
 
 def results_table(root: Path = ROOT) -> str:
-    """Return the Markdown table of all records in assets/results/."""
-    rows = [COLUMNS, ["---"] * len(COLUMNS)]
-    rows += [row(lesson, record) for lesson, record in read_records(root).items()]
+    """Return the Markdown table of the records of all lessons."""
+    return markdown([COLUMNS, *(row(lesson, record) for lesson, record in read_records(root).items())])
+
+
+def real_table(root: Path = ROOT) -> str:
+    """Return the Markdown table of the records of all experiments on real images."""
+    paths = sorted((root / "assets" / "results" / "real").glob("*.json"))
+    return markdown(
+        [REAL_COLUMNS, *(real_row(path.stem, json.loads(path.read_text(encoding="utf-8"))) for path in paths)]
+    )
+
+
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table; the first row is its head."""
+    rows = [rows[0], ["---"] * len(rows[0]), *rows[1:]]
     return "".join(f"| {' | '.join(cells)} |\n" for cells in rows)
+
+
+def real_row(name: str, record: Record) -> list[str]:
+    """Return the cells of an experiment on real images in the table."""
+    published = record["published"]
+    value = number(record["value"]) + (f" (spread {number(record['spread'])})" if "spread" in record else "")
+    return [
+        f"[{name}](assets/results/real/{name}.json)",
+        record["description"].rstrip("."),
+        record["metric"],
+        value,
+        f"{published['value']}: {published['source']}",
+        published["differs"],
+        data(record),
+        record["machine"],
+        f"{record['minutes']:.0f}",
+    ]
 
 
 def row(lesson: str, record: Record) -> list[str]:

@@ -2,6 +2,7 @@
 
     python tools/results.py              list the experiments
     python tools/results.py unet_stages  run an experiment, or resume it, and write assets/results/unet_stages.json
+    python tools/results.py real/nuclei  the same, on real images; README.md shows these results in a table
 
 An experiment is the function `main` of tools/experiments/<name>.py; the first line of its docstring describes it. It
 takes a folder, trains each of its runs in a folder of its own below it, so that an interrupted experiment resumes, and
@@ -13,6 +14,12 @@ returns a dictionary:
     data      the folder of the data set
     images    the number of images of each split
     values    the results, of any form that JSON can hold
+
+and, if it is one of tools/experiments/real/, also
+
+    value      the main result
+    spread     the largest minus the smallest value over several runs, if there are several
+    published  a dictionary: the published value, its source, and what differs
 
 It runs on the bundled sample in the demo profile. If the module has a constant NEEDS, the names of real data sets, it
 runs in the full profile, and only if these data sets are there. lesson.results(name) reads the record in a notebook.
@@ -27,16 +34,20 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import records
+
 ROOT = Path(__file__).parents[1]
 
 
 def find_experiments() -> dict[str, str]:
     """Return the description of each experiment, by name."""
     found = {}
-    for path in sorted((ROOT / "tools" / "experiments").glob("[a-z]*.py")):
+    folder = ROOT / "tools" / "experiments"
+    for path in sorted(folder.rglob("[a-z]*.py")):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             if isinstance(node, ast.FunctionDef) and node.name == "main":
-                found[path.stem] = (ast.get_docstring(node) or "").split("\n")[0]
+                name = path.relative_to(folder).with_suffix("").as_posix()
+                found[name] = (ast.get_docstring(node) or "").split("\n")[0]
     return found
 
 
@@ -104,6 +115,8 @@ def main() -> int:
     from seglib.files import write_json
 
     write_json(record_path(name), record)
+    if name.startswith("real/"):
+        records.write_tables(ROOT)
     print(f"{record_path(name).relative_to(ROOT)}: {record['minutes']} minutes of training")
     return 0
 

@@ -174,10 +174,22 @@ def nuclei() -> Miniature:
     return Miniature({"dsb2018.zip": make_zip(files)}, {"images": len(names)})
 
 
+def membranes() -> Miniature:
+    """Two TIFF files of three pages: slices and labels."""
+    archives = {}
+    for name, levels in (("train-volume.tif", 255), ("train-labels.tif", 1)):
+        pages = [Image.fromarray(class_blocks(seed, 16, 16, levels) * (255 // levels)) for seed in range(3)]
+        buffer = io.BytesIO()
+        pages[0].save(buffer, "TIFF", save_all=True, append_images=pages[1:])
+        archives[name] = buffer.getvalue()
+    return Miniature(archives, {"images": 3})
+
+
 def make_all(sample: Path) -> dict[str, Miniature]:
     """A miniature for each card."""
     four = coco(sample)
     others = {"voc2012": voc(), "buildings_yolo": buildings(), "camvid": camvid(), "dsb2018": nuclei()}
+    others["isbi2012_em"] = membranes()
     return {"coco": four, "coco_four": four, **others}
 
 

@@ -46,11 +46,12 @@ def prepare(
         DownloadError: the data set could not be downloaded or stored; says what was expected, what came and what to do.
         FileNotFoundError: the folder of the data set is there, but not complete.
     """
-    from seglib.datasets.download import buildings, camvid, coco, nuclei, voc  # with the HTTP client, needed here alone
+    # With the HTTP client, which nothing else needs.
+    from seglib.datasets.download import buildings, camvid, coco, membranes, nuclei, voc
 
     chosen = card(name)
     builds: dict[str, Build] = {"voc2012": voc.build, "buildings_yolo": buildings.build, "camvid": camvid.build}
-    builds["dsb2018"] = nuclei.build
+    builds |= {"dsb2018": nuclei.build, "isbi2012_em": membranes.build}
     folder = data_home() / chosen.folder
     if chosen.folder == "coco":
         selection = coco.select(name, categories, photos, test_photos, seed)
@@ -128,6 +129,12 @@ def _download_and_build(chosen: Card, folder: Path, build: Build) -> None:
     from seglib.datasets.download.fetch import DownloadError, check_disk, download, partial_path
 
     downloads = data_home() / "downloads" / chosen.folder
+    by_hand = [remote.name for remote in chosen.files if not remote.urls and not (downloads / remote.name).is_file()]
+    if by_hand:
+        raise DownloadError(
+            f"{chosen.title} cannot be downloaded by a program. Fetch {' and '.join(by_hand)} with a browser, see "
+            f"{chosen.homepage}, and save them in\n  {downloads}\nThen run this again: the files are found and used."
+        )
     size = sum(remote.size or 0 for remote in chosen.files) or chosen.download_size  # COCO's photographs come later
     present = sum(path.stat().st_size for path in downloads.glob("*") if path.is_file())
     missing = max(0, size - present)

@@ -22,7 +22,7 @@ class Remote:
 
     Attributes:
         name: file name, possibly with a folder, such as "train2017/1.jpg".
-        urls: addresses, the official one first.
+        urls: addresses, the official one first; none: the user brings the file.
         size: bytes, where published.
         checksum: "md5:..." or "sha256:...", where published.
         published: where size and checksum are published.
@@ -350,4 +350,33 @@ _NUCLEI = Card(
     extras=("groups.csv",),
 )
 
-CARDS = {card.name: card for card in (_COCO, _COCO_FOUR, _VOC, _BUILDINGS, _CAMVID, _NUCLEI)}
+# ------------------------------------------------------------------------------------------------------------ membranes
+
+_MEMBRANES = Card(
+    name="isbi2012_em",
+    folder="isbi2012_em",
+    title="Neuron membranes of ISBI 2012",
+    task="semantic segmentation of membranes in electron micrographs",
+    classes=("cell", "membrane"),
+    colors=palette(2).tolist(),
+    # The terms of http://brainiac2.mit.edu/isbi_challenge, as README.md of github.com/ModShift/ModShift quotes them.
+    license="free for generating or testing non-commercial image segmentation software",
+    citation=(
+        "Cardona et al., An Integrated Micro- and Macroarchitectural Analysis of the Drosophila Brain by "
+        "Computer-Assisted Serial Section Electron Microscopy, PLoS Biology 8(10), e1000502, 2010; Arganda-Carreras et "
+        "al., Crowdsourcing the creation of image segmentation algorithms for connectomics, Frontiers in Neuroanatomy "
+        "9, 142, 2015"
+    ),
+    homepage="https://imagej.net/events/isbi-2012-segmentation-challenge",
+    files=(Remote("train-volume.tif", urls=()), Remote("train-labels.tif", urls=())),
+    download_size=2 * 30 * 512**2,  # a byte for each pixel
+    unpacked_size=2 * 30 * 512**2,
+    layout=("image/*.png", "label/*.png"),
+    counts={"images": 30},
+    splits=(
+        "none: the images are consecutive slices of one volume, so neighbors look alike. Cross-validation over folds "
+        "of consecutive slices leaks least. The labels of the challenge's own test part are not public"
+    ),
+)
+
+CARDS = {card.name: card for card in (_COCO, _COCO_FOUR, _VOC, _BUILDINGS, _CAMVID, _NUCLEI, _MEMBRANES)}

@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import io
 import json
 import os
 import re
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from seglib import masks
 from seglib.datasets import (
@@ -121,6 +123,25 @@ def test_an_archive_with_other_content_than_published_is_named_and_kept(served, 
     requests = len(served.requests)
     prepare(name)
     assert len(served.requests) == requests
+
+
+def test_files_without_an_address_are_fetched_by_hand(home, monkeypatch):
+    monkeypatch.setenv("SEGLIB_HOME", str(home))
+    downloads = home / "downloads" / "isbi2012_em"
+    downloads.mkdir(parents=True)
+    archives = miniature.membranes().archives
+    (downloads / "train-volume.tif").write_bytes(archives["train-volume.tif"])
+    with pytest.raises(DownloadError, match="(?s)Fetch train-labels.tif with a browser, see https.*isbi2012_em\n"):
+        prepare("isbi2012_em")
+    assert not (home / "isbi2012_em").exists()
+
+
+def test_the_pages_of_the_membranes_become_images(served):
+    folder = prepare("isbi2012_em")
+    data = MaskFolderDataset(folder / "image", folder / "label", ["cell", "membrane"], values=[255, 0])
+    with Image.open(io.BytesIO(miniature.membranes().archives["train-labels.tif"])) as stack:
+        stack.seek(2)
+        assert data.filenames[2] == "2.png" and (data[2][1].numpy() == (np.asarray(stack) == 0)).all()
 
 
 def test_an_incomplete_folder_in_the_way_is_named_and_kept(served, home):
