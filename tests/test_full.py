@@ -39,6 +39,9 @@ SMALLER = {
     "epochs_a": 1,
     "epochs_b": 1,
     "epochs_long": 2,
+    "epochs_split": 1,
+    "live": 12,
+    "live_seeds": (0,),
     "val_images": 4,
     "test_images": 4,
 }
@@ -83,3 +86,8 @@ def test_the_lesson_on_buildings_runs_in_full(server, tmp_path, monkeypatch):
         "05_yolov8_buildings", server, {"buildings_yolo": miniature.buildings()}, tmp_path, monkeypatch
     )
     assert "Buildings in aerial images in" in printed
+
+
+def test_the_lesson_on_nuclei_runs_in_full(server, tmp_path, monkeypatch):
+    printed = run_in_full("06_unet_ablations", server, {"dsb2018": miniature.nuclei()}, tmp_path, monkeypatch)
+    assert "Nuclei of the 2018 Data Science Bowl in" in printed

@@ -247,6 +247,7 @@ def test_the_text_of_a_notebook_is_finished(path):
         ("03_segnet_deeplabv3", "segnet_deeplabv3"),
         ("04_unet_voc", "voc_seeds"),
         ("05_yolov8_buildings", "yolo_seeds"),
+        ("06_unet_ablations", "unet_ablations"),
     ],
 )
 def test_an_experiment_has_the_data_and_the_settings_of_its_lesson(name, experiment):

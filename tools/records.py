@@ -106,7 +106,7 @@ def markdown(rows: Sequence[Sequence[str]]) -> str:
 
 def real_row(name: str, record: Record) -> list[str]:
     """Return the cells of an experiment on real images in the table."""
-    published = record["published"]
+    published = record["published"] or {"value": DASH, "source": "none found", "differs": DASH}
     value = number(record["value"]) + (f" (spread {number(record['spread'])})" if "spread" in record else "")
     return [
         f"[{name}](assets/results/real/{name}.json)",

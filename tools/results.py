@@ -19,7 +19,7 @@ and, if it is one of tools/experiments/real/, also
 
     value      the main result
     spread     the largest minus the smallest value over several runs, if there are several
-    published  a dictionary: the published value, its source, and what differs
+    published  a dictionary: the published value, its source, and what differs; None if none was found
 
 It runs on the bundled sample in the demo profile. If the module has a constant NEEDS, the names of real data sets, it
 runs in the full profile, and only if these data sets are there. lesson.results(name) reads the record in a notebook.
