@@ -48,7 +48,9 @@ def main(folder: Path) -> dict[str, Any]:
         MaskFolderDataset(root / part, root / f"{part}annot", classes, void=(len(classes),))
         for part in ("train", "val")
     ]
-    parts = {part: ConcatDataset([of_video(data, video) for data in frames]) for part, video in VIDEOS.items()}
+    parts: dict[str, Any] = {
+        part: ConcatDataset([of_video(data, video) for data in frames]) for part, video in VIDEOS.items()
+    }
     values = {name: train_and_test(name, parts, classes, folder / name) for name in NETWORKS}
     best = max(values, key=lambda name: values[name]["val_miou"])
     return {
