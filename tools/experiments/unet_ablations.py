@@ -92,7 +92,6 @@ def main(folder: Path) -> dict[str, Any]:
     small_area = int(np.quantile(np.concatenate([instances.areas for instances in objects["train"]]), 1 / 3))
     middle = lesson.pick([len(instances) for instances in objects["test"]], "median")[0]
     values: dict[str, dict[str, list[float]]] = {}
-    histories: dict[str, Any] = {}
     pictures: dict[str, Any] = {}
     for name in VARIANTS:
         runs = [train(root, name, seed, folder / name) for seed in SEEDS]
@@ -108,8 +107,6 @@ def main(folder: Path) -> dict[str, Any]:
             results.append(scores)
             pictures.setdefault(name, mask_to_rle(guesses[middle]))  # of the first seed
         values[name] = {measure: [scores[measure] for scores in results] for measure in results[0]}
-        columns = ("epoch", "train_loss", "val_loss", "val_iou")
-        histories[name] = [[{column: row[column] for column in columns} for row in run.history] for run in runs]
         print(name, values[name]["IoU"], flush=True)
     for name, times in milliseconds().items():
         values[name]["ms"] = times
@@ -121,7 +118,6 @@ def main(folder: Path) -> dict[str, Any]:
         "data": root,
         "images": {part: len(data) for part, data in parts.items()},
         "values": values,
-        "histories": histories,
         "pictures": {"file": photos["test"][middle][2], "predictions": pictures},
     }
 
