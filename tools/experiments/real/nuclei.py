@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from seglib import lesson
 from seglib.datasets import MaskFolderDataset, read_groups, split_by_group
 from seglib.losses import BCEDiceLoss
@@ -15,10 +17,11 @@ from seglib.transforms import augmentation
 NEEDS = ("dsb2018",)
 SETTINGS: dict[str, Any] = {
     "epochs": 60,
-    "batch_size": 8,
-    "lr": 2e-3,
+    "batch_size": 4,
+    "lr": 1e-3,
     "base_channels": 16,
     "alpha": 0.5,  # share of BCE in the loss; Dice has the rest
+    "percentiles": (0.5, 99.5),  # of the pixel values of an image, which become black and white
     "flips": "hv",  # of the prediction
 }
 AUGMENTATION: dict[str, Any] = {
@@ -37,7 +40,8 @@ AUGMENTATION: dict[str, Any] = {
 def main(folder: Path) -> dict[str, Any]:
     """A U-Net on the nuclei of the 2018 Data Science Bowl, from random numbers, split by group."""
     root = lesson.data("dsb2018")
-    data = MaskFolderDataset(root / "images", root / "labels", ["background", "nucleus"], instance_ids=True)
+    folders = root / "images", root / "labels"
+    data = MaskFolderDataset(*folders, ["background", "nucleus"], transform=stretch, instance_ids=True)
     train_data, val_data, test_data = split_by_group(data, read_groups(root))
     lesson.seed(0)
     model = build_model("unet", classes=1, base_channels=SETTINGS["base_channels"])
@@ -50,7 +54,7 @@ def main(folder: Path) -> dict[str, Any]:
     whole, ious, guesses, masks = ConfusionMatrix(2), [], [], []
     for index in range(len(test_data)):
         image, mask, _ = test_data[index]
-        guess = predict(model, image, flips=SETTINGS["flips"])
+        guess = predict(model, image, size=tuple(mask.shape), flips=SETTINGS["flips"])
         single = ConfusionMatrix(2)
         single.update(guess, mask)
         whole.update(guess, mask)
@@ -80,3 +84,10 @@ def main(folder: Path) -> dict[str, Any]:
             "history": [{column: row[column] for column in columns} for row in run.history],
         },
     }
+
+
+def stretch(image: np.ndarray, mask: np.ndarray) -> dict[str, np.ndarray]:
+    """Stretch the brightness of an image to the whole range, because exposures differ: many images are almost black."""
+    low, high = np.percentile(image, SETTINGS["percentiles"])
+    stretched = 255 * (image.astype(np.float32) - low) / max(high - low, 1)
+    return {"image": stretched.clip(0, 255).astype(np.uint8), "mask": mask}
