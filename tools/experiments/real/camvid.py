@@ -25,6 +25,7 @@ SETTINGS: dict[str, Any] = {
     "lr": 2e-3,
     "weight_decay": 1e-4,
     "alpha": 0.5,  # share of cross-entropy in the loss; Dice, which weighs all classes alike, has the rest
+    "sizes": [(450, 600), (360, 480), (288, 384), (240, 320)],  # in which to predict; validation chooses
     "flips": "h",  # of the prediction
 }
 HALF_SCALE: dict[str, Any] = {
@@ -35,19 +36,18 @@ HALF_SCALE: dict[str, Any] = {
     "contrast": 0.3,
     "saturation": 0.3,
 }
-FULL_SCALE: dict[str, Any] = {  # for thin poles and small signs; more color changes, as validation is at dusk
-    "scale": (0.75, 1.5),
+FULL_SCALE: dict[str, Any] = HALF_SCALE | {
+    "scale": (0.75, 1.5),  # for thin poles and small signs
     "crop": (240, 320),
-    "horizontal_flip": 0.5,
-    "brightness": 0.4,
+    "brightness": 0.4,  # the validation video is darker than the one that trains
     "contrast": 0.4,
     "saturation": 0.4,
     "hue": 0.05,
 }
-VARIANTS: dict[str, dict[str, Any]] = {  # "sizes": in which to predict; validation chooses
-    "U-Net": {"model": UNET, "augmentation": HALF_SCALE, "sizes": [(360, 480), (288, 384), (240, 320)]},
-    "U-Net with ResNet-18": {"model": RESNET18, "augmentation": HALF_SCALE, "sizes": [(360, 480), (240, 320)]},
-    "U-Net, full scale": {"model": UNET, "augmentation": FULL_SCALE, "sizes": [(450, 600), (360, 480)]},
+VARIANTS: dict[str, dict[str, Any]] = {  # the one with the best validation is the result
+    "U-Net": {"model": UNET, "augmentation": HALF_SCALE},
+    "U-Net with ResNet-18": {"model": RESNET18, "augmentation": HALF_SCALE},
+    "U-Net, full scale": {"model": UNET, "augmentation": FULL_SCALE},
 }
 
 
@@ -104,7 +104,7 @@ def train_and_test(variant: dict[str, Any], parts: dict[str, Any], classes: list
     loss = CEDiceLoss(SETTINGS["alpha"])
     run = fit(model, parts["train"], parts["val"], loss, config, folder, augmentation(**variant["augmentation"]))
     model = run.model()
-    by_size = {size: confusion(model, parts["val"], classes, size).miou() for size in variant["sizes"]}
+    by_size = {size: confusion(model, parts["val"], classes, size).miou() for size in SETTINGS["sizes"]}
     size = max(by_size, key=lambda size: by_size[size])
     tested = confusion(model, parts["test"], classes, size)
     return {
