@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from pycocotools import mask as coco_mask
 
-from seglib.masks import IGNORE, RLE, mask_to_rle, polygons_to_rle, rle_to_mask
+from seglib.masks import IGNORE, RLE, mask_to_rle, polygons_to_rle, rle_to_mask, rle_to_runs
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -128,20 +128,34 @@ class Instances:
 
     def numbered(self) -> np.ndarray:
         """A map of the objects, int (H, W): 0 is background, 1 the first object; where two overlap, the smaller."""
-        numbers = np.zeros(self.size, dtype=np.int32)
-        for index in np.argsort(-self.areas, kind="stable"):
-            numbers[rle_to_mask(self.rles[index])] = index + 1
-        return numbers
+        return self._paint(np.argsort(-self.areas, kind="stable"), np.arange(1, len(self) + 1, dtype=np.int32))
 
-    def semantic(self) -> np.ndarray:
-        """The class mask, uint8 (H, W). The smaller of two objects covers the larger; a crowd, below all, is 255."""
+    def semantic(self, overlap: str = "smallest") -> np.ndarray:
+        """The class mask: uint8 (H, W). The object that is painted last is the one that is seen.
+
+        Args:
+            overlap: "smallest": the smaller of two objects covers the larger, and of two equally large ones that of the
+                higher class; "maximum": the object of the higher class covers the other. A crowd, 255, is below all.
+
+        Raises:
+            ValueError: a label above 254.
+        """
         if self.labels.max(initial=0) >= IGNORE:
             raise ValueError(f"label {self.labels.max()}: a class mask holds classes up to {IGNORE - 1}")
-        classes = np.zeros(self.size, dtype=np.uint8)
-        areas = self.areas
-        for index in sorted(range(len(self)), key=lambda i: (not self.crowd[i], -areas[i])):
-            classes[rle_to_mask(self.rles[index])] = IGNORE if self.crowd[index] else self.labels[index]
-        return classes
+        area = self.areas if overlap == "smallest" else np.zeros(len(self))
+        order = np.lexsort((self.labels, -area, ~self.crowd))
+        return self._paint(order, np.where(self.crowd, IGNORE, self.labels).astype(np.uint8))
+
+    def _paint(self, order: np.ndarray, values: np.ndarray) -> np.ndarray:
+        """Paint one object after the other, each in its value: (H, W), of the type of `values`."""
+        height, width = self.size
+        canvas = np.zeros((width, height), dtype=values.dtype)  # column by column, as run lengths count
+        pixels = canvas.reshape(-1)
+        for index in order:
+            ends = rle_to_runs(self.rles[index]).cumsum().tolist()
+            for start, end in zip(ends[0::2], ends[1::2], strict=False):
+                pixels[start:end] = values[index]
+        return np.ascontiguousarray(canvas.T)
 
 
 def as_instances(objects: Instances | Mapping[str, Any], size: tuple[int, int] | None = None) -> Instances:

@@ -5,7 +5,6 @@ of the upper left pixel. A class mask is uint8 (H, W), where 0 is background and
 rasterizes polygons and encodes run lengths, so a mask has exactly the pixels that COCO's evaluation counts.
 """
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -34,6 +33,7 @@ __all__ = [
     "read_id_png",
     "read_index_png",
     "rle_to_mask",
+    "rle_to_runs",
     "voc_palette",
     "write_index_png",
     "yolo_to_polygons",
@@ -202,31 +202,41 @@ def rle_to_mask(rle: RLE) -> np.ndarray:
     Raises:
         ValueError: the runs do not add up to the size, or a part is missing.
     """
+    runs = rle_to_runs(rle)
+    is_set = np.arange(len(runs)) % 2 == 1
+    return np.repeat(is_set, runs).reshape(rle["size"], order="F")
+
+
+def rle_to_runs(rle: RLE) -> np.ndarray:
+    """The run lengths of an RLE, int (N,): of unset, set, unset ... pixels, column by column. Errors: `rle_to_mask`."""
     match rle:
-        case {"size": [int(height), int(width)], "counts": list(runs)}:
-            pass
+        case {"size": [int(height), int(width)], "counts": list(counts)}:
+            is_whole = all(isinstance(run, int) for run in counts)
+            runs = np.array(counts if is_whole else [-1], dtype=int)
         case {"size": [int(height), int(width)], "counts": str() | bytes() as counts}:
-            runs = _compressed_runs(counts if isinstance(counts, str) else counts.decode("ascii", "replace"))
+            runs = _compressed_runs(counts.encode("ascii", "replace") if isinstance(counts, str) else counts)
         case _:
             raise ValueError('an RLE must be {"size": [height, width], "counts": [...] or "..."}')
-    if any(not isinstance(run, int) or run < 0 for run in runs) or sum(runs) != height * width:
-        raise ValueError(f"RLE runs must add up to its size, {height}x{width} pixels; they begin with {runs[:8]}")
-    is_set = np.arange(len(runs)) % 2 == 1
-    return np.repeat(is_set, np.array(runs, dtype=int)).reshape((height, width), order="F")
+    if (runs < 0).any() or runs.sum() != height * width:
+        raise ValueError(f"RLE runs must add up to its size, {height}x{width} pixels; they begin with {counts[:8]!r}")
+    return runs
 
 
-def _compressed_runs(counts: str) -> list[int]:
+def _compressed_runs(counts: bytes) -> np.ndarray:
     """The run lengths in a compressed RLE; pycocotools reads beyond its end if it is damaged."""
     # The format (rleFrString in COCO's maskApi.c): a character holds five bits of a number, lowest first, offset by 48;
     # its sixth bit says that more characters follow. The fifth bit of the last character is the sign. From the fourth
     # number on, a number is the difference from the run before the previous one.
-    runs: list[int] = []
-    for characters in re.findall("[P-o]*[0-O]", counts):
-        digits = [(ord(character) - 48) & 0x1F for character in characters]
-        value = sum(digit << 5 * place for place, digit in enumerate(digits))
-        if digits[-1] & 0x10:
-            value -= 1 << 5 * len(digits)
-        runs.append(value + runs[-2] if len(runs) > 2 else value)
+    codes = np.frombuffer(counts, dtype=np.uint8).astype(int) - 48
+    last = np.flatnonzero(codes & 0x20 == 0)  # the last character of each number
+    length = np.diff(last, prepend=-1)
+    if not len(last) or ((codes < 0) | (codes > 0x3F)).any() or length.max() > 10 or last[-1] + 1 < len(codes):
+        return np.array([-1])
+    place = np.arange(len(codes)) - np.repeat(last - length + 1, length)
+    values = np.add.reduceat((codes & 0x1F) << 5 * place, last - length + 1)
+    runs = values - ((codes[last] & 0x10 > 0) << 5 * length)
+    runs[1::2] = runs[1::2].cumsum()
+    runs[2::2] = runs[2::2].cumsum()
     return runs
 
 

@@ -20,7 +20,6 @@ from seglib.datasets.base import Problem, Transform, as_sample, readable, report
 from seglib.files import check_choice, read_image, write_json
 from seglib.instances import Instances
 from seglib.masks import (
-    IGNORE,
     RLE,
     Polygon,
     check_classes,
@@ -30,7 +29,7 @@ from seglib.masks import (
     write_index_png,
 )
 
-__all__ = ["COCOSegmentationDataset", "MaskReport", "Segmentation", "annotation_bitmap", "paint_mask", "write_masks"]
+__all__ = ["COCOSegmentationDataset", "MaskReport", "Segmentation", "annotation_bitmap", "write_masks"]
 
 Segmentation = list[Polygon] | RLE  # a polygon is [x1, y1, x2, y2, ...] in pixels
 
@@ -130,7 +129,7 @@ class COCOSegmentationDataset(Dataset[tuple[Tensor, Tensor, str]]):
 
     def mask(self, index: int) -> np.ndarray:
         """The class mask of sample `index`: uint8 (H, W), at the size in the annotation file."""
-        return paint_mask(self.instances(index), self.overlap)
+        return self.instances(index).semantic(self.overlap)
 
     def _read_image(self, entry: _Entry) -> np.ndarray:
         return read_image(self.images_dir / entry["file_name"], (entry["height"], entry["width"]))
@@ -206,22 +205,6 @@ def annotation_bitmap(annotation: _Entry, height: int, width: int) -> np.ndarray
     return polygons_to_mask(segmentation, height, width)
 
 
-def paint_mask(instances: Instances, overlap: str = "maximum") -> np.ndarray:
-    """Paint the objects of an image into one class mask: uint8 (H, W).
-
-    Crowds are painted first, as 255. The object that is painted last is the one that is seen.
-    """
-    labels = instances.labels
-    # By class, or by area and, of two equally large objects, by class.
-    order = np.lexsort((labels, -instances.areas)) if overlap == "smallest" else np.argsort(labels)
-    mask = np.zeros(instances.size, dtype=np.uint8)
-    for index in np.flatnonzero(instances.crowd):
-        mask[rle_to_mask(instances.rles[index])] = IGNORE
-    for index in order[~instances.crowd[order]]:
-        mask[rle_to_mask(instances.rles[index])] = labels[index]
-    return mask
-
-
 @dataclass(frozen=True)
 class MaskReport:
     """The result of `write_masks`: numbers of masks, of problems in the data set, and of objects without a pixel."""
@@ -254,7 +237,7 @@ def write_masks(data: COCOSegmentationDataset, folder: str | Path) -> MaskReport
     for index, name in enumerate(files):
         instances = data.instances(index)
         empty += int((instances.areas == 0).sum())
-        write_index_png(folder / name, paint_mask(instances, data.overlap), data.classes)
+        write_index_png(folder / name, instances.semantic(data.overlap), data.classes)
     actions = Counter(problem.action for problem in data.problems)
     report = MaskReport(len(files), actions["skipped"], actions["repaired"], empty)
     write_json(record_file, {"made_from": source, "report": asdict(report), "files": files})

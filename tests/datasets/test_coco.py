@@ -8,7 +8,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from seglib.datasets import COCOSegmentationDataset
-from seglib.datasets.coco import paint_mask, write_masks
+from seglib.datasets.coco import write_masks
 from seglib.instances import Instances
 from seglib.masks import IGNORE, read_index_png
 from seglib.transforms import resize
@@ -51,7 +51,7 @@ def test_maximum_prefers_the_higher_class_and_smallest_the_smaller_object(tiny):
     assert tiny.open(overlap="maximum").mask(0)[2, 2] == 2
     assert tiny.open(overlap="smallest").mask(0)[2, 2] == 1
     equally_large = Instances.of(np.ones((2, 1, 1), bool), labels=[2, 1])
-    assert paint_mask(equally_large, "smallest")[0, 0] == 2
+    assert equally_large.semantic("smallest")[0, 0] == 2
 
 
 def test_masks_of_real_annotations_are_those_of_pycocotools(real_coco):
