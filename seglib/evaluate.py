@@ -3,11 +3,17 @@
 pycocotools matches and counts (Lin et al., 2014, and its `cocoeval.py`), at the image's own size.
 """
 
+from __future__ import annotations
+
 import io
+import json
+import warnings
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from pycocotools import mask as coco_mask
@@ -16,6 +22,9 @@ from pycocotools.cocoeval import COCOeval
 
 from seglib.files import check_choice
 from seglib.instances import Instances, as_instances
+
+if TYPE_CHECKING:
+    from seglib.datasets import COCOSegmentationDataset
 
 __all__ = [
     "AERIAL_AREAS",
@@ -83,8 +92,8 @@ class MaskAP:
 
 
 def mask_ap(
-    truth: Sequence[_Objects],
-    predictions: Sequence[_Objects],
+    truth: Sequence[_Objects] | COCOSegmentationDataset,
+    predictions: Sequence[_Objects | None] | str | Path,
     areas: Areas = COCO_AREAS,
     max_detections: Sequence[int] = (1, 10, 100),
 ) -> MaskAP:
@@ -94,17 +103,22 @@ def mask_ap(
 
     Args:
         truth: the objects of each image: `Instances`, or a mapping with "masks" and optionally "labels" (classes, which
-            count from 1), "crowd" and "size". `Instances.of` lists the kinds of masks.
-        predictions: the detections in each image, in the same order, with scores.
+            count from 1), "crowd" and "size". `Instances.of` lists the kinds of masks. Or a COCO data set, whose
+            predictions may then be a results file.
+        predictions: the detections in each image, in the same order, with scores; None for an image in which nothing
+            was found. Or COCO's results, a JSON file or its list of {"image_id", "category_id", "segmentation",
+            "score"}; detections of categories that the data set leaves out are left out, too.
         areas: the ranges of `MaskAP.by_size`.
         max_detections: how many detections of a class count in an image, those with the highest scores. There is one
             average recall for each number; the other values take the largest. COCO has 100; images with hundreds of
-            objects need more.
+            objects need more; a warning says so.
 
     Raises:
-        ValueError: the numbers or sizes of the images differ, or a prediction has no scores.
+        ValueError: the numbers or sizes of the images differ, a prediction has no scores, or a result does not fit the
+            data set.
     """
     truth_instances, detections = _to_instances(truth, predictions)
+    _warn_of_too_many(truth_instances, max(max_detections))
     labels = sorted({int(label) for image in truth_instances for label in image.labels})  # others have no recall
     with redirect_stdout(io.StringIO()):  # pycocotools prints how long it takes
         evaluation = COCOeval(_to_coco(truth_instances), _to_coco(detections), "segm")
@@ -132,12 +146,63 @@ def mask_ap(
     )
 
 
-def _to_instances(truth: Sequence[_Objects], found: Sequence[_Objects]) -> tuple[list[Instances], list[Instances]]:
+def _read_results(data: COCOSegmentationDataset, results: str | Path | Sequence[Mapping[str, Any]]) -> list[Instances]:
+    """The detections in each image of a data set from COCO's results."""
+    is_file = isinstance(results, str | Path)
+    where = str(results) if is_file else "the results"
+    found = defaultdict(list)
+    for item in json.loads(Path(where).read_text(encoding="utf-8-sig")) if is_file else cast("Any", results):
+        missing = [key for key in ("image_id", "category_id", "segmentation", "score") if key not in item]
+        if missing:
+            raise ValueError(f"{where} must be a list of detections with masks; {str(item)[:80]} has no {missing}")
+        found[item["image_id"]].append(item)
+    unknown = found.keys() - {entry["id"] for entry in data.images}
+    if unknown:
+        raise ValueError(f"{where}: {len(unknown)} image ids are not in the data set, such as {next(iter(unknown))!r}")
+    return [_detections(found[entry["id"]], data.class_of, (entry["height"], entry["width"])) for entry in data.images]
+
+
+def _detections(results: Sequence[Mapping[str, Any]], class_of: Mapping[Any, int], size: tuple[int, int]) -> Instances:
+    """The detections of the wanted categories in an image of `size` (height, width)."""
+    wanted = [item for item in results if item["category_id"] in class_of]
+    labels = [class_of[item["category_id"]] for item in wanted]
+    return Instances.of(
+        [item["segmentation"] for item in wanted], labels, [item["score"] for item in wanted], size=size
+    )
+
+
+def _warn_of_too_many(truth: Sequence[Instances], most: int) -> None:
+    """Warn if an image has more objects of a class than detections count."""
+    counts = [int(np.bincount(image.labels[~image.crowd], minlength=1).max()) for image in truth]
+    if max(counts) > most:
+        warnings.warn(
+            f"{sum(count > most for count in counts)} images have more than {most} objects of a class (image "
+            f"{int(np.argmax(counts))} has {max(counts)}), but only {most} detections of a class count in an image. "
+            f"Pass max_detections=(1, 10, {max(counts)}) to count more",
+            stacklevel=3,
+        )
+
+
+def _to_instances(
+    truth: Sequence[_Objects] | COCOSegmentationDataset, predictions: Any
+) -> tuple[list[Instances], list[Instances]]:
     """Convert truth and predictions to instances, and raise ValueError if they do not fit each other."""
-    if len(truth) != len(found) or not len(truth):
-        raise ValueError(f"{len(truth)} images with truth and {len(found)} with predictions")
+    if not isinstance(truth, Sequence):
+        is_results = isinstance(predictions, str | Path) or all(
+            isinstance(item, dict) and "masks" not in item for item in predictions
+        )
+        predictions = _read_results(truth, predictions) if is_results else predictions
+        truth = [truth.instances(index) for index in range(len(truth))]
+    if isinstance(predictions, str | Path):
+        raise ValueError(f"{predictions}: COCO's results need the COCO data set as truth, for its image ids")
+    if len(truth) != len(predictions) or not len(truth):
+        raise ValueError(f"{len(truth)} images with truth and {len(predictions)} with predictions")
     real = [as_instances(objects) for objects in truth]
-    detected = [as_instances(objects, image.size) for objects, image in zip(found, real, strict=True)]
+    nothing: _Objects = {"masks": [], "scores": []}
+    detected = [
+        as_instances(nothing if objects is None else objects, image.size)
+        for objects, image in zip(predictions, real, strict=True)
+    ]
     for index, (image, detections) in enumerate(zip(real, detected, strict=True)):
         if image.size != detections.size:
             sizes = f"the truth is {image.size} (height, width) but the prediction {detections.size}"

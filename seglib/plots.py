@@ -122,13 +122,17 @@ def overlay(image: ImageLike, mask: ImageLike, alpha: float = 0.45, colors: np.n
     if image.shape[:2] != mask.shape:
         raise ValueError(f"the image has the size {image.shape[:2]} but the mask {mask.shape} (height, width)")
     padded = np.pad(mask, ((1, 0), (1, 0)), mode="edge")
-    left = padded[1:, :-1]
-    above = padded[:-1, 1:]
-    edge = (mask != left) | (mask != above)
-    opacity = np.where(edge, 1.0, alpha)[..., None] * ((mask > 0) | edge)[..., None]
-    outlined = np.where(mask == 0, np.maximum(left, above), mask)  # an outline runs through background, too
-    color = color_mask(outlined, colors)
-    return (image * (1 - opacity) + color * opacity).round().astype(np.uint8)
+    blended = np.empty_like(image)
+    for start in range(0, len(mask), 256):  # in strips: the fractions of a whole large photograph fill the memory
+        rows = slice(start, start + 256)
+        classes = mask[rows]
+        left = padded[1:, :-1][rows]
+        above = padded[:-1, 1:][rows]
+        edge = (classes != left) | (classes != above)
+        opacity = np.where(edge, 1.0, alpha)[..., None] * ((classes > 0) | edge)[..., None]
+        outlined = np.where(classes == 0, np.maximum(left, above), classes)  # an outline runs through background, too
+        blended[rows] = (image[rows] * (1 - opacity) + color_mask(outlined, colors) * opacity).round()
+    return blended
 
 
 def draw_instances(image: ImageLike, instances: Instances, alpha: float = 0.45) -> np.ndarray:

@@ -7,14 +7,15 @@ results/overlays/<name>.jpg. The file results/classes.txt lists the color of eac
 """
 
 import argparse
+import functools
 import itertools
 import math
 import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -39,24 +40,14 @@ _MAX_SIDE = 2048  # pixels: larger images are always predicted in tiles
 _TILE = 1024  # pixels, the default side of a tile
 _OVERLAP = 128  # pixels that neighboring tiles share, or half a tile if that is less
 
+_STRIP = 128  # rows, in which logits are resized
+
+_Block = tuple[tuple[slice, slice], Tensor]  # rows and columns of an image, and the logits (C, h, w) of these
 _ModelLike = nn.Module | str | Path
 _ImageLike = np.ndarray | Tensor | str | Path
 
 
-def predict(model: _ModelLike, image: _ImageLike, size: tuple[int, int] | None = None, **settings: Any) -> np.ndarray:
-    """Return the class mask of an image at its own size, to which the logits are resized: uint8 (H, W).
-
-    Args:
-        model: a model, which is put into eval mode, or the path of a `best_model.pth`.
-        image: uint8 (H, W, 3), a uint8 tensor (3, H, W) as data sets return it, or the path of an image file. Gray,
-            RGBA and 16-bit images are converted.
-        size: (height, width) to which the image is resized first, see `predict_logits`.
-        settings: other settings of `predict_logits`, such as tile=512 or flips="h".
-    """
-    return logits_to_mask(predict_logits(model, image, size, **settings))[0].numpy()
-
-
-def predict_logits(
+def predict(
     model: _ModelLike,
     image: _ImageLike,
     size: tuple[int, int] | None = None,
@@ -64,18 +55,20 @@ def predict_logits(
     flips: str = "",
     batch_size: int = 8,
     precision: str | None = None,
-) -> Tensor:
-    """Return the logits of an image at its own size: float32 (1, C, H, W), on the CPU.
+) -> np.ndarray:
+    """Return the class mask of an image at its own size: uint8 (H, W). In tiles, no more than a batch is in memory.
 
-    Tiles suit models that were trained at the scale of the photographs, not on photographs resized as a whole. The
-    result equals that of the whole image, up to rounding, if logits depend on pixels at most a quarter of the shared
-    ones away. With a larger receptive field some pixels change, and a model that pools the whole image, such as
-    DeepLabV3, gives another result for each tile.
+    Tiles suit models that were trained at the scale of the photographs, not on photographs resized as a whole. Each
+    gives its middle to the result, which equals that of the whole image, up to rounding, if logits depend on pixels at
+    most half of the shared ones away. With a larger receptive field some pixels change, and a model that pools the
+    whole image, such as DeepLabV3, gives another result for each tile.
 
     Args:
-        model, image: see `predict`.
-        size: (height, width) to which the image is resized first. None: the size that the model was trained at, if its
-            checkpoint has one and no `tile` is given; otherwise the image's own size.
+        model: a model, which is put into eval mode, or the path of a `best_model.pth`.
+        image: uint8 (H, W, 3), a uint8 tensor (3, H, W) as data sets return it, or the path of an image file. Gray,
+            RGBA and 16-bit images are converted.
+        size: (height, width) to which the image is resized first; the logits are resized back. None: the size that the
+            model was trained at, if its checkpoint has one and no `tile` is given; otherwise the image's own size.
         tile: side in pixels of the tiles into which the image is cut after resizing, rounded up to a multiple of the
             model's stride; neighbors share 128 pixels, or half a tile if that is less. None: the whole image at once,
             unless a side is longer than 2048.
@@ -88,21 +81,25 @@ def predict_logits(
         ValueError: a setting out of its range.
         TypeError: the model returns objects, not logits.
     """
-    check_choice("flips", flips, _FLIPS)
-    if size is not None and np.shape(size) != (2,):
-        raise ValueError(f"size must be (height, width), not {size!r}")
-    if min(*(size or (1, 1)), 1 if tile is None else tile, batch_size) < 1:
-        raise ValueError(f"size, tile and batch_size must be at least 1, not {size}, {tile} and {batch_size}")
-    model = _prepare_model(model)
-    if _finds_objects(model):
-        raise TypeError(f"{type(model).__name__} returns objects, not logits: use predict_instances(model, image)")
     image = _to_array(image)
-    size = size or (None if tile else getattr(model, "image_size", None))
-    resized = resize(*size)(image=image)["image"] if size else image
-    logits = _predict_tiles(model, resized, tile, flips, batch_size, precision)[None]
-    if logits.shape[2:] != image.shape[:2]:
-        logits = F.interpolate(logits, size=image.shape[:2], mode="bilinear", align_corners=False)
-    return logits
+    mask = np.empty(image.shape[:2], dtype=np.uint8)
+    for place, logits in _predict_blocks(model, image, size, tile, flips, batch_size, precision):
+        mask[place] = logits_to_mask(logits[None])[0].numpy()
+    return mask
+
+
+def predict_logits(
+    model: _ModelLike,
+    image: _ImageLike,
+    size: tuple[int, int] | None = None,
+    tile: int | None = None,
+    flips: str = "",
+    batch_size: int = 8,
+    precision: str | None = None,
+) -> Tensor:
+    """Return the logits of an image at its own size: float32 (1, C, H, W), on the CPU. Arguments: see `predict`."""
+    image = _to_array(image)
+    return _join(_predict_blocks(model, image, size, tile, flips, batch_size, precision), image.shape[:2])[None]
 
 
 def predict_instances(
@@ -114,7 +111,7 @@ def predict_instances(
         model: one of `seglib.models.INSTANCE_MODELS`, or the path of its `best_model.pth`.
         image: see `predict`.
         score: leave out objects whose score is lower, 0 to 1. Use 0 to measure AP.
-        precision: see `predict_logits`.
+        precision: see `predict`.
 
     Raises:
         ValueError: score or precision out of range.
@@ -153,33 +150,75 @@ def _to_array(image: _ImageLike) -> np.ndarray:
     return as_rgb(image)
 
 
+def _predict_blocks(
+    model: _ModelLike,
+    image: np.ndarray,
+    size: tuple[int, int] | None,
+    tile: int | None,
+    flips: str,
+    batch_size: int,
+    precision: str | None,
+) -> Iterator[_Block]:
+    """The logits of an image (H, W, 3) at its own size, block by block."""
+    check_choice("flips", flips, _FLIPS)
+    if size is not None and np.shape(size) != (2,):
+        raise ValueError(f"size must be (height, width), not {size!r}")
+    if min(*(size or (1, 1)), 1 if tile is None else tile, batch_size) < 1:
+        raise ValueError(f"size, tile and batch_size must be at least 1, not {size}, {tile} and {batch_size}")
+    model = _prepare_model(model)
+    if _finds_objects(model):
+        raise TypeError(f"{type(model).__name__} returns objects, not logits: use predict_instances(model, image)")
+    size = size or (None if tile else getattr(model, "image_size", None))
+    resized = resize(*size)(image=image)["image"] if size else image
+    blocks = _predict_tiles(model, resized, tile, flips, batch_size, precision)
+    if resized.shape == image.shape:
+        return blocks
+    return _resize_logits(_join(blocks, resized.shape[:2]), *image.shape[:2])
+
+
+def _join(blocks: Iterator[_Block], size: tuple[int, ...]) -> Tensor:
+    """The logits (C, H, W) that blocks make up."""
+    logits = torch.empty(0)
+    for (rows, columns), block in blocks:
+        if not len(logits):
+            logits = torch.empty(len(block), *size)
+        logits[:, rows, columns] = block
+    return logits
+
+
+def _resize_logits(logits: Tensor, height: int, width: int) -> Iterator[_Block]:
+    """Logits (C, h, w), resized bilinearly to (C, height, width): a strip of rows at a time, to save memory."""
+    last = logits.shape[1] - 1
+    centers = ((torch.arange(height) + 0.5) * logits.shape[1] / height - 0.5).clamp(0, last)  # in rows of `logits`
+    for start in range(0, height, _STRIP):
+        center = centers[start : start + _STRIP]
+        above = center.long()
+        below = (above + 1).clamp(max=last)
+        rows = logits[None, :, above[0] : below[-1] + 1]
+        rows = F.interpolate(rows, size=(rows.shape[2], width), mode="bilinear", align_corners=False)[0]
+        strip = torch.lerp(rows[:, above - above[0]], rows[:, below - above[0]], (center - above)[:, None])
+        yield (slice(start, start + len(center)), slice(0, width)), strip
+
+
 def _predict_tiles(
     model: nn.Module, image: np.ndarray, tile: int | None, flips: str, batch_size: int, precision: str | None
-) -> Tensor:
-    """Logits (C, H, W) of an image (H, W, 3): the weighted mean of those of overlapping tiles, if it has several."""
+) -> Iterator[_Block]:
+    """The logits of an image (H, W, 3): those of the middles of overlapping tiles, if it has several."""
     height, width = image.shape[:2]
     if tile is None:
         tile = _TILE if max(height, width) > _MAX_SIDE else max(height, width)
     stride = getattr(model, "stride", 32)
     tile = max(2, math.ceil(tile / stride)) * stride
     overlap = min(_OVERLAP, tile // 2)
-    boxes = list(itertools.product(*(_tile_spans(side, tile, overlap, stride) for side in (height, width))))
-    if len(boxes) == 1:
-        return _predict_batch(model, [image], flips, precision)[0]
-    total = torch.empty(0)
-    weights = torch.zeros(height, width)
-    # A batch at a time, of no more pixels than one large image: the logits of all tiles could fill the memory.
+    tiles = list(itertools.product(*(_tile_spans(side, tile, overlap, stride) for side in (height, width))))
+    # A batch at a time, of no more pixels than one large image.
     batch_size = max(1, min(batch_size, _MAX_SIDE**2 // tile**2))
-    for start in progress_bar(range(0, len(boxes), batch_size), "tiles"):
-        batch = boxes[start : start + batch_size]
-        logits = _predict_batch(model, [image[box] for box in batch], flips, precision)
-        for (row, column), tile_logits in zip(batch, logits, strict=True):
-            if not len(total):
-                total = torch.zeros(len(tile_logits), height, width)
-            weight = _tile_weight(row, height, overlap)[:, None] * _tile_weight(column, width, overlap)
-            total[:, row, column] += weight * tile_logits
-            weights[row, column] += weight
-    return total.div_(weights)
+    starts = range(0, len(tiles), batch_size)
+    for start in progress_bar(starts, "tiles") if len(tiles) > 1 else starts:
+        batch = tiles[start : start + batch_size]
+        images = [image[rows.seen, columns.seen] for rows, columns in batch]
+        for (rows, columns), logits in zip(batch, _predict_batch(model, images, flips, precision), strict=True):
+            yield (rows.kept, columns.kept), logits[:, rows.inner, columns.inner]
 
 
 @torch.no_grad()
@@ -191,33 +230,31 @@ def _predict_batch(model: nn.Module, images: Sequence[np.ndarray], flips: str, p
         indices = [index for index, image in enumerate(images) if image.shape == shape]
         batch = torch.from_numpy(np.stack([images[index] for index in indices])).permute(0, 3, 1, 2).to(device)
         with autocast(device, precision):
-            views = [model(batch.flip(axes)).float().flip(axes) for axes in _FLIPS[flips]]
-        logits |= dict(zip(indices, torch.stack(views).mean(dim=0).cpu(), strict=True))
+            views = (model(batch.flip(axes)).float().flip(axes) for axes in _FLIPS[flips])
+            mean = functools.reduce(torch.add, views) / len(_FLIPS[flips])
+        logits |= dict(zip(indices, mean.cpu(), strict=True))
     return [logits[index] for index in range(len(images))]
 
 
-def _tile_spans(length: int, tile: int, overlap: int, stride: int) -> list[slice]:
-    """The tiles along a side of `length` pixels; neighbors share at least `overlap` pixels."""
+class _Span(NamedTuple):
+    """A tile along one side of an image: the pixels it sees, those it is kept for, and the latter within the tile."""
+
+    seen: slice
+    kept: slice
+    inner: slice
+
+
+def _tile_spans(length: int, tile: int, overlap: int, stride: int) -> list[_Span]:
+    """The tiles along a side of `length` pixels; neighbors share at least `overlap` and meet in the middle of them."""
     # Each begins at a multiple of the stride, so that the model pools the same pixels as in the whole image.
     last = math.ceil(max(length - tile, 0) / stride) * stride
-    step = max((tile - overlap) // stride, 1) * stride
-    return [slice(begin, min(begin + tile, length)) for begin in [*range(0, last, step), last]]
-
-
-def _tile_weight(span: slice, length: int, overlap: int) -> Tensor:
-    """The weight of each pixel of a tile along a side of `length` pixels.
-
-    It is 1, except over an overlap with a neighbor: there it is 0 for a quarter, where a model sees too little around a
-    pixel, rises (as a squared sine, so that the two tiles add up to 1) over half, and is 1 for the last quarter.
-    """
-    weight = torch.ones(span.stop - span.start)
-    ramp = ((torch.arange(overlap) + 0.5) / overlap * 2 - 0.5).clamp(0, 1)
-    ramp = (ramp * torch.pi / 2).sin() ** 2
-    if span.start > 0:
-        weight[:overlap] = ramp
-    if span.stop < length:
-        weight[-overlap:] *= ramp.flip(0)
-    return weight
+    begins = [*range(0, last, max((tile - overlap) // stride, 1) * stride), last]
+    ends = [min(begin + tile, length) for begin in begins]
+    cuts = [0, *((end + begin) // 2 for end, begin in zip(ends, begins[1:], strict=False)), length]
+    return [
+        _Span(slice(begin, end), slice(left, right), slice(left - begin, right - begin))
+        for begin, end, left, right in zip(begins, ends, cuts, cuts[1:], strict=False)
+    ]
 
 
 # ------------------------------------------------------------------------------------------------ many files
@@ -260,6 +297,9 @@ def save_predictions(
     classes = classes or getattr(model, "class_names", None)
     if classes is None:
         raise ValueError('the model has no class names: pass classes=["background", ...]')
+    expected = max(2, (getattr(model, "settings", None) or {}).get("classes", len(classes)))
+    if len(classes) != expected and not _finds_objects(model):
+        raise ValueError(f"the model predicts {expected} classes, but {len(classes)} are named: {classes}")
     saved = SavedPredictions()
     images = _list_images(photographs, saved.skipped)
     masks, colors, overlays = (Path(out_dir) / kind for kind in ("masks", "colors", "overlays"))
@@ -276,11 +316,7 @@ def save_predictions(
             mask = objects.semantic()
             overlay = plots.draw_instances(image, objects)
         else:
-            logits = predict_logits(model, image, size, **settings)
-            expected = max(2, logits.shape[1])
-            if len(classes) != expected:
-                raise ValueError(f"the model predicts {expected} classes, but {len(classes)} are named: {classes}")
-            mask = logits_to_mask(logits)[0].numpy()
+            mask = predict(model, image, size, **settings)
             overlay = plots.overlay(image, mask)
         saved.masks.append(masks / f"{path.stem}.png")
         saved.colors.append(colors / f"{path.stem}.png")

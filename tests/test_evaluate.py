@@ -2,6 +2,7 @@
 
 import json
 import math
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -343,3 +344,42 @@ def test_the_best_score_threshold_has_the_highest_f1_and_is_the_lowest_of_equals
     assert best_score_threshold(matches) == pytest.approx(0.6)
     assert best_score_threshold([matches_of((0.9, True))]) == pytest.approx(0.05)
     assert best_score_threshold([matches_of((0.9, False), (0.1, False))]) == pytest.approx(0.95)
+
+
+def squares(count, score=None):
+    """`count` squares of 4 pixels in a row."""
+    masks = np.zeros((count, 6, 6 * count), dtype=bool)
+    for index in range(count):
+        masks[index, 1:5, 6 * index : 6 * index + 4] = True
+    return Instances.of(masks, scores=None if score is None else [score] * count)
+
+
+def test_more_objects_than_detections_count_are_said():
+    with pytest.warns(UserWarning, match=r"image 1 has 120.* only 100 .*max_detections=\(1, 10, 120\)"):
+        assert mask_ap([squares(3), squares(120)], [squares(3, 0.9), squares(120, 0.9)]).ap < 0.9
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert mask_ap([squares(120)], [squares(120, 0.9)], max_detections=(1, 10, 120)).ap == pytest.approx(1)
+
+
+def test_none_stands_for_an_image_in_which_nothing_was_found():
+    assert mask_ap([squares(3), squares(1)], [squares(3, 0.9), None]).ar[100] == pytest.approx(0.75)
+
+
+def test_coco_results_are_read_with_their_data_set(tmp_path, tiny):
+    data = tiny.open(categories=["cup"])
+    results = [
+        {key: item[key] for key in ("image_id", "category_id", "segmentation")} | {"score": 0.9}
+        for index in range(len(data))
+        for item in data.annotations(index)
+        if not item.get("iscrowd")
+    ]
+    other = results[0] | {"category_id": 7, "score": 0.95}  # a category that the data set leaves out
+    file = tmp_path / "results.json"
+    file.write_text(json.dumps([*results, other]))
+    assert mask_ap(data, file).ap == mask_ap(data, results).ap == pytest.approx(1)
+    for wrong, message in (({"image_id": 99}, "such as 99"), ({"segmentation": None}, "polygon|mask")):
+        with pytest.raises((ValueError, TypeError), match=message):
+            mask_ap(data, [results[0] | wrong])
+    with pytest.raises(ValueError, match=r"has no \['segmentation'\]"):
+        mask_ap(data, [{key: value for key, value in results[0].items() if key != "segmentation"}])

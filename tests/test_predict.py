@@ -1,8 +1,12 @@
 """Prediction: sizes, kinds of images, tiles, flips, batches, precision, saved files, the command line."""
 
+import os
+import resource
+
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -11,9 +15,11 @@ from torch import nn
 from seglib.files import read_image
 from seglib.instances import Instances
 from seglib.masks import read_index_png
-from seglib.models import UNet, build_model
+from seglib.models import UNet, build_model, logits_to_mask
 from seglib.plots import color_mask, overlay
 from seglib.predict import main, predict, predict_instances, predict_logits, save_predictions
+from seglib.transforms import resize
+from tests.helpers.children import exit_codes
 
 CLASSES = ["background", "bright"]
 
@@ -182,6 +188,46 @@ def test_flips_average_the_logits_over_mirror_images():
         assert torch.allclose(predict_logits(model, image, flips=flips)[0], expected, atol=1e-5)
 
 
+class Linear(nn.Module):
+    """Each logit of a pixel is a weighted sum of its colors."""
+
+    def __init__(self, classes):
+        super().__init__()
+        self.layer = nn.Conv2d(3, classes, 1)
+
+    def forward(self, images):
+        return self.layer(images.float() / 255)
+
+
+@pytest.mark.parametrize("options", [{"tile": 256}, {"size": (300, 200)}])
+def test_the_mask_is_that_of_the_logits(options):
+    torch.manual_seed(0)
+    model = Linear(classes=5)
+    image = np.random.default_rng(0).integers(0, 255, (700, 900, 3), dtype=np.uint8)
+    logits = predict_logits(model, image, **options)
+    assert (predict(model, image, **options) == logits_to_mask(logits)[0].numpy()).all()
+    if "size" in options:
+        small = torch.from_numpy(resize(300, 200)(image=image)["image"]).permute(2, 0, 1)[None]
+        expected = F.interpolate(model(small), size=(700, 900), mode="bilinear", align_corners=False)
+        torch.testing.assert_close(logits, expected)
+
+
+def test_the_memory_of_a_mask_does_not_grow_with_the_logits_of_the_whole_image():
+    """In the tiles' logits of 21 classes, 84 bytes a pixel, only a batch is kept."""
+    side = 3000
+    model = Linear(classes=21)
+    image = np.zeros((side, side, 3), dtype=np.uint8)
+
+    def measure():
+        predict(model, image[:300, :300], tile=256, batch_size=1)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        predict(model, image, tile=256, batch_size=1)
+        grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+        os._exit(0 if grown < 10 * side**2 else 1)
+
+    assert exit_codes(measure) == [0]
+
+
 def test_tiles_of_one_size_form_batches():
     model = Brightness()
     predict(model, half_bright(16, 600), tile=128, batch_size=4)
@@ -285,7 +331,7 @@ def test_missing_photographs_and_class_names_are_named(tmp_path):
     with pytest.raises(ValueError, match="no class names"):
         save_predictions(Brightness(), photo, out_dir)
     with pytest.raises(ValueError, match="predicts 2 classes, but 3 are named"):
-        save_predictions(Brightness(), photo, out_dir, ["a", "b", "c"])
+        save_predictions(UNet(base_channels=1, depth=1), photo, out_dir, ["a", "b", "c"])
     assert not out_dir.exists()
 
 
