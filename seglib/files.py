@@ -4,33 +4,39 @@ import json
 import os
 import shutil
 import warnings
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from filelock import FileLock, Timeout
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, PngImagePlugin
 
 __all__ = [
     "IMAGE_SUFFIXES",
     "as_rgb",
     "atomic_path",
     "check_choice",
+    "exif_orientation",
     "image_files",
     "image_size",
+    "is_image_file",
     "link_or_copy",
     "locked",
     "open_image",
     "read_image",
     "short_path",
+    "warn_once",
     "write_json",
     "write_lines",
 ]
 
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif"}
 _ORIENTATION = 0x0112  # the EXIF tag
+_SUBFILE_TYPE = 254  # the TIFF tag, which is not 0 for a smaller copy of the image or its mask
+_BITS, _EXTRA_SAMPLES = 258, 338  # of a pixel in each band; of the bands beside gray or colors, 0 if not alpha
+_WARNED: set[tuple[Path, str]] = set()  # folders and what was warned of in them
 
 
 @contextmanager
@@ -102,76 +108,229 @@ def locked(path: str | Path, message: str, timeout: float | None = None) -> Iter
 
 def image_files(folder: str | Path) -> list[Path]:
     """The image files of a folder, sorted by name; hidden files and files of other kinds are left out."""
-    paths = sorted(Path(folder).iterdir())
-    return [path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")]
+    return [path for path in sorted(Path(folder).iterdir()) if is_image_file(path)]
+
+
+def is_image_file(path: Path) -> bool:
+    """Whether a file has the name of an image and is not hidden."""
+    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
 
 
 @contextmanager
-def open_image(path: str | Path) -> Iterator[Image.Image]:
-    """Open an image file for the block, which decodes it. Raises ValueError, naming the file, if that fails."""
+def open_image(path: str | Path, page: int | None = None) -> Iterator[Image.Image]:
+    """Open an image file for the block, which decodes it.
+
+    Pillow's limits on the number of pixels and the length of texts do not hold in the block.
+
+    Args:
+        path: the file.
+        page: the page of a stack or the frame of an animation, from 1.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file cannot be decoded, or has several pages and `page` is None.
+    """
+    limits = Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY
+    Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY = None, 2**30, 2**30
     try:
         with Image.open(path) as image:
+            _go_to_page(image, page)
             yield image
     except FileNotFoundError:
         raise
-    except Image.DecompressionBombError as error:
-        raise ValueError(f"{path}: {error} Cut it into tiles, or set PIL.Image.MAX_IMAGE_PIXELS = None.") from error
     except Exception as error:  # a damaged file can make a decoder raise anything
         raise ValueError(f"{path} cannot be read as an image: {error}") from error
+    finally:
+        Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY = limits
+
+
+def _go_to_page(image: Image.Image, page: int | None) -> None:
+    """Select a page of a stack. Smaller copies of an image within its file (thumbnails, overviews) are no pages."""
+    pages = list(range(getattr(image, "n_frames", 1)))
+    if image.format == "TIFF" and len(pages) > 1:
+        pages = [index for index in pages if not _tiff_tag(image, index, _SUBFILE_TYPE)]
+        image.seek(0)
+    if image.format == "MPO":  # a photograph of a telephone, which may hold further views
+        pages = [0]
+    if page is None and len(pages) > 1:
+        raise ValueError(f"it is a stack of {len(pages)} pages: pass page=1 for the first, or save each page as a file")
+    if page is not None and not 1 <= page <= len(pages):
+        raise ValueError(f"it has {len(pages)} pages, counted from 1, and no page {page}")
+    if page is not None and page > 1:
+        image.seek(pages[page - 1])
+
+
+def _tiff_tag(image: Image.Image, index: int, tag: int) -> int:
+    image.seek(index)
+    return image.tag_v2.get(tag, 0)  # type: ignore[attr-defined]  # TiffImageFile has it
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
-    """(height, width) of an image as a viewer shows it, without decoding it. Raises as `open_image` does."""
-    orientation = 1
-    with open_image(path) as image:
+    """(height, width) of an image as a viewer shows it, without decoding it. Raises as `read_image` does."""
+    if _has_many_bands(path):
+        with _open_raster(path, None) as raster:
+            return raster.height, raster.width
+    with open_image(path, page=1) as image:
         width, height = image.size
         if image.format == "TIFF":  # some versions of Pillow turn the size on opening, others on decoding
             width, height = image.tag_v2[256], image.tag_v2[257]  # type: ignore[attr-defined]  # TiffImageFile has it
-        with suppress(Exception):  # damaged EXIF: viewers do not turn the image either
-            orientation = image.getexif().get(_ORIENTATION, 1)
-    return (width, height) if orientation in (5, 6, 7, 8) else (height, width)
+        return (width, height) if exif_orientation(image) in (5, 6, 7, 8) else (height, width)
 
 
-def read_image(path: str | Path, size: tuple[int, int] | None = None) -> np.ndarray:
+def exif_orientation(image: Image.Image) -> int:
+    """How a viewer turns an image, as EXIF counts it: 1 is not at all."""
+    with suppress(Exception):  # damaged EXIF: viewers do not turn the image either
+        return image.getexif().get(_ORIENTATION, 1)
+    return 1
+
+
+def read_image(
+    path: str | Path,
+    size: tuple[int, int] | None = None,
+    *,
+    bands: Sequence[int] | None = None,
+    white: float | None = None,
+    page: int | None = None,
+) -> np.ndarray:
     """Read an image as a viewer shows it.
 
-    Gray, palette, CMYK and 16-bit images are converted, and transparency is dropped. White is 65535 in 16 bits: 12-bit
-    values in a 16-bit file come out dark, as in a viewer.
+    Gray, palette, CMYK and 16-bit images are converted, and transparency is dropped.
 
     Args:
         path: the file.
         size: (height, width) that the annotations were drawn on. An image with an EXIF rotation is turned only if the
             result has this size; it stays as stored if the stored raster has it.
+        bands: the numbers of the bands that become red, green and blue, or of one band that becomes gray; the first
+            band is 1. None: the first three.
+        white: the value that becomes 255, such as 4000 for reflectance in 16 bits. None: the largest of the type, 255
+            or 65535; a 16-bit image that is nearly black with it is warned about.
+        page: the page of a stack, from 1.
 
     Returns:
         uint8 (H, W, 3) RGB.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file cannot be decoded, has no known white, or has another size than `size`.
+        ValueError: the file cannot be decoded, needs `bands`, `white` or `page`, or has another size than `size`.
     """
-    with open_image(path) as stored:
-        stored.load()
-        upright = stored
-        with suppress(Exception):  # damaged EXIF: viewers do not turn the image either
-            upright = ImageOps.exif_transpose(stored)
-        height, width = size or (upright.height, upright.width)
-        for image in (upright, stored):
-            if (image.height, image.width) == (height, width):
-                return as_rgb(_to_array(image))
+    shapes = []
+    for pixels in _read_pixels(path, bands, page):
+        shapes.append(pixels.shape)
+        if size is None or pixels.shape[:2] == tuple(size):
+            return as_rgb(_to_bytes(pixels, white, Path(path)))
+    height, width = size or (0, 0)
     raise ValueError(
-        f"{path} is {upright.height}x{upright.width} (height x width) but its annotations or mask say "
-        f"{height}x{width}: the image was resized, or the annotations belong to another image"
+        f"{path} is {shapes[0][0]}x{shapes[0][1]} (height x width) but its annotations or mask say {height}x{width}: "
+        "the image was resized, or the annotations belong to another image"
     )
 
 
+def _read_pixels(path: str | Path, bands: Sequence[int] | None, page: int | None) -> Iterator[np.ndarray]:
+    """The pixels (H, W) or (H, W, C) of an image as a viewer shows it, then, if it is turned, as it is stored."""
+    if _has_many_bands(path):
+        yield _read_raster(path, bands, page)
+        return
+    with open_image(path, page) as image:
+        if image.format == "PNG" and ";16" in str(getattr(image, "tile", "")) and image.mode in ("RGB", "RGBA"):
+            yield _select_bands(_read_deep_png(path), bands)  # Pillow would keep 8 bits
+            return
+        image.load()
+        if exif_orientation(image) != 1:
+            with suppress(Exception):
+                image_upright = ImageOps.exif_transpose(image)
+                yield _select_bands(_to_array(image_upright), bands)
+        yield _select_bands(_to_array(image), bands)
+
+
+def _read_deep_png(path: str | Path) -> np.ndarray:
+    """The pixels of a PNG with colors of 16 bits: uint16 (H, W, 3)."""
+    import cv2  # slow to import, and only needed here
+
+    pixels = np.asarray(cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED))
+    return pixels[..., 2::-1]  # OpenCV's order is blue, green, red
+
+
 def _to_array(image: Image.Image) -> np.ndarray:
-    """The pixels of an image with 8 or 16 bits a channel."""
-    if image.mode in ("I", "F"):
-        raise ValueError("it has 32 bits a channel, whose black and white are not known: save it with 8 or 16")
+    """The pixels of an image that Pillow has read, in the type in which it holds them."""
+    if image.mode in ("I", "F", "L", "RGB", "RGBA"):
+        return np.array(image)
     if image.mode.startswith("I;16"):  # `convert` would cut off all values at 255
         return np.array(image).astype(np.uint16)
     return np.array(image.convert("RGB"))
+
+
+def _select_bands(pixels: np.ndarray, bands: Sequence[int] | None) -> np.ndarray:
+    """The pixels (H, W, C) of some bands; the first is 1."""
+    if bands is None:
+        return pixels
+    stacked = np.atleast_3d(pixels)
+    _check_bands(bands, stacked.shape[2])
+    return stacked[..., [band - 1 for band in bands]]
+
+
+def _check_bands(bands: Sequence[int], count: int) -> None:
+    if len(bands) not in (1, 3) or not all(1 <= band <= count for band in bands):
+        raise ValueError(f"bands must be one or three numbers from 1 to {count}, not {bands}")
+
+
+def _has_many_bands(path: str | Path) -> bool:
+    """Whether a file is a TIFF that Pillow cannot hold: with bands beside gray or colors, or colors of 16 bits."""
+    if Path(path).suffix.lower() not in (".tif", ".tiff") or not Path(path).is_file():
+        return False
+    with suppress(ValueError), open_image(path, page=1) as image:
+        tags = image.tag_v2 if image.format == "TIFF" else {}  # type: ignore[attr-defined]  # TiffImageFile has it
+        return 0 in tags.get(_EXTRA_SAMPLES, ()) or (len(tags.get(_BITS, ())) > 1 and max(tags[_BITS]) > 8)
+    return True
+
+
+def _open_raster(path: str | Path, page: int | None) -> Any:
+    """Open a TIFF by rasterio, which reads any number of bands of any type."""
+    try:
+        import rasterio
+    except ImportError:
+        raise ValueError(f"{path} has more bands or bits than Pillow reads: pip install rasterio") from None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+        try:
+            return rasterio.open(path if page is None else f"GTIFF_DIR:{page}:{path}")
+        except rasterio.errors.RasterioError as error:
+            raise ValueError(f"{path} cannot be read as an image: {error}") from error
+
+
+def _read_raster(path: str | Path, bands: Sequence[int] | None, page: int | None) -> np.ndarray:
+    """The pixels (H, W, C) of some bands of an image that Pillow cannot hold."""
+    with _open_raster(path, page) as raster:
+        if page is None and len(raster.subdatasets) > 1:
+            raise ValueError(f"{path} is a stack of {len(raster.subdatasets)} pages: pass page=1 for the first")
+        if bands is None and raster.count not in (1, 3, 4):
+            raise ValueError(
+                f"{path} has {raster.count} bands: pass the numbers of those for red, green and blue, such as "
+                "bands=(3, 2, 1); the first is 1"
+            )
+        if bands is None and raster.count == 4 and raster.colorinterp[3].name != "alpha":
+            warn_once(path, "has four bands, of which the first three are read: pass bands=(1, 2, 3), or others")
+        bands = bands or range(1, min(raster.count, 3) + 1)
+        _check_bands(bands, raster.count)
+        return np.moveaxis(raster.read(list(bands)), 0, 2)
+
+
+def _to_bytes(pixels: np.ndarray, white: float | None, path: Path) -> np.ndarray:
+    """Scale pixels of any type to uint8."""
+    if white is None and pixels.dtype not in (np.uint8, np.uint16):
+        raise ValueError(f"{path} has values of {pixels.dtype}, whose white is not known: pass white=, the largest")
+    if white is None:
+        if pixels.dtype == np.uint16 and 0 < pixels.max(initial=0) < 65535 / 8:
+            warn_once(path, f"is nearly black, with values up to {pixels.max()} of 65535: pass white=, such as 4095")
+        return pixels if pixels.dtype == np.uint8 else (pixels / 257).round().astype(np.uint8)
+    return ((np.nan_to_num(pixels.astype(np.float32)) / white).clip(0, 1) * 255).round().astype(np.uint8)
+
+
+def warn_once(path: str | Path, what: str) -> None:
+    """Warn of a file, unless another one of its folder had the same warning."""
+    key = (Path(path).parent, what[:20])
+    if key not in _WARNED:
+        _WARNED.add(key)
+        warnings.warn(f"{path} {what}. (Said once for a folder.)", stacklevel=4)
 
 
 def as_rgb(image: np.ndarray) -> np.ndarray:

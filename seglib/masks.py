@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 from pycocotools import mask as coco_mask
 
-from seglib.files import atomic_path, open_image
+from seglib.files import atomic_path, exif_orientation, open_image
 
 __all__ = [
     "IGNORE",
@@ -22,6 +22,7 @@ __all__ = [
     "check_classes",
     "check_polygon",
     "check_values",
+    "ids_to_rles",
     "join_polygons",
     "mask_to_outlines",
     "mask_to_polygons",
@@ -30,8 +31,8 @@ __all__ = [
     "polygons_to_mask",
     "polygons_to_rle",
     "polygons_to_yolo",
-    "read_id_png",
     "read_index_png",
+    "read_mask_values",
     "rle_to_mask",
     "rle_to_runs",
     "voc_palette",
@@ -335,35 +336,79 @@ def read_index_png(path: str | Path) -> np.ndarray:
         uint8 (H, W).
 
     Raises:
-        ValueError: the file is a JPEG, holds colors (RGB) or more than 8 bits.
+        ValueError: the file is a JPEG, or holds colors (RGB), fractions or values above 255.
     """
-    with open_image(path) as image:
-        mask = np.array(image)
-    if image.format == "JPEG":
-        raise ValueError(f"{path} is a JPEG, which changes the values at every edge: save masks as PNG")
-    if image.mode not in ("P", "L", "1"):
-        raise ValueError(
-            f"{path} is an image of mode {image.mode}, not a mask of class indices: save it as an 8-bit gray or "
-            "palette PNG whose pixel values are the classes, or read numbers of objects by "
-            "MaskFolderDataset(instance_ids=True)"
-        )
+    mask = read_mask_values(path)
+    if mask.ndim == 3:
+        raise ValueError(f"{path} holds colors, not class indices: read it by MaskFolderDataset(colors=...)")
+    if mask.max(initial=0) > IGNORE:
+        raise ValueError(f"{path} holds values up to {mask.max()}, above {IGNORE}: not a mask of class indices")
     return mask.astype(np.uint8)
 
 
-def read_id_png(path: str | Path) -> np.ndarray:
-    """Read a mask whose pixel values are the numbers of objects, in 8 or 16 bits; 0 is background.
+def read_mask_values(path: str | Path, page: int | None = None, exact: bool = True) -> np.ndarray:
+    """Read the values of a mask as they are stored; a palette PNG is read as indices, not as colors.
+
+    Colors whose three channels are equal are gray. The palette of a GIF, whose order its writer chooses, is looked up
+    if it is gray. A mask with an EXIF rotation is turned, as a viewer turns it.
+
+    Args:
+        path: the file.
+        page: the page of a stack, from 1.
+        exact: whether the values have to be whole numbers without loss. False, for masks that a threshold follows,
+            allows JPEG and fractions.
 
     Returns:
-        int32 (H, W).
+        (H, W) of bool for masks of one bit, of whole numbers or of float32; uint8 (H, W, 3) for colors.
 
     Raises:
-        ValueError: the file is a JPEG, or holds colors (RGB) or fractions.
+        ValueError: the file is a JPEG or holds fractions, unless `exact` is False; or it is partly transparent.
     """
-    with open_image(path) as image:
-        ids = np.array(image)
-    if image.format == "JPEG" or not (image.mode in ("P", "L", "1") or image.mode.startswith("I")):
-        raise ValueError(f"{path} is a {image.format} of mode {image.mode}, not a gray PNG of the numbers of objects")
-    return ids.astype(np.int32)
+    with open_image(path, page) as image:
+        is_jpeg = image.format in ("JPEG", "MPO")
+        if exif_orientation(image) != 1:
+            image = ImageOps.exif_transpose(image)
+        if image.format == "GIF":
+            image = image.convert("RGB")
+        mask = np.array(image)
+    if exact and is_jpeg:
+        raise _InexactError(f"{path} is a JPEG, which changes the values at every edge")
+    if mask.ndim == 3 and mask.shape[2] in (2, 4):
+        if mask[..., -1].min() < 255:
+            raise ValueError(f"{path} is partly transparent, so its values are not what is seen: save it without alpha")
+        mask = mask[..., :-1]
+    if mask.ndim == 3 and (mask == mask[..., :1]).all():
+        mask = mask[..., 0]
+    if exact and mask.dtype.kind == "f":
+        if not (mask == mask.round()).all():
+            raise _InexactError(f"{path} holds fractions, such as {mask[mask != mask.round()][0]}")
+        mask = mask.astype(np.int32)
+    return mask
+
+
+class _InexactError(ValueError):
+    """A mask whose values are not classes."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            f"{what}: read it by MaskFolderDataset(threshold=127), which makes larger values class 1, or save PNG"
+        )
+
+
+def ids_to_rles(ids: np.ndarray) -> dict[int, RLE]:
+    """The RLE of each object in a map of whole numbers (H, W), by ascending number; 0 is background."""
+    flat = ids.ravel(order="F")
+    starts = np.concatenate([[0], np.flatnonzero(flat[1:] != flat[:-1]) + 1])
+    ends = np.append(starts[1:], flat.size)
+    order = np.argsort(flat[starts], kind="stable")
+    numbers, firsts = np.unique(flat[starts][order], return_index=True)
+    rles = {}
+    for number, runs in zip(numbers.tolist(), np.split(order, firsts[1:]), strict=True):
+        borders = np.stack([starts[runs], ends[runs]], axis=1).ravel()
+        counts = np.diff(borders, prepend=0, append=[flat.size] * bool(borders[-1] < flat.size)).tolist()
+        if number:
+            rles[number] = _to_json(coco_mask.frPyObjects({"size": list(ids.shape), "counts": counts}, *ids.shape))
+    return rles
 
 
 def write_index_png(

@@ -1,11 +1,17 @@
 """The reader of a folder of images and a folder of masks."""
 
+import unicodedata
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
 from torch.utils.data import Subset
 
 from seglib.datasets import MaskFolderDataset, all_instances
+from seglib.instances import Instances
+
+REAL = Path(__file__).parents[3] / "shared" / "data"
 
 
 @pytest.fixture
@@ -82,16 +88,16 @@ def test_instance_ids_are_read_only_where_they_are_meant(folders):
     with pytest.raises(TypeError, match="instance_ids=True"):
         read(folders).instances(0)
     write_ids(folders, "a", np.arange(24).reshape(4, 6))
-    with pytest.raises(ValueError, match=r"a\.png is an image of mode I;16.*instance_ids=True"):
-        read(folders)
+    with pytest.raises(ValueError, match=r"mask value \[2, .*pass instance_ids=True"):
+        read(folders)[0]
     write_mask(folders, "a", np.zeros((4, 6)))
     write_mask(folders, "b", np.arange(24).reshape(4, 6))
     with pytest.raises(ValueError, match=r"mask value \[2, .*pass instance_ids=True"):
         read(folders)[1]
-    Image.new("RGB", (6, 4)).save(folders / "masks" / "c.png")
-    with pytest.raises(ValueError, match=r"c\.png is a PNG of mode RGB"):
+    Image.new("RGB", (6, 4), (1, 2, 3)).save(folders / "masks" / "c.png")
+    with pytest.raises(ValueError, match=r"c\.png holds colors"):
         read(folders, instance_ids=True)[2]
-    with pytest.raises(ValueError, match="two classes and no values="):
+    with pytest.raises(ValueError, match="for two classes"):
         read(folders, ("background", "cup", "hat"), instance_ids=True)
 
 
@@ -155,3 +161,175 @@ def test_the_size_of_the_mask_decides_about_exif_rotation(folders):
     assert read(folders)[0][0].shape == (3, 4, 6)
     write_mask(folders, "a", np.zeros((6, 4)))
     assert read(folders)[0][0].shape == (3, 6, 4)
+
+
+# ------------------------------------------------------------------------------------------------ names
+
+MASK = np.zeros((4, 6), np.uint8)
+MASK[1:3, 2:5] = 1
+COMPOSED, DECOMPOSED = (unicodedata.normalize(form, "blätter") for form in ("NFC", "NFD"))
+
+
+def write(path, pixels, **settings):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.fromarray(pixels) if isinstance(pixels, np.ndarray) else pixels
+    image.save(path, **settings)
+
+
+def open_one(tmp_path, mask, image="images/a.png", name="masks/a.png", **settings):
+    """The class mask that is read from one image and one mask file."""
+    write(tmp_path / image, np.full((4, 6, 3), 9, np.uint8))
+    write(tmp_path / name, mask)
+    folders = tmp_path / Path(image).parts[0], tmp_path / Path(name).parts[0]
+    data = MaskFolderDataset(*folders, **{"classes": ["background", "cup"]} | settings)
+    assert data.filenames == [Path(image).relative_to(Path(image).parts[0]).as_posix()]
+    return data[0][1].numpy()
+
+
+@pytest.mark.parametrize(
+    ("image", "mask", "settings"),
+    [
+        ("images/a.jpg", "masks/a_mask.png", {"mask_suffix": "_mask"}),
+        ("both/a.jpg", "both/a_mask.png", {"mask_suffix": "_mask"}),
+        ("images/x/a_photo.png", "masks/x/a_ids.tif", {"image_suffix": "_photo", "mask_suffix": "_ids"}),
+        ("images/A.JPG", "masks/a.png", {}),
+        (f"images/{COMPOSED}.png", f"masks/{DECOMPOSED}.png", {}),
+        ("images/x/a.png", "masks/y/a.png", {}),
+        ("images/a.png", "masks/a.gif", {}),
+    ],
+)
+def test_images_and_masks_are_paired_whatever_their_names_have_around_the_common_part(tmp_path, image, mask, settings):
+    assert (open_one(tmp_path, MASK, image, mask, **settings) == MASK).all()
+
+
+def test_the_suffix_that_would_pair_the_files_is_proposed(tmp_path):
+    with pytest.raises(ValueError, match="pass mask_suffix='_mask'"):
+        open_one(tmp_path, MASK, name="masks/a_mask.png")
+    with pytest.raises(ValueError, match="both in .*pass mask_suffix"):
+        open_one(tmp_path, MASK, "both/a.jpg", "both/a_mask.png")
+
+
+def test_files_of_the_same_name_in_several_folders_are_not_confused(tmp_path):
+    for folder, value in (("x", 0), ("y", 1)):
+        write(tmp_path / "images" / folder / "a.png", np.zeros((4, 6, 3), np.uint8))
+        write(tmp_path / "masks" / folder / "a.png", np.full((4, 6), value, np.uint8))
+    data = read(tmp_path)
+    assert [(name, int(mask.max())) for _, mask, name in data] == [("x/a.png", 0), ("y/a.png", 1)]
+
+
+# ------------------------------------------------------------------------------------------------ values
+
+
+def color_mask():
+    pixels = np.zeros((4, 6, 3), np.uint8)
+    pixels[MASK == 1] = (0, 128, 0)
+    pixels[0, 0] = (255, 255, 255)
+    return pixels
+
+
+def test_colors_become_classes(tmp_path):
+    expected = MASK.copy()
+    expected[0, 0] = 255
+    colors = {"cup": (0, 128, 0), "edge": (255, 255, 255)}
+    for void in (("edge",), ((255, 255, 255),)):
+        assert (open_one(tmp_path, color_mask(), classes=None, colors=colors, void=void) == expected).all()
+    labelmap = tmp_path / "labelmap.txt"
+    labelmap.write_text("# label:color_rgb:parts:actions\nbackground:0,0,0::\ncup:0,128,0::\nedge:255,255,255::\n")
+    assert (open_one(tmp_path, color_mask(), colors=labelmap, void=("edge",)) == expected).all()
+    write(tmp_path / "masks" / "a.png", color_mask())
+    data = MaskFolderDataset(tmp_path / "images", tmp_path / "masks", colors=labelmap)
+    assert data.classes == ["background", "cup", "edge"] and data[0][1].unique().tolist() == [0, 1, 2]
+    with pytest.raises(ValueError, match=r"1 unknown colors: \(255, 255, 255\) in 1 pixels; known are"):
+        open_one(tmp_path, color_mask(), classes=None, colors={"cup": (0, 128, 0)})
+    with pytest.raises(ValueError, match="holds colors, such as .*pass colors="):
+        open_one(tmp_path, color_mask())
+
+
+def test_values_and_names_are_read_from_classes_csv(tmp_path):
+    (tmp_path / "_classes.csv").write_text("Pixel Value, Class\n0, background\n1, cup\n2, hat\n")
+    assert (open_one(tmp_path, MASK, classes=None, colors=tmp_path / "_classes.csv") == MASK).all()
+
+
+@pytest.mark.parametrize(
+    ("mask", "name", "settings"),
+    [
+        (Image.fromarray(MASK * 255).convert("1"), "masks/a.png", {}),
+        (Image.fromarray(MASK * 255).convert("1"), "masks/a.png", {"values": [0, 255]}),
+        (MASK.astype(np.uint16), "masks/a.png", {}),
+        (np.stack([MASK * 255] * 3, axis=2), "masks/a.png", {"values": [0, 255]}),
+        (np.dstack([np.stack([MASK] * 3, axis=2), np.full_like(MASK, 255)]), "masks/a.png", {}),
+        (MASK * np.float32(0.9), "masks/a.tif", {"threshold": 0.5}),
+        (MASK * 250, "masks/a.jpg", {"threshold": 127}),
+    ],
+)
+def test_masks_of_every_common_kind_are_read(tmp_path, mask, name, settings):
+    assert (open_one(tmp_path, mask, name=name, **settings) == MASK).all()
+
+
+def test_the_threshold_is_named_where_it_helps(tmp_path):
+    with pytest.raises(ValueError, match="JPEG.*threshold=127"):
+        open_one(tmp_path, MASK * 255, name="masks/a.jpg", values=[0, 255])
+    (tmp_path / "masks" / "a.jpg").unlink()
+    soft = np.linspace(0, 255, 24).reshape(4, 6).astype(np.uint8)
+    with pytest.raises(ValueError, match="pass threshold=127"):
+        open_one(tmp_path, soft, values=[0, 255])
+
+
+def test_a_table_that_changes_how_values_look_is_said_once(tmp_path):
+    palette = Image.fromarray(MASK, "P")
+    palette.putpalette([255, 255, 255, 0, 0, 0] + [0] * 762)
+    with pytest.warns(UserWarning, match="shows the value 0 as gray 255, 1 as gray 0"):
+        assert (open_one(tmp_path, palette) == MASK).all()
+    inverted = Image.fromarray(MASK * 255).convert("1")
+    write(tmp_path / "images" / "a.png", np.zeros((4, 6, 3), np.uint8))
+    (tmp_path / "masks" / "a.png").unlink()
+    write(tmp_path / "masks" / "a.tif", inverted, tiffinfo={262: 0})
+    with pytest.warns(UserWarning, match="WhiteIsZero"):
+        assert (read(tmp_path)[0][1].numpy() == MASK).all()
+
+
+@pytest.mark.parametrize("names", [("a_1.png", "a_2.png", "a1_1.png"), ("a/x.png", "a/y.png", "a1/x.png")])
+def test_a_file_for_each_object(tmp_path, names):
+    for image in ("a", "a1"):
+        write(tmp_path / "images" / f"{image}.png", np.zeros((4, 6, 3), np.uint8))
+    second = np.zeros_like(MASK)
+    second[0, :2] = 1
+    for name, mask in zip(names, (MASK, second, MASK), strict=True):
+        write(tmp_path / "masks" / name, mask * 255)
+    data = read(tmp_path, object_masks=True)
+    assert [len(objects) for objects in all_instances(data)] == [2, 1]
+    assert (data.instances(0).masks == [MASK, second]).all() and (data[0][1].numpy() == MASK | second).all()
+    with pytest.raises(ValueError, match="object_masks=True"):
+        read(tmp_path)
+
+
+def test_ids_are_read_as_bitmaps_of_each_id_would_be(tmp_path):
+    ids = np.random.default_rng(0).integers(0, 9, (40, 30)).astype(np.uint16) * 100
+    write(tmp_path / "images" / "a.png", np.zeros((40, 30, 3), np.uint8))
+    write(tmp_path / "masks" / "a.png", ids)
+    expected = Instances.of([ids == number for number in range(100, 900, 100)])
+    assert read(tmp_path, instance_ids=True).instances(0).rles == expected.rles
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="no real data beside the repository")
+@pytest.mark.parametrize(
+    ("images", "masks", "settings", "count", "values"),
+    [
+        ("dsb2018/images", "dsb2018/labels", {"instance_ids": True}, 441, [0, 1]),
+        (
+            "camvid/val",
+            "camvid/valannot",
+            {"classes": [str(k) for k in range(11)], "void": (11,)},
+            101,
+            [*range(11), 255],
+        ),
+        ("inria_tiles/train_data/images", "inria_tiles/train_data/gt", {"values": [0, 255]}, 25, [0, 1]),
+        ("oxford_pets/images", "oxford_pets/labels", {"classes": ["background", "pet", "edge"]}, 18, [0, 1, 2, 255]),
+        ("pennfudan/PNGImages", "pennfudan/PedMasks", {"instance_ids": True, "mask_suffix": "_mask"}, 20, [0, 1]),
+        ("isbi2012_em/image", "isbi2012_em/label", {"values": [255, 0]}, 30, [0, 1]),
+    ],
+)
+def test_six_conventions_of_real_folders(images, masks, settings, count, values):
+    data = MaskFolderDataset(REAL / images, REAL / masks, **{"classes": ["background", "object"]} | settings)
+    assert len(data) == count
+    assert sorted({int(v) for i in range(0, count, max(1, count // 20)) for v in data[i][1].unique()}) == values
