@@ -26,6 +26,7 @@ __all__ = [
     "locked",
     "open_image",
     "read_image",
+    "read_text",
     "short_path",
     "warn_once",
     "write_json",
@@ -60,6 +61,17 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # on a read-only disk there is nothing to remove
             temporary.unlink(missing_ok=True)
+
+
+def read_text(path: str | Path) -> str:
+    """Read a text file in UTF-8 or UTF-16, with or without byte order mark. Raises ValueError for other encodings."""
+    content = Path(path).read_bytes()
+    encoding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    try:
+        return content.decode(encoding)
+    except UnicodeDecodeError as error:
+        near = content[max(error.start - 10, 0) : error.end + 5]
+        raise ValueError(f"{path} is not UTF-8 text near {near!r}: open it in an editor and save it as UTF-8") from None
 
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:

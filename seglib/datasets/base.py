@@ -2,8 +2,9 @@
 
 import csv
 import hashlib
+import unicodedata
 import warnings
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
+from seglib.files import is_image_file
 from seglib.instances import Instances
 from seglib.masks import check_values
 
@@ -23,10 +25,12 @@ __all__ = [
     "Transform",
     "all_instances",
     "as_sample",
+    "files_by_name",
     "get_class_names",
     "get_filenames",
     "get_transform",
     "hold_out",
+    "plain_name",
     "read_groups",
     "readable",
     "report_problems",
@@ -54,7 +58,10 @@ class SegmentationData(Protocol):
 
 @dataclass(frozen=True)
 class Problem:
-    """A broken entry of a data set: where it is, what is wrong, and whether it was "skipped" or "repaired"."""
+    """A broken entry of a data set: where it is, what is wrong, and what was done.
+
+    It was "skipped", or "repaired" by leaving out a part, or "corrected" without doubt about what was meant.
+    """
 
     where: str
     what: str
@@ -64,23 +71,45 @@ class Problem:
         return f"{self.where}: {self.what}"
 
 
+def plain_name(name: str) -> str:
+    """A name without differences in the case of letters and in the form of accents."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def files_by_name(folder: Path) -> dict[str, list[Path]]:
+    """The image files below a folder by their plain path relative to it, and by their plain name."""
+    files: dict[str, list[Path]] = defaultdict(list)
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if is_image_file(path) and "/." not in f"/{name}":
+            for key in {plain_name(name), plain_name(path.name)}:
+                files[key].append(path)
+    return files
+
+
 def report_problems(problems: list[Problem], on_error: str, source: str) -> None:
-    """Raise a ValueError that lists the first problems of `source`, or warn of them if `on_error` is "skip"."""
+    """Raise a ValueError that lists the first problems of `source`, or warn of them if `on_error` is "skip".
+
+    Of entries that were only "corrected", it warns in either case.
+    """
     if not problems:
         return
-    count = len(problems)
-    listed = "\n".join(f"  {problem}" for problem in problems[:10])
-    if count > 10:
-        listed += f"\n  ... and {count - 10} more"
-    if on_error == "raise":
+    broken = [problem for problem in problems if problem.action != "corrected"]
+    if broken and on_error == "raise":
+        count = len(broken)
         raise ValueError(
             f"{source} has {count} problem{'s' if count > 1 else ''}. Repair the data, or pass "
-            f'on_error="skip" to leave out what is broken (.problems then lists it):\n{listed}'
+            f'on_error="skip" to leave out what is broken (.problems then lists it):\n{_listed(broken)}'
         )
-    repaired = sum(problem.action == "repaired" for problem in problems)
-    warnings.warn(
-        f"{source}: skipped {count - repaired}, repaired {repaired} (listed in .problems):\n{listed}", stacklevel=3
-    )
+    counts = Counter(problem.action for problem in problems)
+    corrected = f", corrected {counts['corrected']}" if counts["corrected"] else ""
+    done = f"skipped {counts['skipped']}, repaired {counts['repaired']}{corrected}"
+    warnings.warn(f"{source}: {done} (listed in .problems):\n{_listed(problems)}", stacklevel=3)
+
+
+def _listed(problems: list[Problem]) -> str:
+    more = [f"... and {len(problems) - 10} more"] if len(problems) > 10 else []
+    return "\n".join(f"  {line}" for line in [*problems[:10], *more])
 
 
 def readable(

@@ -5,8 +5,9 @@ region of a wanted category is 255 ("do not count") except where one of these ob
 """
 
 import json
+import warnings
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import UnionType
@@ -17,7 +18,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from seglib.datasets.base import Problem, Transform, as_sample, readable, report_problems
-from seglib.files import check_choice, read_image, write_json
+from seglib.datasets.coco_json import Entry, find_image, read_annotation_file
+from seglib.files import check_choice, image_size, read_image, write_json
 from seglib.instances import Instances
 from seglib.masks import (
     RLE,
@@ -33,9 +35,8 @@ __all__ = ["COCOSegmentationDataset", "MaskReport", "Segmentation", "annotation_
 
 Segmentation = list[Polygon] | RLE  # a polygon is [x1, y1, x2, y2, ...] in pixels
 
-_Entry = dict[str, Any]  # an image, annotation or category of the file
 _Id = int | str
-_IMAGE_FIELDS = {"id": int | str, "file_name": str, "height": int | float, "width": int | float}
+_IMAGE_FIELDS = {"id": int | str, "file_name": str}
 _ANNOTATION_FIELDS = {"id": int | str, "image_id": int | str, "category_id": int | str}
 
 
@@ -52,6 +53,8 @@ class COCOSegmentationDataset(Dataset[tuple[Tensor, Tensor, str]]):
         transform: a deterministic change of image and mask, such as `transforms.resize`.
         on_error: "raise", or "skip" to leave out what is broken. "skip" opens every image once to find the damaged
             ones. The shapes of unwanted categories are never checked.
+        crowds: "ignore": a crowd is 255; "objects": it is an object like the others, as in files of tools that mark
+            every brush mask as a crowd.
 
     Attributes:
         classes: the class names, ["background", ...].
@@ -75,8 +78,10 @@ class COCOSegmentationDataset(Dataset[tuple[Tensor, Tensor, str]]):
         overlap: str = "maximum",
         transform: Transform | None = None,
         on_error: str = "raise",
+        crowds: str = "ignore",
     ) -> None:
         check_choice("on_error", on_error, ("raise", "skip"))
+        check_choice("crowds", crowds, ("ignore", "objects"))
         check_choice("mode", mode, ("multiclass", "binary"))
         check_choice("overlap", overlap, ("maximum", "smallest"))
         self.images_dir = Path(images_dir)
@@ -84,7 +89,7 @@ class COCOSegmentationDataset(Dataset[tuple[Tensor, Tensor, str]]):
         self.overlap = overlap
         self.transform = transform
         self.problems: list[Problem] = []
-        content = _read_annotation_file(self.annotation_file)
+        content = read_annotation_file(self.annotation_file, crowds)
         if not self.images_dir.is_dir():
             raise FileNotFoundError(f"no folder {self.images_dir}: give the folder that the file names are relative to")
         wanted = _select_categories(content["categories"], categories, self.annotation_file)
@@ -98,6 +103,7 @@ class COCOSegmentationDataset(Dataset[tuple[Tensor, Tensor, str]]):
         if on_error == "skip":
             self.images = readable(self.images, self._read_image, self.problems, _describe)
         report_problems(self.problems, on_error, str(self.annotation_file))
+        self._warn_if_all_are_crowds()
         if not self.images:
             raise ValueError(f"no image left of {len(content['images'])} in {self.annotation_file}")
         self.filenames = [entry["file_name"] for entry in self.images]
@@ -112,7 +118,7 @@ class COCOSegmentationDataset(Dataset[tuple[Tensor, Tensor, str]]):
         image, mask = as_sample(self._read_image(entry), self.mask(index), len(self.classes), path, self.transform)
         return image, mask, entry["file_name"]
 
-    def annotations(self, index: int) -> list[_Entry]:
+    def annotations(self, index: int) -> list[Entry]:
         """The annotations of the wanted categories on sample `index`, crowds included, as in the file."""
         return self._annotations.get(self.images[index]["id"], [])
 
@@ -131,48 +137,76 @@ class COCOSegmentationDataset(Dataset[tuple[Tensor, Tensor, str]]):
         """The class mask of sample `index`: uint8 (H, W), at the size in the annotation file."""
         return self.instances(index).semantic(self.overlap)
 
-    def _read_image(self, entry: _Entry) -> np.ndarray:
+    def _read_image(self, entry: Entry) -> np.ndarray:
         return read_image(self.images_dir / entry["file_name"], (entry["height"], entry["width"]))
 
-    def _check_images(self, entries: list[_Entry]) -> list[_Entry]:
+    def _warn_if_all_are_crowds(self) -> None:
+        kept = [annotation for annotations in self._annotations.values() for annotation in annotations]
+        if kept and all(annotation["iscrowd"] for annotation in kept):
+            warnings.warn(
+                f"{self.annotation_file}: all {len(kept)} objects are crowds (iscrowd 1), which do not count, so there "
+                'is nothing to learn. Pass crowds="objects" if each is an object',
+                stacklevel=3,
+            )
+
+    def _check_images(self, entries: list[Entry]) -> list[Entry]:
         """The entries that are complete and unique and whose file exists; the others become problems."""
         names = defaultdict(set)  # the file names of each id
         for entry in entries:
             if not _field_error(entry, _IMAGE_FIELDS):
                 names[entry["id"]].add(entry["file_name"])
-        kept: dict[str, _Entry] = {}  # by file name without suffix
+        kept: dict[str, Entry] = {}  # by file name without suffix
+        files: dict[str, list[Path]] = {}
+        moved = []
         for entry in entries:
-            error = _field_error(entry, _IMAGE_FIELDS) or self._image_error(entry, names[entry["id"]], kept)
+            found = entry
+            error = _field_error(entry, _IMAGE_FIELDS)
+            if not error:
+                found = {**entry, "file_name": find_image(self.images_dir, entry["file_name"], files)}
+                error = self._image_error(found, names[entry["id"]], kept)
             if error:
                 self.problems.append(Problem(_describe(entry), error))
-            else:
-                kept[_stem(entry)] = {**entry, "height": int(entry["height"]), "width": int(entry["width"])}
+                continue
+            kept[_stem(found)] = found
+            if entry["file_name"].replace("\\", "/") != found["file_name"]:
+                moved.append(f"{entry['file_name']!r} as {found['file_name']!r}")
+        if moved:
+            warnings.warn(
+                f"{self.annotation_file}: {len(moved)} file names are not as in {self.images_dir} and were found by "
+                f"their last part, such as {moved[0]}",
+                stacklevel=4,
+            )
         return list(kept.values())
 
-    def _image_error(self, entry: _Entry, names: set[str], kept: Mapping[str, _Entry]) -> str:
+    def _image_error(self, entry: Entry, names: set[str], kept: Mapping[str, Entry]) -> str:
         """What is wrong with an image entry, given the file names of its id and the images before it; else ""."""
-        path = Path(entry["file_name"])
-        if not all(1 <= side < 1e6 and side == int(side) for side in (entry["height"], entry["width"])):
-            return f"height {entry['height']} and width {entry['width']} must be whole numbers of pixels"
-        if path.is_absolute() or ".." in path.parts:
-            return f"file_name must stay inside {self.images_dir}"
         if len(names) > 1:
             return f"{', '.join(sorted(names))} share that id, so their annotations cannot be told apart"
+        if not entry["file_name"]:
+            return f"no such file in {self.images_dir}"
         if _stem(entry) in kept:
             return "another entry has that name (a mask is named after its image, without the suffix)"
-        if not (self.images_dir / path).is_file():
-            return f"no such file in {self.images_dir}"
+        if entry.get("height") is None or entry.get("width") is None:
+            try:
+                entry["height"], entry["width"] = image_size(self.images_dir / entry["file_name"])
+            except ValueError as error:
+                return str(error)
+        sides = [entry["height"], entry["width"]]
+        if not all(isinstance(side, int) and 1 <= side < 1e6 for side in sides):
+            return f"height {sides[0]!r} and width {sides[1]!r} must be whole numbers of pixels"
         return ""
 
-    def _check_annotations(self, content: dict[str, list[_Entry]]) -> dict[_Id, list[_Entry]]:
+    def _check_annotations(self, content: dict[str, list[Entry]]) -> dict[_Id, list[Entry]]:
         """The drawable annotations of the wanted categories by image id; broken ones become problems."""
         images = {entry["id"] for entry in content["images"] if not _field_error(entry, {"id": int | str})}
         categories = {category["id"] for category in content["categories"]}
         sizes = {entry["id"]: (entry["height"], entry["width"]) for entry in self.images}
-        kept: dict[_Id, list[_Entry]] = defaultdict(list)
+        kept: dict[_Id, list[Entry]] = defaultdict(list)
         ids: set[_Id] = set()
         for annotation in content["annotations"]:
             error = _field_error(annotation, _ANNOTATION_FIELDS) or _id_error(annotation, ids, images, categories)
+            if not error and annotation["iscrowd"] not in (0, 1):
+                error = f"iscrowd is {annotation['iscrowd']!r}, not 0 or 1"
             if error:
                 self.problems.append(Problem(f"annotation {annotation.get('id')}", error))
                 continue
@@ -181,7 +215,7 @@ class COCOSegmentationDataset(Dataset[tuple[Tensor, Tensor, str]]):
                 kept[annotation["image_id"]] += self._drawable(annotation, *sizes[annotation["image_id"]])
         return kept
 
-    def _drawable(self, annotation: _Entry, height: int, width: int) -> list[_Entry]:
+    def _drawable(self, annotation: Entry, height: int, width: int) -> list[Entry]:
         """The annotation without the parts that cannot be drawn, which become problems; [] if nothing is left."""
         segmentation: Any = annotation.get("segmentation")
         has_polygons = isinstance(segmentation, list) and any(isinstance(part, list) for part in segmentation)
@@ -197,7 +231,7 @@ class COCOSegmentationDataset(Dataset[tuple[Tensor, Tensor, str]]):
         return [{**annotation, "segmentation": drawable if has_polygons else segmentation}]
 
 
-def annotation_bitmap(annotation: _Entry, height: int, width: int) -> np.ndarray:
+def annotation_bitmap(annotation: Entry, height: int, width: int) -> np.ndarray:
     """The mask of one COCO annotation: bool (height, width)."""
     segmentation = annotation["segmentation"]
     if isinstance(segmentation, dict):
@@ -244,36 +278,26 @@ def write_masks(data: COCOSegmentationDataset, folder: str | Path) -> MaskReport
     return report
 
 
-def _read_annotation_file(path: Path) -> dict[str, list[_Entry]]:
-    """The JSON of an annotation file, with its three lists."""
-    if not path.is_file():
-        raise FileNotFoundError(f"no annotation file {path}: COCO's are named annotations/instances_*.json")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))  # Windows editors begin with a byte order mark
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON ({error}): it may be incomplete; copy or download it again") from None
-    for key in ("images", "annotations", "categories"):
-        entries = content.get(key) if isinstance(content, dict) else None
-        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-            raise ValueError(f"{path} has no list of {key}, as a COCO file of instances has")
-    return content
+def _sorted_ids(ids: Iterable[_Id]) -> list[_Id]:
+    """Numbers first, then texts."""
+    return sorted(ids, key=lambda key: (isinstance(key, str), key))
 
 
-def _describe(entry: _Entry) -> str:
+def _describe(entry: Entry) -> str:
     return f"image {entry.get('id')} ({entry.get('file_name')})"
 
 
-def _stem(entry: _Entry) -> str:
+def _stem(entry: Entry) -> str:
     return str(Path(entry["file_name"]).with_suffix(""))
 
 
-def _field_error(entry: _Entry, fields: Mapping[str, type | UnionType]) -> str:
+def _field_error(entry: Entry, fields: Mapping[str, type | UnionType]) -> str:
     """What is missing or of the wrong type in an entry of an annotation file; "" if nothing is."""
     wrong = [f"{key}: {entry.get(key)!r}" for key, kind in fields.items() if not isinstance(entry.get(key), kind)]
     return f"has no valid {', '.join(wrong)}" if wrong else ""
 
 
-def _id_error(annotation: _Entry, ids: set[_Id], images: set[_Id], categories: set[_Id]) -> str:
+def _id_error(annotation: Entry, ids: set[_Id], images: set[_Id], categories: set[_Id]) -> str:
     """What is wrong with the ids of an annotation, given those before it and those it may refer to; else ""."""
     if annotation["id"] in ids:
         return "another annotation has that id"
@@ -294,7 +318,7 @@ def _check_rle(rle: Any, height: int, width: int) -> None:
     rle_to_mask(rle)
 
 
-def _select_categories(known: list[_Entry], wanted: Sequence[str | int] | None, path: Path) -> list[_Entry]:
+def _select_categories(known: list[Entry], wanted: Sequence[str | int] | None, path: Path) -> list[Entry]:
     """The wanted categories in the order given; all, in id order, if `wanted` is None."""
     for category in known:
         if error := _field_error(category, {"id": int | str, "name": str}):
@@ -304,12 +328,12 @@ def _select_categories(known: list[_Entry], wanted: Sequence[str | int] | None, 
     if len(by_id) < len(known) or len(by_name) < len(known):
         raise ValueError(f"{path} lists a category id or name twice: remove one")
     if wanted is None:
-        return [by_id[key] for key in sorted(by_id)]
+        return [by_id[key] for key in _sorted_ids(by_id)]
     if isinstance(wanted, str | int):
         raise ValueError(f"categories must be a list, such as [{wanted!r}]")
     missing = [item for item in wanted if item not in by_name and item not in by_id]
     if missing or not wanted:
-        available = ", ".join(f"{category['name']} ({key})" for key, category in sorted(by_id.items()))
+        available = ", ".join(f"{category['name']} ({key})" for key, category in by_id.items())
         raise ValueError(f"{path} has no category {missing}; it has {available}")
     selected = [by_name[item] if isinstance(item, str) else by_id[item] for item in wanted]
     if len({category["id"] for category in selected}) < len(selected):

@@ -1,7 +1,6 @@
 """A folder of images and a folder of masks: the reader for your own data."""
 
 import csv
-import unicodedata
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -11,8 +10,8 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from seglib.datasets.base import Problem, Transform, as_sample, readable, report_problems
-from seglib.files import check_choice, is_image_file, open_image, read_image
+from seglib.datasets.base import Problem, Transform, as_sample, plain_name, readable, report_problems
+from seglib.files import check_choice, is_image_file, open_image, read_image, read_text
 from seglib.instances import Instances
 from seglib.masks import IGNORE, check_classes, ids_to_rles, read_mask_values
 
@@ -233,14 +232,9 @@ def _find_files(folder: Path, suffix: str) -> dict[Path, str]:
     return files
 
 
-def _plain(name: str) -> str:
-    """A name without differences in the case of letters and in the form of accents."""
-    return unicodedata.normalize("NFC", name).casefold()
-
-
 def _pair(images: Mapping[Path, str], masks: Mapping[Path, str]) -> dict[Path, tuple[Path, ...]]:
     """The mask of each image: of the same name, else of nearly the same name, else of the same name without folders."""
-    forms: tuple[Callable[[str], str], ...] = (str, _plain, lambda name: _plain(name.rpartition("/")[2]))
+    forms: tuple[Callable[[str], str], ...] = (str, plain_name, lambda name: plain_name(name.rpartition("/")[2]))
     pairs: dict[Path, tuple[Path, ...]] = {}
     for form in forms:
         used = {path for found in pairs.values() for path in found}
@@ -257,10 +251,10 @@ def _pair(images: Mapping[Path, str], masks: Mapping[Path, str]) -> dict[Path, t
 
 def _pair_objects(images: Mapping[Path, str], masks: Mapping[Path, str]) -> dict[Path, tuple[Path, ...]]:
     """The masks of the objects of each image: in a folder of its name, or with names that begin with its name."""
-    by_name = {_plain(name): path for path, name in images.items()}
+    by_name = {plain_name(name): path for path, name in images.items()}
     pairs: dict[Path, list[Path]] = defaultdict(list)
     for path, name in masks.items():
-        parts = _plain(name).split("/")
+        parts = plain_name(name).split("/")
         stem = parts[-1]
         starts = [stem[:end] for end in range(len(stem), 0, -1) if end == len(stem) or not stem[end].isalnum()]
         names = ["/".join([*parts[:-1], start]) for start in starts]
@@ -309,7 +303,7 @@ def read_class_file(path: Path) -> tuple[list[str], list[int] | None, dict[str, 
     Raises:
         ValueError: a line is not "name:red,green,blue:..." (CVAT) or "value, name" (Roboflow).
     """
-    lines = [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip() and line[0] != "#"]
+    lines = [line for line in read_text(path).splitlines() if line.strip() and line[0] != "#"]
     try:
         if path.suffix.lower() == ".csv":
             rows = {int(value): name.strip() for value, name, *_ in list(csv.reader(lines))[1:]}

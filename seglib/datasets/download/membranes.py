@@ -16,7 +16,7 @@ def build(archives: Sequence[Path], staging: Path) -> None:
     """Write each slice and its label, numbered from 0."""
     for path, part in zip(archives, ("image", "label"), strict=True):
         (staging / part).mkdir()
-        with open_image(path) as stack:
+        with open_image(path, page=1) as stack:
             pages = [page.convert("L") for page in ImageSequence.Iterator(stack)]
         check_count(len(pages), card("isbi2012_em").counts["images"], f"pages in {path.name}")
         for number, page in enumerate(pages):
