@@ -63,12 +63,12 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
-def read_text(path: str | Path) -> str:
-    """Read a text file in UTF-8 or UTF-16, with or without byte order mark. Raises ValueError for other encodings."""
+def read_text(path: str | Path, errors: str = "strict") -> str:
+    """Read a text file in UTF-8, or in UTF-16 with a byte order mark. ValueError for others unless errors="replace"."""
     content = Path(path).read_bytes()
     encoding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     try:
-        return content.decode(encoding)
+        return content.decode(encoding, errors)
     except UnicodeDecodeError as error:
         near = content[max(error.start - 10, 0) : error.end + 5]
         raise ValueError(f"{path} is not UTF-8 text near {near!r}: open it in an editor and save it as UTF-8") from None

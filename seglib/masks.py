@@ -248,7 +248,8 @@ def yolo_to_polygons(line: str, height: int, width: int) -> tuple[int, list[Poly
     """Read a line of a YOLO-seg label file.
 
     Args:
-        line: "class x1 y1 x2 y2 ...", coordinates as fractions of the image's width and height.
+        line: "class x1 y1 x2 y2 ...", coordinates as fractions of the image's width and height. Those up to 0.01
+            outside are clipped. The class is any notation of a whole number, such as 3.0.
         height, width: size of the image in pixels.
 
     Returns:
@@ -258,15 +259,24 @@ def yolo_to_polygons(line: str, height: int, width: int) -> tuple[int, list[Poly
         ValueError: the line is not of this form; the message says why.
     """
     name, *rest = line.split() or [""]
-    if not name.isdecimal():  # isdigit would accept a superscript, which int() does not
+    try:
+        values = np.array([float(value) for value in rest])
+    except ValueError as error:
+        raise ValueError(f"YOLO coordinates are written as 0.5 with blanks between them ({error})") from None
+    try:
+        index = int(name) if name.isdecimal() else float(name)
+    except ValueError:
+        index = -1
+    if index < 0 or index != int(index):
         raise ValueError(f"a YOLO line begins with a class number, this one with {name!r}")
-    values = np.array([float(value) for value in rest])
-    if values.size and (values.min() < -1e-6 or values.max() > 1 + 1e-6):  # more than a rounding error
+    if values.size and not (values.min() >= -0.01 and values.max() <= 1.01):  # False for NaN, too
         raise ValueError(f"YOLO coordinates are fractions from 0 to 1, found {values.min():g} to {values.max():g}")
+    if values.size == 4:
+        raise ValueError("this line is a box (class, center, width, height) for detection; a mask needs an outline")
     # Rounded, because 10.5 pixels may come back as 10.4999999, which lies on the other side of a pixel's center.
     polygon = np.round(np.clip(values, 0, 1) * np.resize([width, height], len(values)), 4).tolist()
     check_polygon(polygon, height, width)
-    return int(name), [polygon]
+    return int(index), [polygon]
 
 
 def polygons_to_yolo(index: int, polygons: Sequence[Sequence[float]], height: int, width: int) -> list[str]:

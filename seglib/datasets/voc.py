@@ -1,14 +1,15 @@
 """PASCAL VOC's development kit: images, palette PNGs of class indices, and text files that list the images of a set."""
 
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from seglib.datasets.base import Problem, Transform, as_sample, readable, report_problems
-from seglib.files import check_choice, read_image
+from seglib.datasets.base import Problem, Transform, as_sample, plain_name, readable, report_problems
+from seglib.datasets.folder import read_class_file
+from seglib.files import IMAGE_SUFFIXES, check_choice, image_files, read_image, read_text
 from seglib.masks import check_classes, check_values, read_index_png
 
 __all__ = ["VOC_CLASSES", "VOCSegmentationDataset"]
@@ -29,7 +30,8 @@ class VOCSegmentationDataset(Dataset[tuple[Tensor, Tensor, str]]):
         root: the folder of one year. It holds JPEGImages/, SegmentationClass/ and ImageSets/Segmentation/.
         image_set: the list of names to read: "train", "val" or another file of ImageSets/Segmentation/.
         transform: a deterministic change of image and mask, such as `transforms.resize`.
-        classes: the class names, background first, if the data are not VOC's own.
+        classes: the class names, background first. None: those of `labelmap.txt` in `root`, as CVAT writes it; without
+            such a file, VOC's own.
         on_error: "raise", or "skip" to leave out names without image or mask and files that cannot be read.
 
     Attributes:
@@ -48,12 +50,15 @@ class VOCSegmentationDataset(Dataset[tuple[Tensor, Tensor, str]]):
         image_set: str = "train",
         transform: Transform | None = None,
         *,
-        classes: Sequence[str] = VOC_CLASSES,
+        classes: Sequence[str] | None = None,
         on_error: str = "raise",
     ) -> None:
         check_choice("on_error", on_error, ("raise", "skip"))
-        check_classes(classes)
         self.root = Path(root)
+        labelmap = self.root / "labelmap.txt"
+        if classes is None:
+            classes = list(read_class_file(labelmap)[2] or ()) if labelmap.is_file() else VOC_CLASSES
+        check_classes(classes)
         self.transform = transform
         self.classes = list(classes)
         self.problems: list[Problem] = []
@@ -62,13 +67,14 @@ class VOCSegmentationDataset(Dataset[tuple[Tensor, Tensor, str]]):
         for folder in ("JPEGImages", "SegmentationClass"):
             if not (self.root / folder).is_dir():
                 raise FileNotFoundError(f"no folder {self.root / folder}: VOC's layout has it beside ImageSets/")
-        self._names = [name for name in dict.fromkeys(listed) if self._has_files(name)]
+        self._files = self._find_files(listed)
+        self._names = list(self._files)
         if on_error == "skip":
             self._names = readable(self._names, self._read, self.problems)
         report_problems(self.problems, on_error, str(list_file))
         if not self._names:
             raise ValueError(f"no image left of {len(listed)} in {list_file}")
-        self.filenames = [f"{name}.jpg" for name in self._names]
+        self.filenames = [self._files[name][0].name for name in self._names]
 
     def __len__(self) -> int:
         return len(self._names)
@@ -77,41 +83,55 @@ class VOCSegmentationDataset(Dataset[tuple[Tensor, Tensor, str]]):
         """Image uint8 (3, H, W), mask uint8 (H, W), file name."""
         name = self._names[index]
         pixels, labels = self._read(name)
-        image, mask = as_sample(pixels, labels, len(self.classes), self._mask_path(name), self.transform)
+        image, mask = as_sample(pixels, labels, len(self.classes), self._files[name][1], self.transform)
         return image, mask, self.filenames[index]
 
-    def _image_path(self, name: str) -> Path:
-        return self.root / "JPEGImages" / f"{name}.jpg"
-
-    def _mask_path(self, name: str) -> Path:
-        return self.root / "SegmentationClass" / f"{name}.png"
-
-    def _has_files(self, name: str) -> bool:
-        """Whether image and mask exist; a missing one becomes a problem."""
-        missing = [path for path in (self._image_path(name), self._mask_path(name)) if not path.is_file()]
-        self.problems += [Problem(name, f"is listed but has no {path}") for path in missing]
-        return not missing
+    def _find_files(self, names: Sequence[str]) -> dict[str, tuple[Path, Path]]:
+        """The image and the mask of each name; a missing one becomes a problem."""
+        folders = [self.root / "JPEGImages", self.root / "SegmentationClass"]
+        files = [_files_by_stem(folder) for folder in folders]
+        found = {}
+        for name in dict.fromkeys(names):
+            image, mask = (by_stem.get(plain_name(name)) for by_stem in files)
+            if image and mask:
+                found[name] = (image, mask)
+            for folder, path in zip(folders, (image, mask), strict=True):
+                if not path:
+                    self.problems.append(Problem(name, f"is listed but has no file in {folder}"))
+        return found
 
     def _read(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         """The pixels of an image and the classes of its mask."""
-        mask = read_index_png(self._mask_path(name))
-        check_values(mask, len(self.classes), self._mask_path(name))
-        return read_image(self._image_path(name), mask.shape), mask
+        image_path, mask_path = self._files[name]
+        mask = read_index_png(mask_path)
+        check_values(mask, len(self.classes), mask_path)
+        return read_image(image_path, mask.shape), mask
+
+
+def _files_by_stem(folder: Path) -> dict[str, Path]:
+    """The images of a folder by plain name without suffix."""
+    return {plain_name(path.stem): path for path in image_files(folder)}
 
 
 def _read_names(list_file: Path) -> list[str]:
     """The names in the list of an image set."""
     if not list_file.is_file():
         raise FileNotFoundError(f"no image set {list_file}{_hint(list_file)}")
-    try:
-        lines = list_file.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError:
-        raise ValueError(f"{list_file} is not UTF-8 text: save it as such") from None
-    names = [line.strip() for line in lines if line.strip()]
+    names = [_to_name(line) for line in read_text(list_file).splitlines() if line.strip()]
     for name in names:
         if len(name.split()) > 1 and name.split()[-1] in ("-1", "0", "1"):  # a list of ImageSets/Main
             raise ValueError(f"{list_file}: {name!r} is not a name; give a list with one name in each line")
     return names
+
+
+def _to_name(line: str) -> str:
+    """The name in a line, which may be quoted, have a suffix, or be the paths of an image and its mask."""
+    line = line.strip().strip("'\"")
+    fields = line.split()
+    if len(fields) == 2 and all("/" in field or "\\" in field for field in fields):
+        line = fields[0]
+    name = PureWindowsPath(line).name  # takes slashes and backslashes
+    return Path(name).stem if Path(name).suffix.lower() in IMAGE_SUFFIXES else name
 
 
 def _hint(list_file: Path) -> str:

@@ -9,12 +9,13 @@ A line holds one polygon, so it can express neither holes nor several parts: see
 """
 
 import json
+import os
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PureWindowsPath
+from typing import Any, NamedTuple
 
 import numpy as np
 import yaml
@@ -25,7 +26,7 @@ from torch.utils.data import Dataset
 from seglib import masks
 from seglib.datasets.base import Problem, Transform, as_sample, readable, report_problems
 from seglib.datasets.coco import COCOSegmentationDataset, Segmentation
-from seglib.files import IMAGE_SUFFIXES, check_choice, image_size, link_or_copy, read_image, write_lines
+from seglib.files import check_choice, image_size, is_image_file, link_or_copy, read_image, read_text, write_lines
 from seglib.instances import Instances
 
 __all__ = [
@@ -46,7 +47,7 @@ class YOLOSegmentationDataset(Dataset[tuple[Tensor, Tensor, str]]):
     """Images with the outlines of their objects, in Ultralytics' YOLO-seg layout.
 
     Args:
-        root: the folder that holds data.yaml.
+        root: the folder that holds data.yaml, or such a file of another name.
         part: "train", "val" or "test".
         transform: a deterministic change of image and mask, such as `transforms.resize`.
         on_error: "raise", or "skip" to leave out broken lines and images that cannot be read.
@@ -54,8 +55,8 @@ class YOLOSegmentationDataset(Dataset[tuple[Tensor, Tensor, str]]):
     Attributes:
         classes: ["background", ...]. YOLO's class 0 is class 1 here.
         filenames: the sorted paths of the images, relative to `images_dir`.
-        images_dir: the images folder of the part.
-        problems: what was skipped, by file and line.
+        images_dir: the images folder of the part, or the folder above several.
+        problems: what was skipped or corrected, by file and line.
 
     Raises:
         FileNotFoundError: data.yaml, the part or its labels are missing.
@@ -66,21 +67,21 @@ class YOLOSegmentationDataset(Dataset[tuple[Tensor, Tensor, str]]):
         self, root: str | Path, part: str = "train", transform: Transform | None = None, *, on_error: str = "raise"
     ) -> None:
         check_choice("on_error", on_error, ("raise", "skip"))
-        names, folders = _read_data_yaml(Path(root))
-        if part not in folders:
+        source, names, parts = _read_data_yaml(Path(root))
+        if part not in parts:
             raise FileNotFoundError(
-                f"{Path(root) / 'data.yaml'} names no folder for {part!r} that exists; it has "
-                f"{', '.join(folders) or 'none'}. A part is written as, for example, train: train/images"
+                f"{source} names no folder for {part!r} that exists; it has {', '.join(parts) or 'none'}. A part is "
+                "written as, for example, train: train/images"
             )
         self.transform = transform
         self.classes = ["background", *names]
         masks.check_classes(self.classes)
-        self.images_dir = folders[part]
-        self.filenames = _find_images(self.images_dir)
         self.problems: list[Problem] = []
-        self._labels_dir = _find_labels_dir(self.images_dir)
-        self._lines = {name: self._read_lines(name) for name in self.filenames}
-        self._check_label_files()
+        paths = _find_images(parts[part])
+        self.images_dir = parts[part].folder
+        self.filenames = [Path(os.path.relpath(path, self.images_dir)).as_posix() for path in paths]
+        self._lines = {name: self._read_lines(path) for name, path in zip(self.filenames, paths, strict=True)}
+        self._check_label_files(paths, has_all_images=parts[part].files is None)
         if on_error == "skip":
             self.filenames = readable(self.filenames, lambda name: read_image(self.images_dir / name), self.problems)
         report_problems(self.problems, on_error, str(self.images_dir.parent))
@@ -101,7 +102,7 @@ class YOLOSegmentationDataset(Dataset[tuple[Tensor, Tensor, str]]):
 
     def label_path(self, index: int) -> Path:
         """The label file of an image, which may not exist."""
-        return _label_file(self._labels_dir, self.filenames[index])
+        return _label_path(self.image_path(index))
 
     def lines(self, index: int) -> list[str]:
         """The valid label lines of an image."""
@@ -114,27 +115,43 @@ class YOLOSegmentationDataset(Dataset[tuple[Tensor, Tensor, str]]):
         labels = [number + 1 for number, _ in objects]
         return Instances.of([polygons for _, polygons in objects], labels, size=size)
 
-    def _read_lines(self, name: str) -> list[str]:
-        """The valid label lines of an image; those that are broken become problems."""
-        path = _label_file(self._labels_dir, name)
-        text = path.read_text(encoding="utf-8-sig", errors="replace") if path.is_file() else ""
+    def _read_lines(self, image: Path) -> list[str]:
+        """The label lines of an image; those that are broken or corrected become problems."""
+        path = _label_path(image)
+        text = read_text(path, errors="replace") if path.is_file() else ""
         known = len(self.classes) - 1
-        lines = []
+        lines: dict[tuple[str, ...], str] = {}
         for number, line in enumerate(text.splitlines(), 1):
+            if not line.strip():
+                continue
             try:
-                if line.strip():
-                    class_number, _ = masks.yolo_to_polygons(line, 1, 1)
-                    if class_number >= known:
-                        raise ValueError(f"class {class_number} is unknown: data.yaml has {known}, counted from 0")
-                    lines.append(line)
+                class_number, _ = masks.yolo_to_polygons(line, 1, 1)
+                if class_number >= known:
+                    raise ValueError(f"class {class_number} is unknown: data.yaml has {known}, counted from 0")
             except ValueError as error:
                 self.problems.append(Problem(f"{path}:{number}", str(error)))
-        return lines
+                continue
+            key = tuple(line.split())
+            outside = [value for value in key[1:] if not -1e-6 <= float(value) <= 1 + 1e-6]  # more than rounding
+            if outside or key in lines:
+                what = f"reaches to {outside[0]}, and was clipped to 0 to 1" if outside else "repeats a line"
+                self.problems.append(Problem(f"{path}:{number}", what, "corrected"))
+            if outside or key[0] != str(class_number):
+                values = (f"{min(max(float(value), 0), 1):g}" if value in outside else value for value in key[1:])
+                line = " ".join([str(class_number), *values])
+            lines.setdefault(key, line)
+        return list(lines.values())
 
-    def _check_label_files(self) -> None:
-        """Turn the label files that belong to no image into problems."""
-        used = {_label_file(self._labels_dir, name) for name in self.filenames}
-        for path in sorted(self._labels_dir.rglob("*")):
+    def _check_label_files(self, images: Sequence[Path], has_all_images: bool) -> None:
+        """Raise FileNotFoundError if there are no labels; turn label files that belong to no image into problems."""
+        used = {_label_path(image) for image in images}
+        folders = {path.parent for path in used}
+        beside = folders & {image.parent for image in images}
+        if not any(path.is_file() for path in used) and not any(folder.is_dir() for folder in folders - beside):
+            missing = min(folders - beside, default=None)
+            what = f"no folder {missing}" if missing else "its images must be in a folder images, with labels beside it"
+            raise FileNotFoundError(f"{self.images_dir} has no labels: {what}")  # all would count as without objects
+        for path in sorted(path for folder in folders for path in folder.rglob("*")) if has_all_images else []:
             if path.suffix.lower() == ".txt" and path.name != "classes.txt" and path not in used:
                 self.problems.append(Problem(str(path), "no image has that name, or .txt is not in lower case"))
 
@@ -144,7 +161,7 @@ class YOLOSegmentationDataset(Dataset[tuple[Tensor, Tensor, str]]):
 
 def yolo_parts(root: str | Path) -> dict[str, Path]:
     """The images folder of each part ("train", "val", "test") that a YOLO-seg folder has."""
-    return _read_data_yaml(Path(root))[1]
+    return {part: images.folder for part, images in _read_data_yaml(Path(root))[2].items()}
 
 
 def write_data_yaml(root: Path, names: Sequence[str], part: str) -> None:
@@ -165,29 +182,86 @@ def write_data_yaml(root: Path, names: Sequence[str], part: str) -> None:
     write_lines(path, text.splitlines())
 
 
-def _read_data_yaml(root: Path) -> tuple[list[str], dict[str, Path]]:
-    """The class names in data.yaml, and the images folder of each part that exists."""
-    path = root / "data.yaml"
-    if not path.is_file():
-        raise FileNotFoundError(f"no {path}: give the folder that holds data.yaml")
+class _Part(NamedTuple):
+    """The images of a part: all below a folder, or only some files."""
+
+    folder: Path
+    files: list[Path] | None = None
+
+
+def _find_data_yaml(root: Path) -> Path:
+    """The data.yaml of a folder, or the only file of that kind in it."""
+    if root.is_file():
+        return root
+    found = [path for path in sorted(root.glob("*")) if path.suffix.lower() in (".yaml", ".yml")]
+    if (root / "data.yaml") in found or not found:
+        found = [root / "data.yaml"]
+    if len(found) > 1:
+        raise ValueError(f"{root} holds {', '.join(path.name for path in found)}: give the path of one of them")
+    if not found[0].is_file():
+        raise FileNotFoundError(f"no {found[0]}: give the folder that holds data.yaml")
+    return found[0]
+
+
+def _read_data_yaml(root: Path) -> tuple[Path, list[str], dict[str, _Part]]:
+    """The path of a data.yaml, the class names in it, and the images of each part that exists."""
+    path = _find_data_yaml(root)
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+        content = yaml.safe_load(read_text(path))
         names = _class_names(content["names"])
-    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError) as error:
+    except (yaml.YAMLError, KeyError, TypeError) as error:
         raise ValueError(f"{path} has no valid list of classes, such as names: [building] ({error!r})") from error
     if content.get("nc", len(names)) != len(names):
         raise ValueError(f"{path} says nc: {content['nc']}, but names {len(names)} classes: {names}")
-    values = {part: content.get(part, content.get(folder)) for part, folder in YOLO_PARTS.items()}
+    keys = {"train": ["train"], "val": ["val", "valid", "validation"], "test": ["test"]}
+    values = {part: next((content[key] for key in keys[part] if content.get(key)), None) for part in keys}
     if not any(values.values()):
         raise ValueError(f"{path} names no folder of images: write, for example, train: train/images")
-    base = root / str(content.get("path") or "")
-    folders = {part: _find_images_dir(path, base, value) for part, value in values.items() if value}
-    return names, {part: folder for part, folder in folders.items() if folder is not None}
+    above = _resolve(str(content.get("path") or "."), [path.parent]) or path.parent
+    parts = {part: _find_part(value, [above, path.parent], path) for part, value in values.items() if value}
+    return path, names, {part: images for part, images in parts.items() if images is not None}
+
+
+def _resolve(text: str, folders: Sequence[Path]) -> Path | None:
+    """The file or folder that a text names: relative to one of `folders`, else by its last parts."""
+    name = PureWindowsPath(text.strip())  # takes slashes and backslashes
+    parts = [part for part in name.parts if part not in (name.anchor, "..")]
+    plain = text.strip().replace("\\", "/")
+    candidates = [Path(plain).expanduser(), *(folder / plain for folder in folders)]
+    for start in range(len(parts)):
+        if parts[start:] != ["images"] or not start:  # the images of which part?
+            candidates += [folder.joinpath(*parts[start:]) for folder in folders]
+    return next((path for path in candidates[not Path(plain).expanduser().is_absolute() :] if path.exists()), None)
+
+
+def _find_part(value: Any, folders: Sequence[Path], source: Path) -> _Part | None:
+    """The images of a part: of a folder, of a text file that lists images, or of a list of these; None if missing."""
+    if isinstance(value, list) and value:
+        found = [part for item in value if (part := _find_part(item, folders, source))]
+        files = [path for part in found for path in _find_images(part)]
+        return _Part(Path(os.path.commonpath([part.folder for part in found])), files) if found else None
+    if not isinstance(value, str):
+        raise ValueError(f"{source}: {value!r} is not a folder, a text file that lists images, or a list of these")
+    path = _resolve(value, folders)
+    if path is None:
+        return None
+    if path.is_dir():
+        return _Part(path / "images" if (path / "images").is_dir() else path)
+    lines = [line for line in read_text(path).splitlines() if line.strip()]
+    images = {line: _resolve(line, [path.parent, *folders]) for line in lines}
+    missing = [line for line, image in images.items() if image is None]
+    if missing or not images:
+        raise ValueError(
+            f"{path}: {len(missing)} of {len(lines)} images do not exist, such as {(missing or [''])[0]!r}"
+        )
+    found_files = sorted({image for image in images.values() if image is not None})
+    return _Part(Path(os.path.commonpath([image.parent for image in found_files])), found_files)
 
 
 def _class_names(names: Any) -> list[str]:
     """The class names of a data.yaml, which may be a list or a mapping from 0, 1, 2, ..."""
     if isinstance(names, dict):
+        names = {int(key) if str(key).isdecimal() else key: name for key, name in names.items()}
         if set(names) != set(range(len(names))):
             raise TypeError(f"the classes have the numbers {list(names)}, which must be 0, 1, 2, ...")
         names = [names[index] for index in range(len(names))]
@@ -199,42 +273,32 @@ def _class_names(names: Any) -> list[str]:
     return names
 
 
-def _find_images_dir(source: Path, base: Path, value: object) -> Path | None:
-    """The images folder of a part, relative to data.yaml's `path` or to its own folder; None if there is none."""
-    if not isinstance(value, str) or value.endswith(".txt"):
-        raise ValueError(f"{source}: {value!r} is not a folder; seglib reads parts that are one folder of images each")
-    beside = value.replace("../", "")  # Roboflow writes ../train/images for a folder beside data.yaml
-    for folder in (base / value, source.parent / value, source.parent / beside):
-        if folder.is_dir():
-            return folder / "images" if (folder / "images").is_dir() else folder
-    return None
+def _find_images(part: _Part) -> list[Path]:
+    """The sorted images of a part; hidden files are left out."""
+    paths = part.files
+    if paths is None:
+        found = [path for path in sorted(part.folder.rglob("*")) if is_image_file(path)]
+        paths = [path for path in found if "/." not in f"/{path.relative_to(part.folder).as_posix()}"]
+    if not paths:
+        raise ValueError(f"no image in {part.folder}")
+    label_of: dict[Path, Path] = {}
+    for path in paths:
+        other = label_of.setdefault(path.with_suffix(""), path)
+        if other != path:
+            raise ValueError(
+                f"{other.name} and {path.name} in {path.parent} share a label file: rename or remove one of them"
+            )
+    return paths
 
 
-def _find_images(images_dir: Path) -> list[str]:
-    """The sorted paths of all images in a folder and its subfolders, relative to it; hidden files are left out."""
-    paths = [path for path in images_dir.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and not path.is_dir()]
-    names = sorted(path.relative_to(images_dir).as_posix() for path in paths)
-    names = [name for name in names if "/." not in f"/{name}"]
-    if not names:
-        raise ValueError(f"no image in {images_dir}")
-    label_of: dict[Path, str] = {}
-    for name in names:
-        other = label_of.setdefault(Path(name).with_suffix(""), name)
-        if other != name:
-            raise ValueError(f"{other} and {name} in {images_dir} share a label file: rename or remove one of them")
-    return names
-
-
-def _find_labels_dir(images_dir: Path) -> Path:
-    """The folder of label files: the last "images" in the path of the images folder becomes "labels"."""
-    parts = list(images_dir.parts)
-    if "images" not in parts:
-        raise ValueError(f"{images_dir}: images must be in a folder named images, with a folder labels beside it")
-    parts[len(parts) - 1 - parts[::-1].index("images")] = "labels"
-    folder = Path(*parts)
-    if not folder.is_dir():  # every image would count as one without objects
-        raise FileNotFoundError(f"no folder {folder}, which must hold the labels of {images_dir}")
-    return folder
+def _label_path(image: Path) -> Path:
+    """The label file of an image: the last "images" of its path becomes "labels"; without such a folder, beside it."""
+    parts = list(image.parts)
+    if "images" in parts:
+        parts[len(parts) - 1 - parts[::-1].index("images")] = "labels"
+    in_labels = Path(*parts).with_suffix(".txt")
+    beside = image.with_suffix(".txt")
+    return beside if not in_labels.is_file() and beside.is_file() else in_labels
 
 
 def _label_file(labels_dir: Path, name: str) -> Path:

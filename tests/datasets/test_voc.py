@@ -57,11 +57,11 @@ def test_missing_lists_folders_and_files_are_named(devkit):
         VOCSegmentationDataset(devkit, "trainaug")
     with pytest.raises(FileNotFoundError, match="holds JPEGImages"):
         VOCSegmentationDataset(devkit / "JPEGImages")
-    write_list(devkit, "b\nJPEGImages/a.jpg\n", "val")
-    with pytest.raises(ValueError, match=r"has 2 problems(.|\n)*is listed but has no .*/JPEGImages/a\.jpg\.jpg"):
+    write_list(devkit, "b\nx.y\n", "val")
+    with pytest.raises(ValueError, match=r"has 2 problems(.|\n)*x\.y: is listed but has no file in .*JPEGImages"):
         VOCSegmentationDataset(devkit, "val")
     (devkit / "SegmentationClass" / "c.png").unlink()
-    with pytest.raises(ValueError, match=r"c: is listed but has no .*c\.png"):
+    with pytest.raises(ValueError, match=r"c: is listed but has no file in .*SegmentationClass"):
         VOCSegmentationDataset(devkit, "train")
     (devkit / "SegmentationClass").rename(devkit / "masks")
     with pytest.raises(FileNotFoundError, match="no folder .*SegmentationClass"):
@@ -101,6 +101,23 @@ def test_an_image_with_exif_rotation_is_read_in_the_orientation_of_its_mask(devk
 def test_a_list_of_names_may_have_a_byte_order_mark_blank_lines_and_repetitions(devkit):
     write_list(devkit, "\ufeffc\r\n\r\na\r\nc\r\n")
     assert VOCSegmentationDataset(devkit).filenames == ["c.jpg", "a.jpg"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["my a", '"my a"', "my a.JPG", "JPEGImages/my a.JPG", "MY A", "/JPEGImages/my%20a /x", "JPEGImages\\my a.JPG"],
+)
+def test_names_are_found_whatever_surrounds_them_and_whatever_suffix_the_image_has(devkit, line):
+    name = "my%20a" if "%" in line else "my a"
+    (devkit / "JPEGImages" / "a.jpg").rename(devkit / "JPEGImages" / f"{name}.JPG")
+    (devkit / "SegmentationClass" / "a.png").rename(devkit / "SegmentationClass" / f"{name}.png")
+    write_list(devkit, f"{line}\n")
+    assert VOCSegmentationDataset(devkit)[0][2] == f"{name}.JPG"
+
+
+def test_classes_are_those_of_a_labelmap(devkit):
+    (devkit / "labelmap.txt").write_text("# label:color_rgb:parts:actions\nbackground:0,0,0::\ncup:128,0,0::\n")
+    assert VOCSegmentationDataset(devkit).classes == ["background", "cup"]
 
 
 def test_a_list_of_another_kind_is_refused(devkit):

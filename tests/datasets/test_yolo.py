@@ -100,10 +100,11 @@ def test_a_sample_is_image_mask_and_file_name(folder):
 
 
 def test_each_line_is_an_object_in_the_order_of_the_file(folder):
-    folder.write_label("a", f"\ufeff{TRIANGLE}\r\n\n\t{SQUARE}  \n{SQUARE}")  # a byte order mark and blank lines
+    other = SQUARE.replace("0.75", "0.5")
+    folder.write_label("a", f"\ufeff{TRIANGLE}\r\n\n\t{SQUARE}  \n{other}")  # a byte order mark and blank lines
     objects = folder.open().instances(0)
     assert objects.labels.tolist() == [2, 1, 1] and objects.size == (8, 10) and not objects.crowd.any()
-    for bitmap, line in zip(objects.masks, (TRIANGLE, SQUARE, SQUARE), strict=True):
+    for bitmap, line in zip(objects.masks, (TRIANGLE, SQUARE, other), strict=True):
         assert (bitmap == draw(line, 8, 10)).all()
 
 
@@ -176,10 +177,14 @@ def test_real_buildings_have_the_areas_that_pycocotools_draws():
         "names: [cup, hat]\ntrain: ./train/images/\nvalid: valid/images",
         "path: /nowhere/on/this/machine\nnames: [cup, hat]\ntrain: train/images\nval: valid/images\ntest:",
         "\ufeffpath: .\nnames: [cup, hat]\ntrain: train/images\nval: valid/images",
+        "names: {'0': cup, '1': hat}\ntrain: /content/roofs/train/images\nvalidation: C:\\data\\valid\\images",
+        "names: [cup, hat]\ntrain: .\\train\\images\nval: valid.txt",
+        "names: [cup, hat]\ntrain: [train/images]\nval: [valid/images, train/images]",
     ],
 )
 def test_each_dialect_of_data_yaml_is_read(folder, text):
     folder.write_yaml(text)
+    (folder.root / "valid.txt").write_text("./valid/images/a.png\n/home/me/roofs/train/images/a.png\n")
     assert list(yolo_parts(folder.root)) == ["train", "val"]
     for part in ("train", "val"):
         data = folder.open(part)
@@ -207,13 +212,16 @@ def test_path_is_absolute_or_relative_to_data_yaml(folder):
         ("names: [background, cup]\ntrain: train/images", ValueError, "occurs twice, or is background"),
         ("names: [cup, hat]", ValueError, r"data\.yaml names no folder of images: write, for .*train: train/images"),
         ("names: [cup, hat]\ntrain: pictures", FileNotFoundError, "no folder for 'train' that exists; it has none"),
-        ("names: [cup, hat]\ntrain: train.txt", ValueError, "'train.txt' is not a folder"),
+        ("names: [cup, hat]\ntrain: train.txt", FileNotFoundError, "no folder for 'train' that exists"),
+        ("names: [cup, hat]\ntrain: list.txt", ValueError, r"list\.txt: 1 of 2 images do not exist, such as 'x\.png'"),
+        ("names: [cup, hat]\ntrain: 5", ValueError, "5 is not a folder, a text file that lists images"),
         ("names: [cup, hat]\ntrain: pictures\nval: valid", FileNotFoundError, "no folder for 'train' .* it has val"),
-        ("names: [cup, hat]\ntrain: photographs", ValueError, "must be in a folder named images"),
+        ("names: [cup, hat]\ntrain: photographs", FileNotFoundError, "must be in a folder images"),
     ],
 )
 def test_a_wrong_data_yaml_is_explained(folder, text, error, message):
     write_image(folder.root / "photographs/a.png")
+    (folder.root / "list.txt").write_text("train/images/a.png\nx.png\n")
     if text is None:
         (folder.root / "data.yaml").unlink()
     else:
@@ -228,6 +236,37 @@ def test_a_wrong_data_yaml_is_explained(folder, text, error, message):
 def test_a_missing_labels_folder_is_an_error(folder):
     (folder.root / "train/labels").rename(folder.root / "train/label")
     with pytest.raises(FileNotFoundError, match=r"no folder .*train.labels"):
+        folder.open()
+
+
+def test_lines_a_little_outside_and_repeated_lines_are_corrected_and_said(folder):
+    outside = "0 -0.005 0.25 0.5 0.25 0.5 1.01"
+    folder.write_label("a", f"{outside}\n{TRIANGLE}\n{TRIANGLE} \n")
+    with pytest.warns(UserWarning, match="corrected 2"):
+        data = folder.open()
+    assert [(problem.where[-7:], problem.action) for problem in data.problems] == [
+        ("a.txt:1", "corrected"),
+        ("a.txt:3", "corrected"),
+    ]
+    assert data.lines(0) == ["0 0 0.25 0.5 0.25 0.5 1", TRIANGLE]
+
+
+def test_classes_are_whole_numbers_in_any_notation(folder):
+    heights = (0.3, 0.4, 0.5, 0.6)
+    names = ("1.0", "+1", "01", "1e0")
+    folder.write_label("a", "\n".join(f"{name} 0 0 1 0 1 {y}" for name, y in zip(names, heights, strict=True)))
+    data = folder.open()
+    assert data.instances(0).labels.tolist() == [2] * 4 and data.lines(0)[0] == "1 0 0 1 0 1 0.3"
+
+
+def test_data_yaml_may_have_another_name_and_labels_may_lie_beside_images(folder):
+    (folder.root / "data.yaml").rename(folder.root / "cups.yml")
+    (folder.root / "train/labels/a.txt").rename(folder.root / "train/images/a.txt")
+    (folder.root / "train/labels").rmdir()
+    for root in (folder.root, folder.root / "cups.yml"):
+        assert YOLOSegmentationDataset(root).instances(0).labels.tolist() == [1]
+    (folder.root / "hats.yaml").write_text(YAML)
+    with pytest.raises(ValueError, match=r"holds cups\.yml, hats\.yaml: give the path"):
         folder.open()
 
 
@@ -254,6 +293,9 @@ def test_two_images_that_share_a_label_file_and_no_image_are_errors(folder):
         (b"0 0.5 0.5 0.2 0.2", "box"),
         (b"2 0.5 0 1 0 1 1", "class 2 is unknown: data.yaml has 2"),
         (b"0 0.1 0.1 0.\xff 0.2 0.3 0.3", "string to float"),  # another encoding
+        (b"0 0,1 0,1 0,5 0,1 0,5 0,5", "written as 0.5 with blanks"),
+        (b"0 -0.02 0.1 0.5 0.1 0.5 0.5", "fractions from 0 to 1, found -0.02 to 0.5"),
+        (b"0.5 0.1 0.1 0.5 0.1 0.5 0.5", "begins with a class number, this one with '0.5'"),
     ],
 )
 def test_a_broken_line_is_raised_with_its_number_or_skipped(folder, line, message):
