@@ -1,6 +1,7 @@
 """Data sets: a reader for each file format, the download of the real sets, and the bundled sample.
 
-`prepare` and `render` are imported on first use, so that a reader loads neither the HTTP client nor the renderer.
+`prepare`, `render`, `check` and the converters are imported on first use, so that a reader loads no HTTP client, no
+renderer and no image hashes.
 """
 
 from importlib import import_module
@@ -19,6 +20,8 @@ from seglib.datasets.yolo import (
 )
 
 if TYPE_CHECKING:
+    from seglib.datasets.checks import check
+    from seglib.datasets.converters import convert, cvat_masks_to_coco, kaggle_rle_to_coco, labelme_to_coco
     from seglib.datasets.download import prepare
     from seglib.datasets.sample import render
 
@@ -28,8 +31,13 @@ __all__ = [
     "VOCSegmentationDataset",
     "YOLOSegmentationDataset",
     "all_instances",
+    "check",
     "coco_to_yolo",
+    "convert",
+    "cvat_masks_to_coco",
     "hold_out",
+    "kaggle_rle_to_coco",
+    "labelme_to_coco",
     "prepare",
     "read_groups",
     "render",
@@ -39,7 +47,8 @@ __all__ = [
     "yolo_to_coco",
 ]
 
-_MODULES = {"prepare": "download", "render": "sample"}
+_MODULES = {"prepare": "download", "render": "sample", "check": "checks"}
+_MODULES |= dict.fromkeys(("convert", "cvat_masks_to_coco", "kaggle_rle_to_coco", "labelme_to_coco"), "converters")
 
 
 def __getattr__(name: str) -> object:

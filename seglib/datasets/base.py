@@ -20,6 +20,7 @@ from seglib.instances import Instances
 from seglib.masks import check_values
 
 __all__ = [
+    "ON_ERROR",
     "Problem",
     "SegmentationData",
     "Transform",
@@ -39,6 +40,7 @@ __all__ = [
 ]
 
 _T = TypeVar("_T")
+ON_ERROR = ("raise", "skip", "list")  # what readers do about problems; "list": only add them to `problems`, for `check`
 _NUCLEI_GROUPS = Path(__file__).with_name("nuclei_groups.csv")  # how it was made: data/README.md
 
 
@@ -92,7 +94,7 @@ def report_problems(problems: list[Problem], on_error: str, source: str) -> None
 
     Of entries that were only "corrected", it warns in either case.
     """
-    if not problems:
+    if not problems or on_error == "list":
         return
     broken = [problem for problem in problems if problem.action != "corrected"]
     if broken and on_error == "raise":

@@ -17,9 +17,9 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from seglib.datasets.base import Problem, Transform, as_sample, readable, report_problems
+from seglib.datasets.base import ON_ERROR, Problem, Transform, as_sample, readable, report_problems
 from seglib.datasets.coco_json import Entry, find_image, read_annotation_file
-from seglib.files import check_choice, image_size, read_image, write_json
+from seglib.files import check_choice, image_size, read_image, write_json, write_lines
 from seglib.instances import Instances
 from seglib.masks import (
     RLE,
@@ -31,7 +31,7 @@ from seglib.masks import (
     write_index_png,
 )
 
-__all__ = ["COCOSegmentationDataset", "MaskReport", "Segmentation", "annotation_bitmap", "write_masks"]
+__all__ = ["COCOSegmentationDataset", "MaskReport", "Segmentation", "annotation_bitmap", "write_coco", "write_masks"]
 
 Segmentation = list[Polygon] | RLE  # a polygon is [x1, y1, x2, y2, ...] in pixels
 
@@ -80,7 +80,7 @@ class COCOSegmentationDataset(Dataset[tuple[Tensor, Tensor, str]]):
         on_error: str = "raise",
         crowds: str = "ignore",
     ) -> None:
-        check_choice("on_error", on_error, ("raise", "skip"))
+        check_choice("on_error", on_error, ON_ERROR)
         check_choice("crowds", crowds, ("ignore", "objects"))
         check_choice("mode", mode, ("multiclass", "binary"))
         check_choice("overlap", overlap, ("maximum", "smallest"))
@@ -281,6 +281,32 @@ def write_masks(data: COCOSegmentationDataset, folder: str | Path) -> MaskReport
 def _sorted_ids(ids: Iterable[_Id]) -> list[_Id]:
     """Numbers first, then texts."""
     return sorted(ids, key=lambda key: (isinstance(key, str), key))
+
+
+def write_coco(
+    annotation_file: str | Path,
+    classes: Sequence[str],
+    samples: Iterable[tuple[str, tuple[int, int], Iterable[tuple[int, Segmentation, bool]]]],
+) -> None:
+    """Write a COCO annotation file. Category ids are the classes.
+
+    Args:
+        classes: names of the classes, background first.
+        samples: for each image its file name, its (height, width), and its objects: class, mask, whether it is a crowd.
+    """
+    images: list[Entry] = []
+    annotations: list[Entry] = []
+    for name, (height, width), objects in samples:
+        images.append({"id": len(images) + 1, "file_name": name, "height": height, "width": width})
+        for label, segmentation, is_crowd in objects:
+            shape = Instances.of([segmentation], size=(height, width))
+            left, top, right, bottom = shape.boxes[0].tolist()
+            annotation: Entry = {"id": len(annotations) + 1, "image_id": len(images), "category_id": label}
+            annotation |= {"iscrowd": int(is_crowd), "segmentation": segmentation, "area": int(shape.areas[0])}
+            annotations.append(annotation | {"bbox": [left, top, right - left, bottom - top]})
+    categories = [{"id": index, "name": name} for index, name in enumerate(classes) if index > 0]
+    content = {"images": images, "categories": categories, "annotations": annotations}
+    write_lines(Path(annotation_file), [json.dumps(content)])
 
 
 def _describe(entry: Entry) -> str:

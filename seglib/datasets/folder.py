@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from seglib.datasets.base import Problem, Transform, as_sample, plain_name, readable, report_problems
+from seglib.datasets.base import ON_ERROR, Problem, Transform, as_sample, plain_name, readable, report_problems
 from seglib.files import check_choice, is_image_file, open_image, read_image, read_text
 from seglib.instances import Instances
 from seglib.masks import IGNORE, check_classes, ids_to_rles, read_mask_values
@@ -52,6 +52,7 @@ class MaskFolderDataset(Dataset[tuple[Tensor, Tensor, str]]):
         classes: the class names.
         filenames: the paths of the image files, relative to `images_dir`.
         problems: what was skipped.
+        has_objects: whether `instances` returns objects, as with `instance_ids` and `object_masks`.
 
     Raises:
         FileNotFoundError: a folder is missing.
@@ -78,7 +79,7 @@ class MaskFolderDataset(Dataset[tuple[Tensor, Tensor, str]]):
         page: int | None = None,
         on_error: str = "raise",
     ) -> None:
-        check_choice("on_error", on_error, ("raise", "skip"))
+        check_choice("on_error", on_error, ON_ERROR)
         if isinstance(colors, str | Path):
             names, listed, colors = read_class_file(Path(colors))
             classes, values = classes or names, values or listed
@@ -96,6 +97,7 @@ class MaskFolderDataset(Dataset[tuple[Tensor, Tensor, str]]):
         self.problems: list[Problem] = []
         self._threshold = threshold
         self._objects = given[0] if given and given[0] in ("instance_ids", "object_masks") else None
+        self.has_objects = self._objects is not None
         self._void_ids = list(void) if self._objects else []
         self._colors = None if colors is None else _color_table(colors, self.classes, void)
         self._class_of_value = _class_table(len(classes), () if self._objects or colors else void, values)

@@ -7,7 +7,7 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from seglib.datasets.base import Problem, Transform, as_sample, plain_name, readable, report_problems
+from seglib.datasets.base import ON_ERROR, Problem, Transform, as_sample, plain_name, readable, report_problems
 from seglib.datasets.folder import read_class_file
 from seglib.files import IMAGE_SUFFIXES, check_choice, image_files, read_image, read_text
 from seglib.masks import check_classes, check_values, read_index_png
@@ -53,7 +53,7 @@ class VOCSegmentationDataset(Dataset[tuple[Tensor, Tensor, str]]):
         classes: Sequence[str] | None = None,
         on_error: str = "raise",
     ) -> None:
-        check_choice("on_error", on_error, ("raise", "skip"))
+        check_choice("on_error", on_error, ON_ERROR)
         self.root = Path(root)
         labelmap = self.root / "labelmap.txt"
         if classes is None:

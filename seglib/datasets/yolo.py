@@ -8,10 +8,9 @@
 A line holds one polygon, so it can express neither holes nor several parts: see `coco_to_yolo`.
 """
 
-import json
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
@@ -24,8 +23,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from seglib import masks
-from seglib.datasets.base import Problem, Transform, as_sample, readable, report_problems
-from seglib.datasets.coco import COCOSegmentationDataset, Segmentation
+from seglib.datasets.base import ON_ERROR, Problem, Transform, as_sample, readable, report_problems
+from seglib.datasets.coco import COCOSegmentationDataset, Segmentation, write_coco
 from seglib.files import check_choice, image_size, is_image_file, link_or_copy, read_image, read_text, write_lines
 from seglib.instances import Instances
 
@@ -34,6 +33,7 @@ __all__ = [
     "ConversionReport",
     "YOLOSegmentationDataset",
     "coco_to_yolo",
+    "place_image",
     "segmentation_to_yolo",
     "write_data_yaml",
     "yolo_parts",
@@ -66,7 +66,7 @@ class YOLOSegmentationDataset(Dataset[tuple[Tensor, Tensor, str]]):
     def __init__(
         self, root: str | Path, part: str = "train", transform: Transform | None = None, *, on_error: str = "raise"
     ) -> None:
-        check_choice("on_error", on_error, ("raise", "skip"))
+        check_choice("on_error", on_error, ON_ERROR)
         source, names, parts = _read_data_yaml(Path(root))
         if part not in parts:
             raise FileNotFoundError(
@@ -420,7 +420,7 @@ def coco_to_yolo(
         write_lines(_label_file(folder / "labels", name), lines)
         counts["images without objects"] += not lines
         counts["crowds left out"] += len(data.annotations(index)) - len(objects)
-        counts["images saved upright"] += _place_image(data.images_dir / name, folder / "images" / name, size)
+        counts["images saved upright"] += place_image(data.images_dir / name, folder / "images" / name, size)
     return ConversionReport(counts, classes)
 
 
@@ -436,7 +436,7 @@ def _check_part(folder: Path, data: COCOSegmentationDataset) -> None:
             raise ValueError(f"{path} would remain beside the new files: delete {folder}, or choose another folder")
 
 
-def _place_image(source: Path, target: Path, size: tuple[int, int]) -> bool:
+def place_image(source: Path, target: Path, size: tuple[int, int]) -> bool:
     """Link an image into a YOLO-seg folder; return whether it was saved upright instead."""
     target.parent.mkdir(parents=True, exist_ok=True)
     target.unlink(missing_ok=True)
@@ -453,18 +453,11 @@ def yolo_to_coco(data: YOLOSegmentationDataset, annotation_file: str | Path) -> 
 
     Category ids are 1, 2, 3, ... in the order of the classes.
     """
-    images = []
-    annotations: list[dict[str, Any]] = []
-    for number in range(len(data)):
-        instances = data.instances(number)
-        height, width = instances.size
-        images.append({"id": number + 1, "file_name": data.filenames[number], "height": height, "width": width})
-        shapes = zip(data.lines(number), instances.areas.tolist(), instances.boxes.tolist(), strict=True)
-        for line, area, (left, top, right, bottom) in shapes:
-            index, polygons = masks.yolo_to_polygons(line, height, width)
-            annotation = {"id": len(annotations) + 1, "image_id": number + 1, "category_id": index + 1, "iscrowd": 0}
-            box = [left, top, right - left, bottom - top]
-            annotations.append({**annotation, "segmentation": polygons, "area": area, "bbox": box})
-    categories = [{"id": index, "name": name} for index, name in enumerate(data.classes) if index > 0]
-    content = {"images": images, "categories": categories, "annotations": annotations}
-    write_lines(Path(annotation_file), [json.dumps(content)])
+
+    def objects(index: int) -> Iterator[tuple[int, Segmentation, bool]]:
+        for line in data.lines(index):
+            number, polygons = masks.yolo_to_polygons(line, *image_size(data.image_path(index)))
+            yield number + 1, polygons, False
+
+    samples = [(name, image_size(data.image_path(index)), objects(index)) for index, name in enumerate(data.filenames)]
+    write_coco(annotation_file, data.classes, samples)

@@ -1,0 +1,330 @@
+"""Convert labels between formats, and count what a format could not keep.
+
+`convert` reads every layout that `check` recognizes and writes COCO, YOLO, VOC, mask folders or masks of instance ids.
+`labelme_to_coco`, `kaggle_rle_to_coco` and `cvat_masks_to_coco` read three formats that only annotation tools use.
+"""
+
+import csv
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PureWindowsPath
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from scipy import ndimage
+
+from seglib.datasets.base import files_by_name, plain_name
+from seglib.datasets.coco import Segmentation, write_coco
+from seglib.datasets.folder import MaskFolderDataset, read_class_file
+from seglib.datasets.layouts import find_parts
+from seglib.datasets.yolo import YOLO_PARTS, place_image, segmentation_to_yolo, write_data_yaml
+from seglib.files import atomic_path, check_choice, image_size, open_image, read_text, write_lines
+from seglib.instances import Instances
+from seglib.masks import (
+    IGNORE,
+    ids_to_rles,
+    mask_to_polygons,
+    polygons_to_mask,
+    rle_to_mask,
+    voc_palette,
+    write_index_png,
+)
+from seglib.progress import progress_bar
+
+__all__ = ["FORMATS", "convert", "cvat_masks_to_coco", "kaggle_rle_to_coco", "labelme_to_coco"]
+
+FORMATS = ("coco", "yolo", "voc", "masks", "instances")
+_Object = tuple[int, Segmentation, bool]  # class, mask, whether it is a crowd
+
+
+def convert(source: str | Path, to: str, out: str | Path, **settings: Any) -> Counter[str]:
+    """Convert the labels of a folder, and return counts of what was written and of what could not be kept.
+
+    Images become hard links where the disk has them. Class masks hold no objects: each connected part of a class
+    becomes one. Where objects overlap, class masks and instance ids keep the smaller one.
+
+    Args:
+        source: a folder that `seglib.datasets.check` recognizes.
+        to: "coco" (JSON), "yolo" (outlines), "voc" (palette masks), "masks" (class masks and classes.txt) or
+            "instances" (masks of 16-bit ids).
+        out: a new or empty folder.
+        settings: settings of the reader, such as values=[0, 255].
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: an unknown layout or format, an `out` that holds files, or labels with problems.
+    """
+    check_choice("to", to, FORMATS)
+    out = Path(out)
+    if out.is_dir() and any(out.iterdir()):
+        raise ValueError(f"{out} is not empty: give a new folder")
+    parts = find_parts(source)
+    if not parts:
+        raise ValueError(f"no known layout in {source}: python -m seglib.datasets check {source} says what is expected")
+    counts: Counter[str] = Counter()
+    for part in parts:
+        _WRITERS[to](part.open(**settings), out, part.name, counts)
+    return counts
+
+
+def _objects(data: Any, index: int, counts: Counter[str]) -> Instances:
+    """The objects of a sample; those of a class mask are its connected parts, and pixels of 255 are lost."""
+    if hasattr(data, "instances") and getattr(data, "has_objects", True):
+        return data.instances(index)
+    mask = data[index][1].numpy()
+    parts = [ndimage.label(mask == k, np.ones((3, 3)))[0] for k in range(1, len(data.classes))]
+    rles = [(k, rle) for k, ids in enumerate(parts, 1) for rle in ids_to_rles(ids).values()]
+    counts["objects made of the connected parts of a class"] += len(rles)
+    counts["images that lose pixels that do not count"] += bool((mask == IGNORE).any())
+    return Instances(mask.shape, [rle for _, rle in rles], np.array([k for k, _ in rles], dtype=int))
+
+
+def _segmentation(rle: dict[str, Any]) -> Segmentation:
+    """The polygons of a mask if they give the same mask, else the RLE: polygons cannot hold holes."""
+    mask = rle_to_mask(rle)
+    polygons = mask_to_polygons(mask)
+    return polygons if polygons and (polygons_to_mask(polygons, *mask.shape) == mask).all() else rle
+
+
+def _image_path(data: Any, index: int) -> Path:
+    return (data.images_dir if hasattr(data, "images_dir") else data.root / "JPEGImages") / data.filenames[index]
+
+
+def _place(data: Any, index: int, folder: Path, size: tuple[int, int], counts: Counter[str]) -> str:
+    """Put an image into a folder; return its path within it, without suffix."""
+    name = data.filenames[index]
+    counts["images"] += 1
+    counts["images saved upright"] += place_image(_image_path(data, index), folder / name, size)
+    return Path(name).with_suffix("").as_posix()
+
+
+def _write_coco(data: Any, out: Path, part: str, counts: Counter[str]) -> None:
+    def samples() -> Iterator[tuple[str, tuple[int, int], list[_Object]]]:
+        for index in progress_bar(range(len(data)), f"converting {part}"):
+            found = _objects(data, index, counts)
+            _place(data, index, out / "images" / part, found.size, counts)
+            triples = zip(found.labels.tolist(), found.rles, found.crowd.tolist(), strict=True)
+            objects = [(label, rle if crowd else _segmentation(rle), crowd) for label, rle, crowd in triples]
+            counts["objects"] += len(objects)
+            yield data.filenames[index], found.size, objects
+
+    write_coco(out / "annotations" / f"instances_{part}.json", data.classes, samples())
+
+
+def _write_yolo(data: Any, out: Path, part: str, counts: Counter[str]) -> None:
+    name = {"valid": "val"}.get(part, part)
+    name = name if name in YOLO_PARTS else "train"
+    write_data_yaml(out, data.classes[1:], name)
+    for index in progress_bar(range(len(data)), f"converting {part}"):
+        found = _objects(data, index, counts)
+        stem = _place(data, index, out / YOLO_PARTS[name] / "images", found.size, counts)
+        lines = []
+        for label, rle in zip(found.labels[~found.crowd], np.array(found.rles, object)[~found.crowd], strict=True):
+            lines += segmentation_to_yolo(int(label) - 1, _segmentation(rle), found.size, counts=counts)
+        counts["crowds left out"] += int(found.crowd.sum())
+        write_lines(out / YOLO_PARTS[name] / "labels" / f"{stem}.txt", lines)
+
+
+def _write_class_masks(data: Any, index: int, path: Path, colors: np.ndarray | None, counts: Counter[str]) -> None:
+    mask = data[index][1].numpy()
+    write_index_png(path, mask, data.classes, colors)
+    if hasattr(data, "instances") and getattr(data, "has_objects", True):
+        found = data.instances(index)
+        counts["objects merged into class masks"] += len(found)
+        counts["pixels of overlaps given to the smaller object"] += int(found.areas.sum() - (mask > 0).sum())
+
+
+def _write_voc(data: Any, out: Path, part: str, counts: Counter[str]) -> None:
+    stems = []
+    for index in progress_bar(range(len(data)), f"converting {part}"):
+        size = tuple(data[index][1].shape)
+        stems.append(_place(data, index, out / "JPEGImages", size, counts))
+        _write_class_masks(data, index, out / "SegmentationClass" / f"{stems[-1]}.png", voc_palette(), counts)
+    write_lines(out / "ImageSets/Segmentation" / f"{part}.txt", stems)
+    colors = voc_palette()[: len(data.classes)].tolist()
+    lines = [f"{name}:{red},{green},{blue}::" for name, (red, green, blue) in zip(data.classes, colors, strict=True)]
+    write_lines(out / "labelmap.txt", ["# label:color_rgb:parts:actions", *lines])
+
+
+def _write_mask_folder(data: Any, out: Path, part: str, counts: Counter[str]) -> None:
+    for index in progress_bar(range(len(data)), f"converting {part}"):
+        size = tuple(data[index][1].shape)
+        stem = _place(data, index, out / part / "images", size, counts)
+        _write_class_masks(data, index, out / part / "masks" / f"{stem}.png", None, counts)
+    write_lines(out / "classes.txt", data.classes)
+
+
+def _write_instances(data: Any, out: Path, part: str, counts: Counter[str]) -> None:
+    for index in progress_bar(range(len(data)), f"converting {part}"):
+        found = _objects(data, index, counts)
+        stem = _place(data, index, out / part / "images", found.size, counts)
+        kept = found.pick(~found.crowd)
+        ids = kept.numbered()
+        if ids.max(initial=0) > 65535:
+            raise ValueError(f"{data.filenames[index]} has {ids.max()} objects: 16 bits hold 65,535")
+        with atomic_path(out / part / "instances" / f"{stem}.png") as temporary:
+            Image.fromarray(ids.astype(np.uint16)).save(temporary, format="PNG")
+        counts["objects"] += len(kept)
+        counts["objects that others cover"] += len(kept) - len(np.unique(ids[ids > 0]))
+        counts["crowds left out"] += len(found) - len(kept)
+        counts["objects that lose their class"] += len(kept) if len(data.classes) > 2 else 0
+
+
+_WRITERS = {
+    "coco": _write_coco,
+    "yolo": _write_yolo,
+    "voc": _write_voc,
+    "masks": _write_mask_folder,
+    "instances": _write_instances,
+}
+
+
+# ------------------------------------------------------------------------------------------------ formats of tools
+
+
+def labelme_to_coco(folder: str | Path, annotation_file: str | Path) -> Counter[str]:
+    """Write the labelme JSON files of a folder as one COCO annotation file; images_dir is the folder.
+
+    Polygons, rectangles and circles are read; shapes of one label and one `group_id` are parts of one object. Classes
+    are in alphabetical order. The result counts what was written and what was left out (points, lines).
+
+    Raises:
+        ValueError: there is no labelme file, or an image is missing.
+    """
+    folder = Path(folder)
+    files = [(path, json.loads(read_text(path))) for path in sorted(folder.rglob("*.json"))]
+    files = [(path, content) for path, content in files if isinstance(content, dict) and "shapes" in content]
+    if not files:
+        raise ValueError(f"no labelme file, a JSON with shapes, in {folder}")
+    labels = sorted({shape["label"] for _, content in files for shape in content["shapes"]})
+    classes = ["background", *(label for label in labels if plain_name(label).strip("_") != "background")]
+    counts: Counter[str] = Counter()
+    samples = []
+    for path, content in files:
+        image = path.parent / PureWindowsPath(content["imagePath"]).name
+        if not image.is_file():
+            raise ValueError(f"{path}: its image {image} does not exist")
+        groups: dict[tuple[str, Any], list[list[float]]] = defaultdict(list)
+        for number, shape in enumerate(content["shapes"]):
+            polygon = _labelme_polygon(shape)
+            group = shape.get("group_id")
+            if polygon and shape["label"] in classes[1:]:
+                groups[shape["label"], number + 0.5 if group is None else group].append(polygon)
+            else:
+                counts[f"shapes left out: {shape.get('shape_type')} {shape['label']}"] += 1
+        objects: list[_Object] = [(classes.index(label), polygons, False) for (label, _), polygons in groups.items()]
+        counts["objects"] += len(objects)
+        samples.append((image.relative_to(folder).as_posix(), image_size(image), objects))
+    counts["images"] = len(samples)
+    write_coco(annotation_file, classes, samples)
+    return counts
+
+
+def _labelme_polygon(shape: dict[str, Any]) -> list[float]:
+    """The flat polygon of a labelme shape; [] for points and lines."""
+    points = np.array(shape["points"], dtype=float).reshape(-1, 2)
+    kind = shape.get("shape_type") or "polygon"
+    if kind == "rectangle" and len(points) == 2:
+        (x0, y0), (x1, y1) = points
+        points = np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)])
+    elif kind == "circle":
+        angles = np.linspace(0, 2 * np.pi, 64, endpoint=False)
+        radius = np.linalg.norm(points[1] - points[0])
+        points = points[0] + radius * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    return points.ravel().tolist() if kind in ("polygon", "rectangle", "circle") and len(points) > 2 else []
+
+
+def kaggle_rle_to_coco(csv_file: str | Path, images_dir: str | Path, annotation_file: str | Path) -> Counter[str]:
+    """Write a csv of run lengths, as Kaggle's competitions have it, as a COCO annotation file.
+
+    A row is an object: the name of an image (columns "ImageId", "img", "id" or "image_id") and pairs "start length"
+    ("EncodedPixels", "rle" or "annotation"). Starts count from 1, column by column from the top left pixel. An empty
+    field or -1 means no object. A column "ClassId", or a name of the form image_class, holds the class.
+
+    Raises:
+        ValueError: the columns are missing, an image does not exist, or runs reach beyond the image.
+    """
+    rows = list(csv.DictReader(read_text(csv_file).splitlines()))
+    columns = {plain_name(column): column for column in (rows[0] if rows else {})}
+    name_columns = [columns[key] for key in ("imageid", "image_id", "imageid_classid", "img", "id") if key in columns]
+    rle_columns = [columns[key] for key in ("encodedpixels", "rle", "annotation", "rle_mask") if key in columns]
+    if not name_columns or not rle_columns:
+        raise ValueError(f"{csv_file} has the columns {list(columns)}: one must be ImageId, and one EncodedPixels")
+    name_column, rle_column = name_columns[0], rle_columns[0]
+    files = files_by_name(Path(images_dir))
+    files |= {plain_name(path.stem): [path] for paths in list(files.values()) for path in paths}
+    objects: dict[Path, list[tuple[str, Segmentation, bool]]] = {}
+    for row in rows:
+        name, label = row[name_column], row.get(columns.get("classid", ""), "object")
+        if plain_name(name_column) == "imageid_classid":
+            name, _, label = name.rpartition("_")
+        path = next(iter(files.get(plain_name(name), [])), None)
+        if path is None:
+            raise ValueError(f"{csv_file}: there is no image {name!r} in {images_dir}")
+        found = objects.setdefault(path, [])
+        runs = [int(value) for value in (row[rle_column] or "").split()]
+        if runs and runs != [-1]:
+            found.append((label, _kaggle_rle(runs, image_size(path), f"{csv_file}: {name}"), False))
+    classes = ["background", *sorted({label for found in objects.values() for label, _, _ in found})]
+    samples = [
+        (
+            path.relative_to(images_dir).as_posix(),
+            image_size(path),
+            [(classes.index(label), rle, crowd) for label, rle, crowd in found],
+        )
+        for path, found in objects.items()
+    ]
+    write_coco(annotation_file, classes, samples)
+    return Counter({"images": len(samples), "objects": sum(len(found) for found in objects.values())})
+
+
+def _kaggle_rle(runs: Sequence[int], size: tuple[int, int], where: str) -> dict[str, Any]:
+    """COCO's RLE from pairs of a one-based start and a length, column by column."""
+    starts = np.array(runs[0::2]) - 1
+    ends = starts + np.array(runs[1::2]) if len(runs) % 2 == 0 else starts - 1
+    pixels = size[0] * size[1]
+    if len(runs) % 2 or (ends <= starts).any() or starts.min() < 0 or ends.max() > pixels:
+        raise ValueError(f"{where}: runs must be pairs of start and length within {pixels} pixels, not {runs[:6]}")
+    order = np.argsort(starts)
+    borders = np.stack([starts[order], ends[order]], axis=1).ravel()
+    counts = np.diff(borders, prepend=0, append=pixels)
+    if (counts < 0).any():
+        raise ValueError(f"{where}: runs overlap")
+    return {"size": list(size), "counts": counts.tolist()}
+
+
+def cvat_masks_to_coco(folder: str | Path, annotation_file: str | Path) -> Counter[str]:
+    """Write CVAT's export "Segmentation mask" as a COCO annotation file; images_dir is the folder JPEGImages.
+
+    The colors in SegmentationClass are those of labelmap.txt; each color in SegmentationObject is one object.
+
+    Raises:
+        FileNotFoundError: a file or folder of the export is missing.
+        ValueError: a color that labelmap.txt does not list.
+    """
+    folder = Path(folder)
+    images = folder / "JPEGImages"
+    if not images.is_dir():
+        raise FileNotFoundError(f"no folder {images}: export from CVAT with images, or copy them there")
+    colors = read_class_file(folder / "labelmap.txt")[2]
+    data = MaskFolderDataset(images, folder / "SegmentationClass", colors=colors)
+    files = {plain_name(path.stem): path for path in sorted((folder / "SegmentationObject").glob("*.png"))}
+    counts: Counter[str] = Counter()
+    samples = []
+    for index, name in enumerate(data.filenames):
+        classes = data[index][1].numpy()
+        with open_image(files[plain_name(Path(name).stem)]) as image:
+            pixels = np.array(image.convert("RGB")).astype(np.int32)
+        found: list[_Object] = []
+        for rle in ids_to_rles(pixels @ np.array([1 << 16, 1 << 8, 1])).values():
+            label = int(np.bincount(classes[rle_to_mask(rle)], minlength=256)[:IGNORE].argmax())
+            if label:
+                found.append((label, _segmentation(rle), False))
+            counts["objects without a class, left out"] += not label
+        counts["objects"] += len(found)
+        samples.append((name, tuple(classes.shape), found))
+    counts["images"] = len(samples)
+    write_coco(annotation_file, data.classes, samples)
+    return counts
