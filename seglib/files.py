@@ -36,7 +36,8 @@ __all__ = [
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif"}
 _ORIENTATION = 0x0112  # the EXIF tag
 _SUBFILE_TYPE = 254  # the TIFF tag, which is not 0 for a smaller copy of the image or its mask
-_BITS, _EXTRA_SAMPLES = 258, 338  # of a pixel in each band; of the bands beside gray or colors, 0 if not alpha
+# TIFF tags: the bits of each band, 2 if each band is stored by itself, the bands beside gray or colors (0: not alpha)
+_BITS, _PLANAR, _EXTRA_SAMPLES = 258, 284, 338
 _WARNED: set[tuple[Path, str]] = set()  # folders and what was warned of in them
 
 
@@ -136,7 +137,7 @@ def open_image(path: str | Path, page: int | None = None) -> Iterator[Image.Imag
 
     Args:
         path: the file.
-        page: the page of a stack or the frame of an animation, from 1.
+        page: the page of a stack or the frame of an animation, from 1. A file of one page is read whatever it is.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -164,12 +165,13 @@ def _go_to_page(image: Image.Image, page: int | None) -> None:
         image.seek(0)
     if image.format == "MPO":  # a photograph of a telephone, which may hold further views
         pages = [0]
-    if page is None and len(pages) > 1:
+    if len(pages) == 1:
+        return
+    if page is None:
         raise ValueError(f"it is a stack of {len(pages)} pages: pass page=1 for the first, or save each page as a file")
-    if page is not None and not 1 <= page <= len(pages):
+    if not 1 <= page <= len(pages):
         raise ValueError(f"it has {len(pages)} pages, counted from 1, and no page {page}")
-    if page is not None and page > 1:
-        image.seek(pages[page - 1])
+    image.seek(pages[page - 1])
 
 
 def _tiff_tag(image: Image.Image, index: int, tag: int) -> int:
@@ -214,8 +216,8 @@ def read_image(
             result has this size; it stays as stored if the stored raster has it.
         bands: the numbers of the bands that become red, green and blue, or of one band that becomes gray; the first
             band is 1. None: the first three.
-        white: the value that becomes 255, such as 4000 for reflectance in 16 bits. None: the largest of the type, 255
-            or 65535; a 16-bit image that is nearly black with it is warned about.
+        white: the value that becomes 255 in images of more than 8 bits, such as 4000 for reflectance. None: 65535 in 16
+            bits; an image that is nearly black with it is warned about.
         page: the page of a stack, from 1.
 
     Returns:
@@ -291,7 +293,8 @@ def _has_many_bands(path: str | Path) -> bool:
         return False
     with suppress(ValueError), open_image(path, page=1) as image:
         tags = image.tag_v2 if image.format == "TIFF" else {}  # type: ignore[attr-defined]  # TiffImageFile has it
-        return 0 in tags.get(_EXTRA_SAMPLES, ()) or (len(tags.get(_BITS, ())) > 1 and max(tags[_BITS]) > 8)
+        is_deep = max(tags.get(_BITS, (8,))) > 8 and (len(tags[_BITS]) > 1 or tags.get(_PLANAR) == 2)
+        return 0 in tags.get(_EXTRA_SAMPLES, ()) or is_deep
     return True
 
 
@@ -327,14 +330,14 @@ def _read_raster(path: str | Path, bands: Sequence[int] | None, page: int | None
 
 
 def _to_bytes(pixels: np.ndarray, white: float | None, path: Path) -> np.ndarray:
-    """Scale pixels of any type to uint8."""
-    if white is None and pixels.dtype not in (np.uint8, np.uint16):
+    """Scale pixels of any type to uint8; those that have this type stay as they are."""
+    if pixels.dtype == np.uint8:
+        return pixels
+    if white is None and pixels.dtype != np.uint16:
         raise ValueError(f"{path} has values of {pixels.dtype}, whose white is not known: pass white=, the largest")
-    if white is None:
-        if pixels.dtype == np.uint16 and 0 < pixels.max(initial=0) < 65535 / 8:
-            warn_once(path, f"is nearly black, with values up to {pixels.max()} of 65535: pass white=, such as 4095")
-        return pixels if pixels.dtype == np.uint8 else (pixels / 257).round().astype(np.uint8)
-    return ((np.nan_to_num(pixels.astype(np.float32)) / white).clip(0, 1) * 255).round().astype(np.uint8)
+    if white is None and 0 < pixels.max(initial=0) < 65535 / 8:
+        warn_once(path, f"is nearly black, with values up to {pixels.max()} of 65535: pass white=, such as 4095")
+    return ((np.nan_to_num(pixels.astype(np.float32)) / (white or 65535)).clip(0, 1) * 255).round().astype(np.uint8)
 
 
 def warn_once(path: str | Path, what: str) -> None:

@@ -31,18 +31,20 @@ class MaskFolderDataset(Dataset[tuple[Tensor, Tensor, str]]):
     Args:
         images_dir: the folder of images.
         masks_dir: the folder of masks. With a suffix, it may be the same folder.
-        classes: the class names, background first. Class i is mask value i. None: the names in `colors`.
+        classes: the class names, background first. Class i is mask value i. None: the names in `colors`; for masks of
+            one class "background" and "object".
         void: mask values that mean "do not count"; with `colors`, colors or names. They become 255, which never counts.
         transform: a deterministic change of image and mask, such as `transforms.resize`.
         values: the mask value of each class: [0, 255] for black and white masks.
         colors: the color of each class by name, such as {"leaf": (0, 128, 0)}. What is not named is an error, except
-            black, which is background. Or the path of a `labelmap.txt` as CVAT writes it, or of Roboflow's
-            `_classes.csv`, which gives values in place of colors. Classes that `classes` does not name are background.
+            black, which is background. Classes that `classes` does not name are background. Or the path of CVAT's
+            `labelmap.txt`, of a csv with columns name, r, g, b, or of Roboflow's `_classes.csv`, which lists values.
         threshold: larger values are class 1, for gray masks with soft edges and for JPEG.
         instance_ids: the masks number the objects of one class: 0 is background, any other value that is not in `void`
             is an object of class 1. 255 is an object like the others.
         object_masks: a mask file for each object of class 1, where it is not 0: `a_1.png`, `a_2.png`, or `a/1.png`.
-        mask_suffix, image_suffix: what follows the common name: "_mask" if the mask of `a.jpg` is `a_mask.png`.
+        mask_suffix, image_suffix: what follows the common name: "_mask" if the mask of `a.jpg` is `a_mask.png`, ".png"
+            if it is `a.png` in the same folder, "mask_*" if the image is `image_a.jpg` and the mask `mask_a.png`.
         bands, white: how images are read, see `files.read_image`.
         page: the page of images and masks that are stacks, from 1.
         on_error: "raise", or "skip" to leave out images without mask, masks without image and files that cannot be
@@ -83,6 +85,8 @@ class MaskFolderDataset(Dataset[tuple[Tensor, Tensor, str]]):
         if isinstance(colors, str | Path):
             names, listed, colors = read_class_file(Path(colors))
             classes, values = classes or names, values or listed
+        if classes is None and (instance_ids or object_masks or threshold is not None):
+            classes = ["background", "object"]
         if classes is None:
             classes = _names_of_colors(colors or {}, void)
         check_classes(classes)
@@ -166,8 +170,8 @@ class MaskFolderDataset(Dataset[tuple[Tensor, Tensor, str]]):
             return np.where(np.isin(values, self._void_ids), IGNORE, values > 0).astype(np.uint8)
         if values.dtype == bool and self._class_of_value[1] < 0:  # values=[0, 255] of a mask with one bit a pixel
             values = values * np.uint8(IGNORE)
-        in_range = (values >= 0) & (values <= IGNORE)
-        mask = np.where(in_range, self._class_of_value[np.where(in_range, values, 0).astype(np.uint8)], -1)
+        in_range = (values >= 0) & (values < len(self._class_of_value))
+        mask = np.where(in_range, self._class_of_value[np.where(in_range, values, 0).astype(np.uint16)], -1)
         unknown = values[mask < 0]
         if unknown.size:
             hint = " If edges are soft, pass threshold=127." if np.unique(values).size > 8 else ""
@@ -202,6 +206,8 @@ class MaskFolderDataset(Dataset[tuple[Tensor, Tensor, str]]):
         masks = _find_files(self.masks_dir, mask_suffix)
         if self.images_dir.resolve() == self.masks_dir.resolve():
             if images and not image_suffix + mask_suffix:
+                images, masks = _split_by_folder(images)
+            if images and not masks:
                 raise ValueError(
                     f"images and masks are both in {self.images_dir}: pass mask_suffix='_mask', for example"
                 )
@@ -222,16 +228,37 @@ class MaskFolderDataset(Dataset[tuple[Tensor, Tensor, str]]):
 # --------------------------------------------------------------------------------------------------- names
 
 
-def _find_files(folder: Path, suffix: str) -> dict[Path, str]:
-    """The image files below a folder whose names end in a suffix, and their names without it, sub-folders included."""
+def _find_files(folder: Path, pattern: str) -> dict[Path, str]:
+    """The image files below a folder that fit a pattern, and what is left of their names, sub-folders included.
+
+    The pattern is what a name ends in, with or without ".png"; what it begins with stands before a star.
+    """
     if not folder.is_dir():
         raise FileNotFoundError(f"No such file or directory: {folder}")
+    start, _, end = pattern.rpartition("*")
     files = {}
     for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).with_suffix("").as_posix()
-        if is_image_file(path) and name.endswith(suffix) and "/." not in f"/{name}":
-            files[path] = name.removesuffix(suffix)
+        relative = path.relative_to(folder)
+        name = path.name if "." in end else path.stem
+        if (
+            is_image_file(path)
+            and name.startswith(start)
+            and name.endswith(end)
+            and "/." not in f"/{relative.as_posix()}"
+        ):
+            files[path] = (relative.parent / name.removeprefix(start).removesuffix(end)).as_posix()
     return files
+
+
+def _split_by_folder(files: Mapping[Path, str]) -> tuple[dict[Path, str], dict[Path, str]]:
+    """Images and masks by the name of one of their folders: a/images/a.png and a/masks/1.png, for example."""
+    kinds: tuple[dict[Path, str], dict[Path, str]] = ({}, {})
+    for path, name in files.items():
+        parts = name.split("/")
+        kept = [part for part in parts if part.lower().rstrip("s") not in ("image", "mask", "label")]
+        is_mask = any(part.lower().rstrip("s") in ("mask", "label") for part in parts[:-1])
+        kinds[is_mask][path] = "/".join(kept)
+    return kinds
 
 
 def _pair(images: Mapping[Path, str], masks: Mapping[Path, str]) -> dict[Path, tuple[Path, ...]]:
@@ -254,6 +281,7 @@ def _pair(images: Mapping[Path, str], masks: Mapping[Path, str]) -> dict[Path, t
 def _pair_objects(images: Mapping[Path, str], masks: Mapping[Path, str]) -> dict[Path, tuple[Path, ...]]:
     """The masks of the objects of each image: in a folder of its name, or with names that begin with its name."""
     by_name = {plain_name(name): path for path, name in images.items()}
+    by_name = {name.rpartition("/")[2]: path for name, path in by_name.items()} | by_name
     pairs: dict[Path, list[Path]] = defaultdict(list)
     for path, name in masks.items():
         parts = plain_name(name).split("/")
@@ -283,16 +311,16 @@ def _suffix_hint(image: Path, masks: Mapping[Path, str], given: str) -> str:
 
 
 def _class_table(classes: int, void: Sequence[int | str | Color], values: Sequence[int] | None) -> np.ndarray:
-    """int (256,): the class of each mask value; 255 if it does not count, -1 if it is not allowed."""
+    """int (65536,): the class of each mask value; 255 if it does not count, -1 if it is not allowed."""
     values = range(classes) if values is None else values
     numbers = [value for value in (*values, *void) if isinstance(value, int | np.integer)]
     is_one_for_each = len(values) == classes and len(set(numbers)) == classes + len(set(void)) <= len(numbers)
-    if not is_one_for_each or not all(0 <= value <= IGNORE for value in numbers):
+    if not is_one_for_each or not all(0 <= value < 1 << 16 for value in numbers):
         raise ValueError(
-            f"values must hold one value from 0 to {IGNORE} for each of {classes} classes, without repetition and none "
+            f"values must hold one value from 0 to 65535 for each of {classes} classes, without repetition and none "
             f"of void {list(void)}, not {list(values)}"
         )
-    table = np.full(256, -1)
+    table = np.full(1 << 16, -1, dtype=np.int16)
     table[IGNORE] = IGNORE
     table[list(values)] = range(classes)
     table[numbers[len(values) :]] = IGNORE
@@ -303,10 +331,15 @@ def read_class_file(path: Path) -> tuple[list[str], list[int] | None, dict[str, 
     """Class names, background first, with their mask values or colors, from `labelmap.txt` or `_classes.csv`.
 
     Raises:
-        ValueError: a line is not "name:red,green,blue:..." (CVAT) or "value, name" (Roboflow).
+        ValueError: a line is not "name:red,green,blue:..." (CVAT), "value, name" (Roboflow), or "name,r,g,b" in a csv
+            with such a head.
     """
     lines = [line for line in read_text(path).splitlines() if line.strip() and line[0] != "#"]
     try:
+        if path.suffix.lower() == ".csv" and lines[0].lower().replace(" ", "").endswith("r,g,b"):
+            rows_of_colors = [[field.strip() for field in row] for row in list(csv.reader(lines))[1:]]
+            listed = {name: (int(red), int(green), int(blue)) for name, red, green, blue in rows_of_colors}
+            return _names_of_colors(listed, ()), None, listed
         if path.suffix.lower() == ".csv":
             rows = {int(value): name.strip() for value, name, *_ in list(csv.reader(lines))[1:]}
             return [rows[value] for value in sorted(rows)], sorted(rows), None
@@ -315,7 +348,7 @@ def read_class_file(path: Path) -> tuple[list[str], list[int] | None, dict[str, 
             name, color, *_ = line.split(":")
             red, green, blue = (int(value) for value in color.split(","))
             colors[name.strip()] = (red, green, blue)
-    except ValueError:
+    except (ValueError, IndexError):
         example = "name:red,green,blue::, as in CVAT's labelmap.txt, or value,name, as in Roboflow's _classes.csv"
         raise ValueError(f"{path}: a line is not of the form {example}") from None
     return _names_of_colors(colors, ()), None, colors
@@ -339,6 +372,8 @@ def _color_table(
     missing = [name for name in classes[1:] if name not in colors]
     if missing:
         raise ValueError(f"colors name no {missing}; they name {list(colors)}")
+    if len({tuple(color) for color in colors.values()}) < len(colors):
+        raise ValueError(f"two classes have one color: {dict(colors)}")
     table = {0: 0}
     for name, color in colors.items():
         is_void = name in void or tuple(color) in void
@@ -348,6 +383,8 @@ def _color_table(
 
 def _code(color: Sequence[int]) -> int:
     red, green, blue = (int(value) for value in color)
+    if not 0 <= min(red, green, blue) <= max(red, green, blue) <= 255:
+        raise ValueError(f"a color is red, green and blue from 0 to 255, not {tuple(color)}")
     return red << 16 | green << 8 | blue
 
 

@@ -141,10 +141,15 @@ def test_missing_folders_and_no_images_are_errors(folders):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"values": [0]}, "one value from 0 to 255 for each of 2 classes"),
-        ({"void": (1,)}, "one value from 0 to 255 for each of 2 classes"),
-        ({"values": [0, -1]}, "one value from 0 to 255 for each of 2 classes"),
+        ({"values": [0]}, "one value from 0 to 65535 for each of 2 classes"),
+        ({"void": (1,)}, "one value from 0 to 65535 for each of 2 classes"),
+        ({"values": [0, -1]}, "one value from 0 to 65535 for each of 2 classes"),
         ({"classes": []}, "0 classes"),
+        ({"classes": None}, "classes are needed"),
+        ({"threshold": 9, "values": [0, 255]}, "read by one of"),
+        ({"instance_ids": True, "object_masks": True}, "read by one of"),
+        ({"colors": {"cup": (0, 0, 300)}}, r"from 0 to 255, not \(0, 0, 300\)"),
+        ({"colors": {"cup": (1, 1, 1), "hat": (1, 1, 1)}}, "two classes have one color"),
         ({"classes": "leaf"}, "list of names"),
     ],
 )
@@ -196,6 +201,10 @@ def open_one(tmp_path, mask, image="images/a.png", name="masks/a.png", **setting
         (f"images/{COMPOSED}.png", f"masks/{DECOMPOSED}.png", {}),
         ("images/x/a.png", "masks/y/a.png", {}),
         ("images/a.png", "masks/a.gif", {}),
+        ("both/a.jpg", "both/a.png", {"mask_suffix": ".png"}),
+        ("images/image_1.jpg", "masks/mask_1.png", {"image_suffix": "image_*", "mask_suffix": "mask_*"}),
+        ("both/images/a.jpg", "both/masks/a.png", {}),
+        ("both/x/images/a.jpg", "both/x/labels/a.png", {}),
     ],
 )
 def test_images_and_masks_are_paired_whatever_their_names_have_around_the_common_part(tmp_path, image, mask, settings):
@@ -256,6 +265,7 @@ def test_values_and_names_are_read_from_classes_csv(tmp_path):
         (Image.fromarray(MASK * 255).convert("1"), "masks/a.png", {}),
         (Image.fromarray(MASK * 255).convert("1"), "masks/a.png", {"values": [0, 255]}),
         (MASK.astype(np.uint16), "masks/a.png", {}),
+        (MASK.astype(np.uint16) * 1000, "masks/a.png", {"values": [0, 1000]}),
         (np.stack([MASK * 255] * 3, axis=2), "masks/a.png", {"values": [0, 255]}),
         (np.dstack([np.stack([MASK] * 3, axis=2), np.full_like(MASK, 255)]), "masks/a.png", {}),
         (MASK * np.float32(0.9), "masks/a.tif", {"threshold": 0.5}),
@@ -301,6 +311,20 @@ def test_a_file_for_each_object(tmp_path, names):
     assert (data.instances(0).masks == [MASK, second]).all() and (data[0][1].numpy() == MASK | second).all()
     with pytest.raises(ValueError, match="object_masks=True"):
         read(tmp_path)
+
+
+def test_a_folder_for_each_photograph_and_the_masks_of_its_objects(tmp_path):
+    write(tmp_path / "a/images/a.png", np.zeros((4, 6, 3), np.uint8))
+    write(tmp_path / "a/masks/1.png", MASK * 255)
+    write(tmp_path / "a/masks/2.png", MASK[::-1] * 255)
+    data = MaskFolderDataset(tmp_path, tmp_path, object_masks=True)
+    assert data.classes == ["background", "object"] and (data.instances(0).masks == [MASK, MASK[::-1]]).all()
+
+
+def test_names_and_colors_are_read_from_a_csv(tmp_path):
+    (tmp_path / "class_dict.csv").write_text("name,r,g,b\ncup,0,128,0\nedge,255,255,255\n")
+    mask = open_one(tmp_path, color_mask(), classes=None, colors=tmp_path / "class_dict.csv")
+    assert (mask == np.where(mask == 2, 2, MASK)).all() and mask[0, 0] == 2
 
 
 def test_ids_are_read_as_bitmaps_of_each_id_would_be(tmp_path):

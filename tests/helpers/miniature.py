@@ -123,19 +123,19 @@ def buildings() -> Miniature:
             "categories": [{"id": 0, "name": "buildings"}, {"id": 1, "name": "buildings"}],
             "annotations": [
                 {"id": n, "image_id": n % (count - 1), "category_id": 1, "segmentation": shape, "iscrowd": 0}
-                for n, shape in enumerate(2 * building_shapes())
+                for n, shape in enumerate(building_shapes() + building_shapes(shift=1))
             ],
         }
         archives[f"{part}.zip"] = make_zip({**files, "_annotations.coco.json": json.dumps(content).encode()})
     return Miniature(archives, counts)
 
 
-def building_shapes() -> list:
-    square = [8.0, 8.0, 24.0, 8.0, 24.0, 24.0, 8.0, 24.0]
+def building_shapes(shift: int = 0) -> list:
+    square = [value + shift for value in (8.0, 8.0, 24.0, 8.0, 24.0, 24.0, 8.0, 24.0)]
     moved = [value + 30 for value in square]
     line = [1.0, 2.0, 3.0, 4.0]
     mask = np.zeros((64, 64), bool)
-    mask[40:50, 40:60] = True
+    mask[40 + shift : 50, 40:60] = True
     return [[square], [square, moved], [line], [moved, line], masks.mask_to_rle(mask)]
 
 
