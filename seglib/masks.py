@@ -382,7 +382,7 @@ def read_mask_values(path: str | Path, page: int | None = None, exact: bool = Tr
             image = image.convert("RGB")
         mask = np.array(image)
     if exact and is_jpeg:
-        raise _InexactError(f"{path} is a JPEG, which changes the values at every edge")
+        raise _inexact(f"{path} is a JPEG, which changes the values at every edge")
     if mask.ndim == 3 and mask.shape[2] in (2, 4):
         if mask[..., -1].min() < 255:
             raise ValueError(f"{path} is partly transparent, so its values are not what is seen: save it without alpha")
@@ -391,18 +391,14 @@ def read_mask_values(path: str | Path, page: int | None = None, exact: bool = Tr
         mask = mask[..., 0]
     if exact and mask.dtype.kind == "f":
         if not (mask == mask.round()).all():
-            raise _InexactError(f"{path} holds fractions, such as {mask[mask != mask.round()][0]}")
+            raise _inexact(f"{path} holds fractions, such as {mask[mask != mask.round()][0]}")
         mask = mask.astype(np.int32)
     return mask
 
 
-class _InexactError(ValueError):
-    """A mask whose values are not classes."""
-
-    def __init__(self, what: str) -> None:
-        super().__init__(
-            f"{what}: read it by MaskFolderDataset(threshold=127), which makes larger values class 1, or save PNG"
-        )
+def _inexact(what: str) -> ValueError:
+    remedy = "read it by MaskFolderDataset(threshold=127), which makes larger values class 1, or save PNG"
+    return ValueError(f"{what}: {remedy}")
 
 
 def ids_to_rles(ids: np.ndarray) -> dict[int, RLE]:

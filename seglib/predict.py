@@ -89,17 +89,11 @@ def predict(
 
 
 def predict_logits(
-    model: _ModelLike,
-    image: _ImageLike,
-    size: tuple[int, int] | None = None,
-    tile: int | None = None,
-    flips: str = "",
-    batch_size: int = 8,
-    precision: str | None = None,
+    model: _ModelLike, image: _ImageLike, size: tuple[int, int] | None = None, **settings: Any
 ) -> Tensor:
     """Return the logits of an image at its own size: float32 (1, C, H, W), on the CPU. Arguments: see `predict`."""
     image = _to_array(image)
-    return _join(_predict_blocks(model, image, size, tile, flips, batch_size, precision), image.shape[:2])[None]
+    return _join(_predict_blocks(model, image, size, **settings), image.shape[:2])[None]
 
 
 def predict_instances(
@@ -154,10 +148,10 @@ def _predict_blocks(
     model: _ModelLike,
     image: np.ndarray,
     size: tuple[int, int] | None,
-    tile: int | None,
-    flips: str,
-    batch_size: int,
-    precision: str | None,
+    tile: int | None = None,
+    flips: str = "",
+    batch_size: int = 8,
+    precision: str | None = None,
 ) -> Iterator[_Block]:
     """The logits of an image (H, W, 3) at its own size, block by block."""
     check_choice("flips", flips, _FLIPS)

@@ -1,10 +1,11 @@
 """Check a folder of images and labels: what would stop a training on it, or make its result wrong."""
 
 import hashlib
+import os
 import warnings
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ class Finding:
     Attributes:
         severity: "error", "warning" or "note".
         kind: what is wrong, in the same words for all files with this fault.
-        where: the file, or the part.
+        where: the part and its file, relative to the folder.
         what: the details.
         remedy: what to do about it.
     """
@@ -119,6 +120,9 @@ def check(folder: str | Path, **settings: Any) -> Report:
         report.calls.append(f"  {part.name}: {part.call(**settings)}")
         _check_part(part, settings, report, seen)
     seen.compare()
+    for place, finding in enumerate(report.findings):
+        where, what = (text.replace(f"{report.folder}{os.sep}", "") for text in (finding.where, finding.what))
+        report.findings[place] = replace(finding, where=where, what=what)
     return report
 
 
@@ -211,7 +215,7 @@ def _problems(problems: Iterable[Any], part: str) -> list[Finding]:
     found = []
     for problem in problems:
         severity, kind, remedy = kinds[problem.action]
-        found.append(Finding(severity, kind, f"{part}: {short_path(problem.where)}", problem.what, remedy))
+        found.append(Finding(severity, kind, f"{part}: {problem.where}", problem.what, remedy))
     return found
 
 

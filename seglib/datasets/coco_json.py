@@ -6,7 +6,6 @@ segmentation is a list of flat polygons or an RLE. What cannot be read is left a
 
 import json
 import warnings
-from collections.abc import Callable
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
@@ -17,37 +16,22 @@ __all__ = ["Entry", "find_image", "read_annotation_file"]
 
 Entry = dict[str, Any]  # an image, annotation or category of the file
 
-_OTHER_KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "COCO results": (
-        lambda content: isinstance(content, list) and "score" in _first(content),
-        "give the annotations here, and the results to seglib.evaluate.mask_ap",
-    ),
-    "COCO panoptic annotations": (
-        lambda content: "segments_info" in _first(_annotations(content)),
-        "give instances_*.json",
-    ),
-    "COCO captions": (lambda content: "caption" in _first(_annotations(content)), "give instances_*.json"),
-    "COCO keypoints without masks": (
-        lambda content: {"keypoints"} <= _first(_annotations(content)).keys() - {"segmentation"},
-        "give instances_*.json",
-    ),
-    "labelme annotations of one image": (
-        lambda content: isinstance(content, dict) and "shapes" in content,
-        "convert the folder: python -m seglib.datasets convert FOLDER --to coco OUT",
-    ),
-    "VGG Image Annotator's project": (
-        lambda content: isinstance(content, dict) and "_via_img_metadata" in content,
-        "export it in COCO's format",
-    ),
-}
 
-
-def _first(entries: Any) -> dict[str, Any]:
-    return entries[0] if isinstance(entries, list) and entries and isinstance(entries[0], dict) else {}
-
-
-def _annotations(content: Any) -> Any:
-    return content.get("annotations") if isinstance(content, dict) else None
+def _other_kind(content: Any) -> str:
+    """What a JSON file holds in place of COCO's annotations of instances, and what to do; "" if nothing is known."""
+    entries = content.get("annotations") if isinstance(content, dict) else content
+    first = entries[0] if isinstance(entries, list) and entries and isinstance(entries[0], dict) else {}
+    if isinstance(content, list) and "score" in first:
+        return "COCO's results: give the annotations here, and the results to seglib.evaluate.mask_ap"
+    if "segments_info" in first:
+        return "COCO's panoptic annotations: give instances_*.json"
+    if "caption" in first or ("keypoints" in first and "segmentation" not in first):
+        return "COCO's captions or keypoints, without masks: give instances_*.json"
+    if isinstance(content, dict) and "shapes" in content:
+        return "labelme's annotations of one image: python -m seglib.datasets convert FOLDER coco.json"
+    if isinstance(content, dict) and "_via_img_metadata" in content:
+        return "a project of VGG Image Annotator: export it in COCO's format"
+    return ""
 
 
 def read_annotation_file(path: Path, crowds: str = "ignore") -> dict[str, list[Entry]]:
@@ -67,9 +51,8 @@ def read_annotation_file(path: Path, crowds: str = "ignore") -> dict[str, list[E
         content = json.loads(read_text(path))
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} is not JSON ({error}): it may be incomplete; copy or download it again") from None
-    for kind, (matches, remedy) in _OTHER_KINDS.items():
-        if matches(content):
-            raise ValueError(f"{path} holds {kind}, not COCO's annotations of instances: {remedy}")
+    if kind := _other_kind(content):
+        raise ValueError(f"{path} is not a file of COCO's instances, but holds {kind}")
     for key in ("images", "annotations", "categories"):
         entries = content.get(key) if isinstance(content, dict) else None
         if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):

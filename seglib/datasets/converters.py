@@ -43,7 +43,7 @@ def convert(source: str | Path, to: str, out: str | Path, **settings: Any) -> Co
     """Convert the labels of a folder, and return counts of what was written and of what could not be kept.
 
     Images become hard links where the disk has them. Class masks hold no objects: each connected part of a class
-    becomes one. Where objects overlap, class masks and instance ids keep the smaller one.
+    becomes one. Where objects overlap, instance ids keep the smaller one, and class masks what the reader says.
 
     Args:
         source: a folder that `seglib.datasets.check` recognizes.
@@ -69,9 +69,14 @@ def convert(source: str | Path, to: str, out: str | Path, **settings: Any) -> Co
     return counts
 
 
+def _has_objects(data: Any) -> bool:
+    """Whether the labels are objects, not class masks."""
+    return hasattr(data, "instances") and getattr(data, "has_objects", True)
+
+
 def _objects(data: Any, index: int, counts: Counter[str]) -> Instances:
     """The objects of a sample; those of a class mask are its connected parts, and pixels of 255 are lost."""
-    if hasattr(data, "instances") and getattr(data, "has_objects", True):
+    if _has_objects(data):
         return data.instances(index)
     mask = data[index][1].numpy()
     parts = [ndimage.label(mask == k, np.ones((3, 3)))[0] for k in range(1, len(data.classes))]
@@ -95,6 +100,8 @@ def _image_path(data: Any, index: int) -> Path:
 def _place(data: Any, index: int, folder: Path, size: tuple[int, int], counts: Counter[str]) -> str:
     """Put an image into a folder; return its path within it, without suffix."""
     name = data.filenames[index]
+    if (folder / name).exists():
+        raise ValueError(f"two parts have an image {name}: rename one of them")
     counts["images"] += 1
     counts["images saved upright"] += place_image(_image_path(data, index), folder / name, size)
     return Path(name).with_suffix("").as_posix()
@@ -114,8 +121,7 @@ def _write_coco(data: Any, out: Path, part: str, counts: Counter[str]) -> None:
 
 
 def _write_yolo(data: Any, out: Path, part: str, counts: Counter[str]) -> None:
-    name = {"valid": "val"}.get(part, part)
-    name = name if name in YOLO_PARTS else "train"
+    name = next((known for known in ("test", "val") if known in part.lower()), "train")
     write_data_yaml(out, data.classes[1:], name)
     for index in progress_bar(range(len(data)), f"converting {part}"):
         found = _objects(data, index, counts)
@@ -127,21 +133,24 @@ def _write_yolo(data: Any, out: Path, part: str, counts: Counter[str]) -> None:
         write_lines(out / YOLO_PARTS[name] / "labels" / f"{stem}.txt", lines)
 
 
-def _write_class_masks(data: Any, index: int, path: Path, colors: np.ndarray | None, counts: Counter[str]) -> None:
-    mask = data[index][1].numpy()
-    write_index_png(path, mask, data.classes, colors)
-    if hasattr(data, "instances") and getattr(data, "has_objects", True):
-        found = data.instances(index)
-        counts["objects merged into class masks"] += len(found)
-        counts["pixels of overlaps given to the smaller object"] += int(found.areas.sum() - (mask > 0).sum())
+def _write_class_masks(
+    data: Any, part: str, images: Path, masks: Path, colors: np.ndarray | None, counts: Counter[str]
+) -> list[str]:
+    """Write the images and class masks of a part; return their names without suffix."""
+    stems = []
+    for index in progress_bar(range(len(data)), f"converting {part}"):
+        mask = data[index][1].numpy()
+        stems.append(_place(data, index, images, mask.shape, counts))
+        write_index_png(masks / f"{stems[-1]}.png", mask, data.classes, colors)
+        if _has_objects(data):
+            found = data.instances(index)
+            counts["objects merged into class masks"] += len(found)
+            counts["pixels of overlaps that one object gets"] += int(found.areas.sum() - (mask > 0).sum())
+    return stems
 
 
 def _write_voc(data: Any, out: Path, part: str, counts: Counter[str]) -> None:
-    stems = []
-    for index in progress_bar(range(len(data)), f"converting {part}"):
-        size = tuple(data[index][1].shape)
-        stems.append(_place(data, index, out / "JPEGImages", size, counts))
-        _write_class_masks(data, index, out / "SegmentationClass" / f"{stems[-1]}.png", voc_palette(), counts)
+    stems = _write_class_masks(data, part, out / "JPEGImages", out / "SegmentationClass", voc_palette(), counts)
     write_lines(out / "ImageSets/Segmentation" / f"{part}.txt", stems)
     colors = voc_palette()[: len(data.classes)].tolist()
     lines = [f"{name}:{red},{green},{blue}::" for name, (red, green, blue) in zip(data.classes, colors, strict=True)]
@@ -149,10 +158,7 @@ def _write_voc(data: Any, out: Path, part: str, counts: Counter[str]) -> None:
 
 
 def _write_mask_folder(data: Any, out: Path, part: str, counts: Counter[str]) -> None:
-    for index in progress_bar(range(len(data)), f"converting {part}"):
-        size = tuple(data[index][1].shape)
-        stem = _place(data, index, out / part / "images", size, counts)
-        _write_class_masks(data, index, out / part / "masks" / f"{stem}.png", None, counts)
+    _write_class_masks(data, part, out / part / "images", out / part / "masks", None, counts)
     write_lines(out / "classes.txt", data.classes)
 
 

@@ -16,7 +16,7 @@ from seglib.datasets.coco_json import find_image, read_annotation_file
 from seglib.datasets.folder import MaskFolderDataset
 from seglib.datasets.voc import VOCSegmentationDataset
 from seglib.datasets.yolo import YOLOSegmentationDataset, yolo_parts
-from seglib.files import image_files, is_image_file, read_text
+from seglib.files import image_files, is_image_file, read_text, short_path
 from seglib.masks import IGNORE, read_mask_values
 
 __all__ = ["Part", "find_parts"]
@@ -59,7 +59,7 @@ class Part:
 
     def call(self, **settings: Any) -> str:
         """The call that reads this part, as Python."""
-        arguments = [repr(str(each) if isinstance(each, Path) else each) for each in self.arguments]
+        arguments = [repr(short_path(each) if isinstance(each, Path) else each) for each in self.arguments]
         arguments += [f"{key}={value!r}" for key, value in self.merged(settings).items()]
         return f"{_READERS[self.layout].__name__}({', '.join(arguments)})"
 
@@ -97,9 +97,14 @@ def _coco(folder: Path) -> Iterator[Part]:
             names = [entry["file_name"] for entry in read_annotation_file(file)["images"][:3]]
             part = file.stem.removeprefix("instances_") if "instances_" in file.stem else file.parent.name
             places = [file.parent, file.parent / "images", *_images_beside(file.parent.parent, part)]
-            found = (place for place in places if place.is_dir() and any(find_image(place, n, {}) for n in names))
-            if names and (images := next(found, None)):
+            if images := next((place for place in places if place.is_dir() and _holds(place, names)), None):
                 yield Part("COCO", part, (images, file))
+
+
+def _holds(folder: Path, names: list[str]) -> bool:
+    """Whether one of some images lies in a folder."""
+    index: dict[str, list[Path]] = {}
+    return any(find_image(folder, name, index) for name in names)
 
 
 def _images_beside(folder: Path, part: str) -> list[Path]:

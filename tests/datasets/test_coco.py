@@ -117,11 +117,11 @@ def test_exif_rotation_is_applied_unless_the_size_is_that_of_the_stored_image(ti
         (b'{"images": "\xff"}', "is not UTF-8 text near"),
         (b'{"images": [], "annotations": []}', "no list of categories"),
         (b'{"images": [7], "annotations": [], "categories": []}', "no list of images"),
-        (b'[{"image_id": 1, "category_id": 1, "segmentation": {}, "score": 0.5}]', "holds COCO results"),
-        (b'{"annotations": [{"segments_info": []}]}', "holds COCO panoptic annotations"),
-        (b'{"annotations": [{"keypoints": [1, 2, 2]}]}', "holds COCO keypoints without masks"),
-        (b'{"annotations": [{"caption": "a cup"}]}', "holds COCO captions"),
-        (b'{"shapes": [], "imagePath": "1.png"}', "holds labelme annotations of one image"),
+        (b'[{"image_id": 1, "category_id": 1, "segmentation": {}, "score": 0.5}]', "holds COCO's results"),
+        (b'{"annotations": [{"segments_info": []}]}', "holds COCO's panoptic"),
+        (b'{"annotations": [{"keypoints": [1, 2, 2]}]}', "holds COCO's captions or keypoints"),
+        (b'{"annotations": [{"caption": "a cup"}]}', "holds COCO's captions"),
+        (b'{"shapes": [], "imagePath": "1.png"}', "holds labelme's"),
     ],
 )
 def test_a_file_without_annotations_is_named(tmp_path, content, message):

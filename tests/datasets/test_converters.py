@@ -73,8 +73,8 @@ def test_what_a_format_cannot_keep_is_counted(source, tmp_path):
     objects = [(1, hole), (2, hole & ~bitmap(1, 1, 5, 2)), (1, bitmap(10, 10, 3, 3))]
     write(source, [(label, mask_to_rle(mask), index == 2) for index, (label, mask) in enumerate(objects)])
     assert convert(source, "yolo", tmp_path / "yolo")["crowds left out"] == 1
-    counts = convert(source, "voc", tmp_path / "voc")
-    assert counts["pixels of overlaps given to the smaller object"] == 20
+    counts = convert(source, "voc", tmp_path / "voc", overlap="smallest")
+    assert counts["pixels of overlaps that one object gets"] == 20
     mask = find_parts(tmp_path / "voc")[0].open()[0][1].numpy()
     assert (mask == 255).sum() == 9 and (mask[2, 2], mask[1, 4]) == (0, 2)
     counts = convert(tmp_path / "voc", "coco", tmp_path / "coco")
@@ -88,6 +88,16 @@ def test_an_outline_with_a_hole_is_kept_as_run_lengths(source, tmp_path):
     convert(source, "masks", tmp_path / "masks")
     convert(tmp_path / "masks", "coco", tmp_path / "back")
     assert objects_of(tmp_path / "back") == objects_of(source)
+
+
+@pytest.mark.parametrize("to", ["yolo", "voc"])
+def test_two_images_of_one_name_are_not_mixed(source, tmp_path, to):
+    for part in ("one", "two"):
+        write_coco(source / f"{part}/annotations/instances_{part}.json", CLASSES, [("a.png", (20, 30), [])])
+        (source / part / "images").symlink_to(source / "images")
+    (source / "annotations/instances_train.json").unlink()
+    with pytest.raises(ValueError, match=r"two parts have an image a\.png"):
+        convert(source, to, tmp_path / "out")
 
 
 def test_nothing_is_overwritten_and_unknown_sources_are_refused(source, tmp_path):

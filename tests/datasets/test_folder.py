@@ -1,5 +1,6 @@
 """The reader of a folder of images and a folder of masks."""
 
+import re
 import unicodedata
 from pathlib import Path
 
@@ -10,8 +11,8 @@ from torch.utils.data import Subset
 
 from seglib.datasets import MaskFolderDataset, all_instances
 from seglib.instances import Instances
-
-REAL = Path(__file__).parents[3] / "shared" / "data"
+from tests.conftest import REAL, ROOT
+from tests.helpers.notebooks import cells
 
 
 @pytest.fixture
@@ -335,25 +336,23 @@ def test_ids_are_read_as_bitmaps_of_each_id_would_be(tmp_path):
     assert read(tmp_path, instance_ids=True).instances(0).rles == expected.rles
 
 
+CONVENTIONS = {  # number of samples, and the values of their class masks
+    "dsb2018": (441, [0, 1]),
+    "camvid": (367, [*range(11), 255]),
+    "inria_tiles": (25, [0, 1]),
+    "oxford_pets": (18, [0, 1, 2, 255]),
+    "pennfudan": (20, [0, 1]),
+    "isbi2012_em": (30, [0, 1]),
+}
+
+
 @pytest.mark.skipif(not REAL.is_dir(), reason="no real data beside the repository")
-@pytest.mark.parametrize(
-    ("images", "masks", "settings", "count", "values"),
-    [
-        ("dsb2018/images", "dsb2018/labels", {"instance_ids": True}, 441, [0, 1]),
-        (
-            "camvid/val",
-            "camvid/valannot",
-            {"classes": [str(k) for k in range(11)], "void": (11,)},
-            101,
-            [*range(11), 255],
-        ),
-        ("inria_tiles/train_data/images", "inria_tiles/train_data/gt", {"values": [0, 255]}, 25, [0, 1]),
-        ("oxford_pets/images", "oxford_pets/labels", {"classes": ["background", "pet", "edge"]}, 18, [0, 1, 2, 255]),
-        ("pennfudan/PNGImages", "pennfudan/PedMasks", {"instance_ids": True, "mask_suffix": "_mask"}, 20, [0, 1]),
-        ("isbi2012_em/image", "isbi2012_em/label", {"values": [255, 0]}, 30, [0, 1]),
-    ],
-)
-def test_six_conventions_of_real_folders(images, masks, settings, count, values):
-    data = MaskFolderDataset(REAL / images, REAL / masks, **{"classes": ["background", "object"]} | settings)
-    assert len(data) == count
-    assert sorted({int(v) for i in range(0, count, max(1, count // 20)) for v in data[i][1].unique()}) == values
+@pytest.mark.parametrize("name", CONVENTIONS)
+def test_the_calls_that_appendix_a2_shows_read_six_published_data_sets(monkeypatch, name):
+    text = "\n".join(cell.source for cell in cells(ROOT / "notebooks/a2_your_own_photographs.ipynb", "markdown"))
+    call = re.search(rf"^\| `{name}`.*`(MaskFolderDataset\(.*\))` \|$", text, re.MULTILINE)[1]
+    monkeypatch.chdir(REAL / name)
+    data = eval(call, {"MaskFolderDataset": MaskFolderDataset})
+    count, values = CONVENTIONS[name]
+    some = range(0, count, max(1, count // 30))
+    assert len(data) == count and sorted({int(v) for i in some for v in data[i][1].unique()}) == values
