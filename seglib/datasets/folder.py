@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from seglib.datasets.base import ON_ERROR, Problem, Transform, as_sample, plain_name, readable, report_problems
 from seglib.files import check_choice, is_image_file, open_image, read_image, read_text
 from seglib.instances import Instances
-from seglib.masks import IGNORE, check_classes, ids_to_rles, read_mask_values
+from seglib.masks import IGNORE, check_classes, ids_to_rles, mask_to_rle, read_mask_values
 
 __all__ = ["Color", "MaskFolderDataset", "read_class_file"]
 
@@ -90,10 +90,12 @@ class MaskFolderDataset(Dataset[tuple[Tensor, Tensor, str]]):
         if classes is None:
             classes = _names_of_colors(colors or {}, void)
         check_classes(classes)
-        kinds = {"values": values, "colors": colors, "threshold": threshold, "instance_ids": instance_ids or None}
-        given = [name for name, value in {**kinds, "object_masks": object_masks or None}.items() if value is not None]
+        kinds = {"values": values, "colors": colors, "threshold": threshold}
+        kinds |= {"instance_ids": instance_ids or None, "object_masks": object_masks or None}
+        given = [name for name, value in kinds.items() if value is not None]
         if len(given) > 1 or (given and given[0] not in ("values", "colors") and len(classes) != 2):
-            raise ValueError(f"masks are read by one of {list(kinds)}, the last two for two classes; given are {given}")
+            what = f"not {' and '.join(given)} with the classes {list(classes)}"
+            raise ValueError(f"pass one of {', '.join(kinds)}, of which the last three are for two classes, {what}")
         self.images_dir = Path(images_dir)
         self.masks_dir = Path(masks_dir)
         self.classes = list(classes)
@@ -130,11 +132,12 @@ class MaskFolderDataset(Dataset[tuple[Tensor, Tensor, str]]):
         if self._objects is None:
             raise TypeError(f"the masks of {self.masks_dir} are read as classes; pass instance_ids=True for objects")
         masks = self._pairs[index][1]
+        values = self._values(masks[0])
         if self._objects == "object_masks":
-            return Instances.of([self._values(path) > 0 for path in masks])
-        ids = self._values(masks[0])
-        rles = [rle for number, rle in ids_to_rles(ids).items() if number not in self._void_ids]
-        return Instances(ids.shape, rles, np.ones(len(rles)))
+            rles = [mask_to_rle(self._values(path) > 0) for path in masks]
+        else:
+            rles = [rle for number, rle in ids_to_rles(values).items() if number not in self._void_ids]
+        return Instances(values.shape, rles, np.ones(len(rles)))
 
     def _read(self, pair: _Pair) -> tuple[np.ndarray, np.ndarray]:
         """The pixels of an image and the classes of its mask."""
@@ -170,8 +173,11 @@ class MaskFolderDataset(Dataset[tuple[Tensor, Tensor, str]]):
             return np.where(np.isin(values, self._void_ids), IGNORE, values > 0).astype(np.uint8)
         if values.dtype == bool and self._class_of_value[1] < 0:  # values=[0, 255] of a mask with one bit a pixel
             values = values * np.uint8(IGNORE)
-        in_range = (values >= 0) & (values < len(self._class_of_value))
-        mask = np.where(in_range, self._class_of_value[np.where(in_range, values, 0).astype(np.uint16)], -1)
+        index = values
+        if values.dtype != np.uint8:
+            last = len(self._class_of_value) - 1
+            index = np.where((values >= 0) & (values < last), values.astype(np.int64), last)
+        mask = self._class_of_value[index]
         unknown = values[mask < 0]
         if unknown.size:
             hint = " If edges are soft, pass threshold=127." if np.unique(values).size > 8 else ""
@@ -216,11 +222,12 @@ class MaskFolderDataset(Dataset[tuple[Tensor, Tensor, str]]):
             images = {path: name for path, name in images.items() if self.masks_dir not in path.parents}
         pairs = _pair_objects(images, masks) if self._objects == "object_masks" else _pair(images, masks)
         paired = {path for found in pairs.values() for path in found}
-        for path in images:
-            twins = [other for other in images if images[other] == images[path] and other < path]
-            if path not in pairs:
-                what = f"is a second image with the name {path.stem}" if twins else "has no mask of the same name"
-                self.problems.append(Problem(str(path), what + _suffix_hint(path, masks, mask_suffix)))
+        names = {images[path] for path in pairs}
+        alone = [path for path in images if path not in pairs]
+        for path in alone:
+            twin = f"is a second image with the name {path.stem}" if images[path] in names else ""
+            hint = _suffix_hint(path, masks, mask_suffix) if path == alone[0] else ""
+            self.problems.append(Problem(str(path), twin or f"has no mask of the same name{hint}"))
         self.problems += [Problem(str(path), "has no image of the same name") for path in masks if path not in paired]
         return [(path, pairs[path]) for path in images if path in pairs]
 
@@ -311,7 +318,7 @@ def _suffix_hint(image: Path, masks: Mapping[Path, str], given: str) -> str:
 
 
 def _class_table(classes: int, void: Sequence[int | str | Color], values: Sequence[int] | None) -> np.ndarray:
-    """int (65536,): the class of each mask value; 255 if it does not count, -1 if it is not allowed."""
+    """int (65537,): the class of each mask value; 255 if it does not count, -1 if it is not allowed, as is the last."""
     values = range(classes) if values is None else values
     numbers = [value for value in (*values, *void) if isinstance(value, int | np.integer)]
     is_one_for_each = len(values) == classes and len(set(numbers)) == classes + len(set(void)) <= len(numbers)
@@ -320,7 +327,7 @@ def _class_table(classes: int, void: Sequence[int | str | Color], values: Sequen
             f"values must hold one value from 0 to 65535 for each of {classes} classes, without repetition and none "
             f"of void {list(void)}, not {list(values)}"
         )
-    table = np.full(1 << 16, -1, dtype=np.int16)
+    table = np.full((1 << 16) + 1, -1, dtype=np.int16)
     table[IGNORE] = IGNORE
     table[list(values)] = range(classes)
     table[numbers[len(values) :]] = IGNORE

@@ -98,7 +98,7 @@ def test_instance_ids_are_read_only_where_they_are_meant(folders):
     Image.new("RGB", (6, 4), (1, 2, 3)).save(folders / "masks" / "c.png")
     with pytest.raises(ValueError, match=r"c\.png holds colors"):
         read(folders, instance_ids=True)[2]
-    with pytest.raises(ValueError, match="for two classes"):
+    with pytest.raises(ValueError, match="are for two classes"):
         read(folders, ("background", "cup", "hat"), instance_ids=True)
 
 
@@ -147,8 +147,8 @@ def test_missing_folders_and_no_images_are_errors(folders):
         ({"values": [0, -1]}, "one value from 0 to 65535 for each of 2 classes"),
         ({"classes": []}, "0 classes"),
         ({"classes": None}, "classes are needed"),
-        ({"threshold": 9, "values": [0, 255]}, "read by one of"),
-        ({"instance_ids": True, "object_masks": True}, "read by one of"),
+        ({"threshold": 9, "values": [0, 255]}, "pass one of"),
+        ({"instance_ids": True, "object_masks": True}, "pass one of"),
         ({"colors": {"cup": (0, 0, 300)}}, r"from 0 to 255, not \(0, 0, 300\)"),
         ({"colors": {"cup": (1, 1, 1), "hat": (1, 1, 1)}}, "two classes have one color"),
         ({"classes": "leaf"}, "list of names"),
