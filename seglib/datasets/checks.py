@@ -83,7 +83,7 @@ class Report:
             lines += [f"{title}: {severity}s, {sum(map(len, groups.values()))}"] if groups else []
             for kind, found in groups.items():
                 lines += [f"  {len(found)} x {kind}"]
-                lines += [f"      {finding.where}{': ' * bool(finding.what)}{finding.what}" for finding in found[:5]]
+                lines += ["      " + ": ".join(filter(None, (finding.where, finding.what))) for finding in found[:5]]
                 lines += ["      ..."] if len(found) > 5 else []
         return "\n".join([*lines, "" if self.findings else "Nothing to mend."])
 
@@ -111,8 +111,10 @@ def check(folder: str | Path, **settings: Any) -> Report:
     Raises:
         FileNotFoundError: there is no such folder.
     """
-    report = Report(Path(folder), find_parts(folder))
+    reasons: list[str] = []
+    report = Report(Path(folder), find_parts(folder, reasons))
     if not report.parts:
+        report.findings += [Finding("error", "A file does not fit", "", reason) for reason in reasons]
         remedy = "Give a folder with COCO's JSON, data.yaml, JPEGImages/, or folders of images and masks side by side"
         report.findings.append(Finding("error", "No known layout", str(folder), "", remedy))
     seen = _Duplicates(report.findings)

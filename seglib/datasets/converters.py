@@ -60,9 +60,11 @@ def convert(source: str | Path, to: str, out: str | Path, **settings: Any) -> Co
     out = Path(out)
     if out.is_dir() and any(out.iterdir()):
         raise ValueError(f"{out} is not empty: give a new folder")
-    parts = find_parts(source)
+    reasons: list[str] = []
+    parts = find_parts(source, reasons)
     if not parts:
-        raise ValueError(f"no known layout in {source}: python -m seglib.datasets check {source} says what is expected")
+        why = "; ".join(reasons) or f"python -m seglib.datasets check {source} says what is expected"
+        raise ValueError(f"no known layout in {source}: {why}")
     counts: Counter[str] = Counter()
     for part in parts:
         _WRITERS[to](part.open(**settings), out, part.name, counts)

@@ -64,41 +64,54 @@ class Part:
         return f"{_READERS[self.layout].__name__}({', '.join(arguments)})"
 
 
-def find_parts(folder: str | Path) -> list[Part]:
+def find_parts(folder: str | Path, reasons: list[str] | None = None) -> list[Part]:
     """The parts of the data set in a folder; [] if its layout is not known.
+
+    Args:
+        folder: the folder of the data set.
+        reasons: takes what is wrong with files that nearly fit a layout.
 
     Raises:
         FileNotFoundError: there is no such folder.
     """
     folder = Path(folder)
+    reasons = [] if reasons is None else reasons
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder {folder}")
     for find in (_yolo, _voc, _coco, _mask_folders):
-        with suppress(OSError, ValueError):
-            if parts := list(find(folder)):
+        try:
+            if parts := list(find(folder, reasons)):
                 return parts
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError) as error:
+            reasons.append(str(error))
     return []
 
 
-def _yolo(folder: Path) -> Iterator[Part]:
+def _yolo(folder: Path, reasons: list[str]) -> Iterator[Part]:
     for part in yolo_parts(folder):
         yield Part("YOLO", part, (folder, part))
 
 
-def _voc(folder: Path) -> Iterator[Part]:
+def _voc(folder: Path, reasons: list[str]) -> Iterator[Part]:
     if (folder / "JPEGImages").is_dir() and (folder / "SegmentationClass").is_dir():
         for file in sorted((folder / "ImageSets/Segmentation").glob("*.txt")):
             yield Part("VOC", file.stem, (folder, file.stem))
 
 
-def _coco(folder: Path) -> Iterator[Part]:
+def _coco(folder: Path, reasons: list[str]) -> Iterator[Part]:
     for file in sorted([*folder.glob("*.json"), *folder.glob("*/*.json"), *folder.glob("*/*/*.json")]):
-        with suppress(OSError, ValueError):
+        try:
             names = [entry["file_name"] for entry in read_annotation_file(file)["images"][:3]]
             part = file.stem.removeprefix("instances_") if "instances_" in file.stem else file.parent.name
             places = [file.parent, file.parent / "images", *_images_beside(file.parent.parent, part)]
             if images := next((place for place in places if place.is_dir() and _holds(place, names)), None):
                 yield Part("COCO", part, (images, file))
+            else:
+                reasons.append(f"{file}: no folder of its images was found, such as {names[:1]}")
+        except (OSError, ValueError, KeyError) as error:
+            reasons.append(str(error))
 
 
 def _holds(folder: Path, names: list[str]) -> bool:
@@ -114,7 +127,7 @@ def _images_beside(folder: Path, part: str) -> list[Path]:
 # --------------------------------------------------------------------------------------------------- mask folders
 
 
-def _mask_folders(folder: Path) -> Iterator[Part]:
+def _mask_folders(folder: Path, reasons: list[str]) -> Iterator[Part]:
     """Pairs of folders in one folder, one of masks by its name; or a folder with images and masks side by side."""
     pairs = [pair for above in [folder, *_folders_in(folder)] for pair in _pairs_in(above)]
     for images, masks in pairs:

@@ -113,6 +113,13 @@ def test_a_folder_without_a_layout_is_said(tmp_path, capsys):
     assert "no folder" in capsys.readouterr().err
 
 
+def test_a_file_that_nearly_fits_a_layout_is_named(tmp_path):
+    (tmp_path / "data.yaml").write_text("names: [cup]\nnc: 2\ntrain: images")
+    (tmp_path / "panoptic.json").write_text('{"annotations": [{"segments_info": []}]}')
+    text = str(check(tmp_path))
+    assert "says nc: 2, but names 1 classes" in text and "panoptic.json is not a file of COCO's instances" in text
+
+
 @pytest.mark.parametrize(
     ("values", "settings"),
     [
