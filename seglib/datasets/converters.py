@@ -30,6 +30,7 @@ from seglib.masks import (
     rle_to_mask,
     voc_palette,
     write_index_png,
+    yolo_to_polygons,
 )
 from seglib.progress import progress_bar
 
@@ -88,7 +89,19 @@ def _objects(data: Any, index: int, counts: Counter[str]) -> Instances:
     return Instances(mask.shape, [rle for _, rle in rles], np.array([k for k, _ in rles], dtype=int))
 
 
-def _segmentation(rle: dict[str, Any]) -> Segmentation:
+def _shapes(data: Any, index: int, counts: Counter[str]) -> tuple[tuple[int, int], list[_Object]]:
+    """The (height, width) of a sample and its objects, with the polygons of its file if it has any."""
+    found = _objects(data, index, counts)
+    if hasattr(data, "annotations"):
+        shapes = [item["segmentation"] for item in data.annotations(index)]
+    elif hasattr(data, "lines"):
+        shapes = [yolo_to_polygons(line, *found.size)[1] for line in data.lines(index)]
+    else:
+        shapes = [_trace(rle) for rle in found.rles]
+    return found.size, list(zip(found.labels.tolist(), shapes, found.crowd.tolist(), strict=True))
+
+
+def _trace(rle: dict[str, Any]) -> Segmentation:
     """The polygons of a mask if they give the same mask, else the RLE: polygons cannot hold holes."""
     mask = rle_to_mask(rle)
     polygons = mask_to_polygons(mask)
@@ -112,12 +125,10 @@ def _place(data: Any, index: int, folder: Path, size: tuple[int, int], counts: C
 def _write_coco(data: Any, out: Path, part: str, counts: Counter[str]) -> None:
     def samples() -> Iterator[tuple[str, tuple[int, int], list[_Object]]]:
         for index in progress_bar(range(len(data)), f"converting {part}"):
-            found = _objects(data, index, counts)
-            _place(data, index, out / "images" / part, found.size, counts)
-            triples = zip(found.labels.tolist(), found.rles, found.crowd.tolist(), strict=True)
-            objects = [(label, rle if crowd else _segmentation(rle), crowd) for label, rle, crowd in triples]
+            size, objects = _shapes(data, index, counts)
+            _place(data, index, out / "images" / part, size, counts)
             counts["objects"] += len(objects)
-            yield data.filenames[index], found.size, objects
+            yield data.filenames[index], size, objects
 
     write_coco(out / "annotations" / f"instances_{part}.json", data.classes, samples())
 
@@ -126,12 +137,12 @@ def _write_yolo(data: Any, out: Path, part: str, counts: Counter[str]) -> None:
     name = next((known for known in ("test", "val") if known in part.lower()), "train")
     write_data_yaml(out, data.classes[1:], name)
     for index in progress_bar(range(len(data)), f"converting {part}"):
-        found = _objects(data, index, counts)
-        stem = _place(data, index, out / YOLO_PARTS[name] / "images", found.size, counts)
+        size, objects = _shapes(data, index, counts)
+        stem = _place(data, index, out / YOLO_PARTS[name] / "images", size, counts)
         lines = []
-        for label, rle in zip(found.labels[~found.crowd], np.array(found.rles, object)[~found.crowd], strict=True):
-            lines += segmentation_to_yolo(int(label) - 1, _segmentation(rle), found.size, counts=counts)
-        counts["crowds left out"] += int(found.crowd.sum())
+        for label, shape, is_crowd in objects:
+            counts["crowds left out"] += is_crowd
+            lines += [] if is_crowd else segmentation_to_yolo(label - 1, shape, size, counts=counts)
         write_lines(out / YOLO_PARTS[name] / "labels" / f"{stem}.txt", lines)
 
 
@@ -329,7 +340,7 @@ def cvat_masks_to_coco(folder: str | Path, annotation_file: str | Path) -> Count
         for rle in ids_to_rles(pixels @ np.array([1 << 16, 1 << 8, 1])).values():
             label = int(np.bincount(classes[rle_to_mask(rle)], minlength=256)[:IGNORE].argmax())
             if label:
-                found.append((label, _segmentation(rle), False))
+                found.append((label, _trace(rle), False))
             counts["objects without a class, left out"] += not label
         counts["objects"] += len(found)
         samples.append((name, tuple(classes.shape), found))

@@ -83,6 +83,15 @@ def test_what_a_format_cannot_keep_is_counted(source, tmp_path):
     assert convert(source, "instances", tmp_path / "ids")["crowds left out"] == 1
 
 
+def test_polygons_of_a_file_are_kept(source, tmp_path):
+    polygon = [1.5, 1.25, 12.25, 2.5, 7.75, 9.5]
+    write(source, [(2, [polygon], False)])
+    convert(source, "yolo", tmp_path / "yolo")
+    convert(tmp_path / "yolo", "coco", tmp_path / "back")
+    (item,) = json.loads(next(tmp_path.glob("back/annotations/*.json")).read_text())["annotations"]
+    assert item["segmentation"][0] == pytest.approx(polygon, abs=1e-4) and item["category_id"] == 2
+
+
 def test_an_outline_with_a_hole_is_kept_as_run_lengths(source, tmp_path):
     write(source, [(1, mask_to_rle(bitmap(1, 1, 5, 6, hole=True)), False)])
     convert(source, "masks", tmp_path / "masks")
