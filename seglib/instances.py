@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from pycocotools import mask as coco_mask
 
+from seglib.files import check_choice
 from seglib.masks import IGNORE, RLE, mask_to_rle, polygons_to_rle, rle_to_mask, rle_to_runs
 
 if TYPE_CHECKING:
@@ -138,8 +139,9 @@ class Instances:
                 higher class; "maximum": the object of the higher class covers the other. A crowd, 255, is below all.
 
         Raises:
-            ValueError: a label above 254.
+            ValueError: another `overlap`, or a label above 254.
         """
+        check_choice("overlap", overlap, ("smallest", "maximum"))
         if self.labels.max(initial=0) >= IGNORE:
             raise ValueError(f"label {self.labels.max()}: a class mask holds classes up to {IGNORE - 1}")
         area = self.areas if overlap == "smallest" else np.zeros(len(self))

@@ -10,11 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from seglib.datasets.checks import check
-from seglib.datasets.converters import FORMATS, convert, cvat_masks_to_coco, kaggle_rle_to_coco, labelme_to_coco
+from seglib.datasets.converters import (
+    FORMATS,
+    convert,
+    cvat_masks_to_coco,
+    is_labelme,
+    kaggle_rle_to_coco,
+    labelme_to_coco,
+)
 from seglib.datasets.download import data_home, find, prepare
 from seglib.datasets.download.catalog import CARDS
 from seglib.datasets.download.fetch import format_bytes
-from seglib.datasets.layouts import find_parts
 
 __all__ = ["main"]
 
@@ -92,7 +98,7 @@ def _convert(folder: str, out: str, to: str, images: str | None = None, **settin
         counts = kaggle_rle_to_coco(source, images or source.parent, out)
     elif (source / "SegmentationObject").is_dir() and (source / "labelmap.txt").is_file() and to == "coco":
         counts = cvat_masks_to_coco(source, out)
-    elif to == "coco" and not find_parts(source):
+    elif to == "coco" and is_labelme(source):
         counts = labelme_to_coco(source, out)
     else:
         counts = convert(source, to, out, **settings)

@@ -34,7 +34,7 @@ from seglib.masks import (
 )
 from seglib.progress import progress_bar
 
-__all__ = ["FORMATS", "convert", "cvat_masks_to_coco", "kaggle_rle_to_coco", "labelme_to_coco"]
+__all__ = ["FORMATS", "convert", "cvat_masks_to_coco", "is_labelme", "kaggle_rle_to_coco", "labelme_to_coco"]
 
 FORMATS = ("coco", "yolo", "voc", "masks", "instances")
 _Object = tuple[int, Segmentation, bool]  # class, mask, whether it is a crowd
@@ -201,6 +201,15 @@ _WRITERS = {
 
 
 # ------------------------------------------------------------------------------------------------ formats of tools
+
+
+def is_labelme(folder: Path) -> bool:
+    """Whether a folder holds labelme's JSON files, which begin with their shapes."""
+    for path in list(folder.rglob("*.json"))[:20]:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            if '"shapes"' in file.read(2000):
+                return True
+    return False
 
 
 def labelme_to_coco(folder: str | Path, annotation_file: str | Path) -> Counter[str]:

@@ -82,8 +82,8 @@ def find_parts(folder: str | Path, reasons: list[str] | None = None) -> list[Par
         try:
             if parts := list(find(folder, reasons)):
                 return parts
-        except FileNotFoundError:
-            continue
+        except FileNotFoundError as error:
+            reasons += [str(error)] if (folder / "labels").is_dir() else []
         except (OSError, ValueError) as error:
             reasons.append(str(error))
     return []

@@ -147,6 +147,8 @@ def test_labelme_shapes_become_objects_and_groups_one_object(tmp_path):
     assert data.classes == CLASSES and dict(zip(objects.labels.tolist(), objects.areas.tolist(), strict=True))[2] == 24
     assert abs(objects.areas[objects.labels == 1][0] - np.pi * 9) < 5
     assert counts == {"objects": 2, "images": 1, "shapes left out: point cup": 1}
+    assert main(["convert", str(tmp_path), str(tmp_path / "again" / "coco.json")]) == 0
+    assert (tmp_path / "again" / "coco.json").read_text() == (tmp_path / "coco.json").read_text()
 
 
 def test_kaggle_runs_count_from_one_column_by_column(tmp_path):
@@ -160,6 +162,8 @@ def test_kaggle_runs_count_from_one_column_by_column(tmp_path):
     expected[0, 1:4, :2] = True
     expected[1, 14:, 29] = True
     assert (objects.masks == expected).all() and data.filenames == ["a.png", "b.png"]
+    assert main(["convert", str(tmp_path / "train.csv"), str(tmp_path / "again.json")]) == 0
+    assert (tmp_path / "again.json").read_text() == (tmp_path / "coco.json").read_text()
     for text, message in (("a,596 6", "within 600 pixels"), ("a,5", "pairs"), ("c,1 1", "no image 'c'")):
         (tmp_path / "train.csv").write_text(f"ImageId,EncodedPixels\n{text}")
         with pytest.raises(ValueError, match=message):
@@ -177,3 +181,5 @@ def test_cvat_masks_keep_objects_that_touch(tmp_path):
     cvat_masks_to_coco(tmp_path, tmp_path / "coco.json")
     data, found = masks_of(tmp_path / "JPEGImages", tmp_path / "coco.json")
     assert data.classes == ["background", "hat"] and found.areas.tolist() == [20, 20]
+    assert main(["convert", str(tmp_path), str(tmp_path / "again.json")]) == 0
+    assert (tmp_path / "again.json").read_text() == (tmp_path / "coco.json").read_text()
