@@ -188,6 +188,8 @@ def _to_instances(
 ) -> tuple[list[Instances], list[Instances]]:
     """Convert truth and predictions to instances, and raise ValueError if they do not fit each other."""
     if not isinstance(truth, Sequence):
+        if not hasattr(truth, "instances"):
+            raise TypeError(f"truth is a list or a COCO data set, not {type(truth).__name__}: pass all_instances(data)")
         is_results = isinstance(predictions, str | Path) or all(
             isinstance(item, dict) and "masks" not in item for item in predictions
         )

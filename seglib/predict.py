@@ -20,11 +20,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor, nn
 
 from seglib import plots
-from seglib.files import as_rgb, check_choice, read_image, write_lines
+from seglib.files import as_rgb, check_choice, open_image, read_image, write_lines
 from seglib.instances import Instances
 from seglib.masks import palette, write_index_png
 from seglib.models import INSTANCE_MODELS, load_model, logits_to_mask
@@ -270,6 +269,10 @@ def save_predictions(
     out_dir: str | Path,
     classes: Sequence[str] | None = None,
     size: tuple[int, int] | None = None,
+    *,
+    bands: Sequence[int] | None = None,
+    white: float | None = None,
+    page: int | None = None,
     **settings: Any,
 ) -> SavedPredictions:
     """Predict photographs and save masks/<name>.png, colors/<name>.png and overlays/<name>.jpg for each.
@@ -282,6 +285,7 @@ def save_predictions(
         out_dir: the folder to write to.
         classes: names of the classes, background first. None: those of the checkpoint.
         size, settings: as in `predict`.
+        bands, white, page: how photographs are read, see `files.read_image`.
 
     Raises:
         FileNotFoundError: a file or folder that does not exist.
@@ -301,17 +305,11 @@ def save_predictions(
         raise ValueError(f"predictions could overwrite the photographs in {out_dir}: choose another output folder")
     for path in progress_bar(images, "predicting"):
         try:
-            image = read_image(path)
+            image = read_image(path, bands=bands, white=white, page=page)
         except (OSError, ValueError) as error:
             saved.skipped[str(path)] = str(error)
             continue
-        if _finds_objects(model):
-            objects = predict_instances(model, image, precision=settings.get("precision"))
-            mask = objects.semantic()
-            overlay = plots.draw_instances(image, objects)
-        else:
-            mask = predict(model, image, size, **settings)
-            overlay = plots.overlay(image, mask)
+        mask, overlay = _mask_and_overlay(model, image, size, settings)
         saved.masks.append(masks / f"{path.stem}.png")
         saved.colors.append(colors / f"{path.stem}.png")
         saved.overlays.append(overlays / f"{path.stem}.jpg")
@@ -322,6 +320,17 @@ def save_predictions(
         lines = [f"{index} {palette()[index].tobytes().hex()} {name}" for index, name in enumerate(classes)]
         write_lines(Path(out_dir) / "classes.txt", ["class, color as RRGGBB, name", *lines])
     return saved
+
+
+def _mask_and_overlay(
+    model: nn.Module, image: np.ndarray, size: tuple[int, int] | None, settings: dict[str, Any]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The class mask of an image, and the image with the mask, or with the objects, drawn over it."""
+    if _finds_objects(model):
+        objects = predict_instances(model, image, precision=settings.get("precision"))
+        return objects.semantic(), plots.draw_instances(image, objects)
+    mask = predict(model, image, size, **settings)
+    return mask, plots.overlay(image, mask)
 
 
 def _list_images(photographs: str | Path | Iterable[str | Path], skipped: dict[str, str]) -> list[Path]:
@@ -335,10 +344,14 @@ def _list_images(photographs: str | Path | Iterable[str | Path], skipped: dict[s
             if path.is_dir() or path.name.startswith("."):
                 continue
             try:
-                with Image.open(path):  # reads the first bytes only
+                with open_image(path, page=1):  # reads the first bytes only
                     images[path.resolve()] = path
-            except Exception as error:  # a decoder can raise anything on a damaged file
-                skipped[str(path)] = f"{path} is not an image that can be read ({type(error).__name__})"
+            except ValueError as error:
+                if path.suffix.lower() in (".tif", ".tiff"):  # it may have bands that Pillow does not know
+                    images[path.resolve()] = path
+                else:
+                    kind = type(error.__cause__).__name__
+                    skipped[str(path)] = f"{path} is not an image that can be read ({kind})"
     if not images and not skipped:
         raise ValueError(f"no photographs in {', '.join(map(str, given)) or 'an empty list'}")
     stems = Counter(path.stem.lower() for path in images.values())
@@ -358,6 +371,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--tile", type=int, help="predict tiles of this many pixels a side, without resizing")
     parser.add_argument("--flips", default="", choices=sorted(_FLIPS), help="average over mirror images as well")
     parser.add_argument("--batch-size", type=int, default=8, help="tiles at a time")
+    parser.add_argument("--bands", nargs="+", type=int, help="of the photographs, for red, green, blue; the first is 1")
+    parser.add_argument("--white", type=float, help="the value of photographs of more than 8 bits that becomes 255")
+    parser.add_argument("--page", type=int, help="of photographs that are stacks, from 1")
     parser.add_argument("--precision", choices=("bf16", "fp16"), help="mixed precision, which is faster on a GPU")
     options = parser.parse_args(arguments)
     try:

@@ -366,6 +366,17 @@ def test_the_command_predicts_photographs_and_reports_what_it_skips(tmp_path, ch
         assert (mask == 1).all()
 
 
+def test_stacks_and_deep_images_are_predicted_as_the_options_say(tmp_path, checkpoint):
+    pages = [Image.fromarray(np.full((32, 48), value, np.uint16)) for value in (0, 4000)]
+    (tmp_path / "photos").mkdir()
+    pages[0].save(tmp_path / "photos" / "a.tif", save_all=True, append_images=pages[1:])
+    command = [str(checkpoint), str(tmp_path / "photos"), "--out", str(tmp_path / "out")]
+    assert main(command) == 1  # which page?
+    assert main([*command, "--page", "2", "--white", "4000"]) == 0
+    overlay = np.asarray(Image.open(tmp_path / "out" / "overlays" / "a.jpg"))
+    assert overlay.shape == (32, 48, 3) and overlay.min() > 90  # class 1 over white
+
+
 def test_the_command_reports_errors_without_a_traceback(tmp_path, checkpoint, capsys):
     photo = str(save_photo(tmp_path / "one.png"))
     (tmp_path / "notes.txt").write_text("not an image")
