@@ -26,12 +26,11 @@ from seglib.masks import (
     Polygon,
     check_classes,
     check_polygon,
-    polygons_to_mask,
     rle_to_mask,
     write_index_png,
 )
 
-__all__ = ["COCOSegmentationDataset", "MaskReport", "Segmentation", "annotation_bitmap", "write_coco", "write_masks"]
+__all__ = ["COCOSegmentationDataset", "MaskReport", "Segmentation", "write_coco", "write_masks"]
 
 Segmentation = list[Polygon] | RLE  # a polygon is [x1, y1, x2, y2, ...] in pixels
 
@@ -229,14 +228,6 @@ class COCOSegmentationDataset(Dataset[tuple[Tensor, Tensor, str]]):
         if not drawable:
             return []
         return [{**annotation, "segmentation": drawable if has_polygons else segmentation}]
-
-
-def annotation_bitmap(annotation: Entry, height: int, width: int) -> np.ndarray:
-    """The mask of one COCO annotation: bool (height, width)."""
-    segmentation = annotation["segmentation"]
-    if isinstance(segmentation, dict):
-        return rle_to_mask(segmentation)
-    return polygons_to_mask(segmentation, height, width)
 
 
 @dataclass(frozen=True)
