@@ -5,6 +5,7 @@ of the upper left pixel. A class mask is uint8 (H, W), where 0 is background and
 rasterizes polygons and encodes run lengths, so a mask has exactly the pixels that COCO's evaluation counts.
 """
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -259,6 +260,8 @@ def yolo_to_polygons(line: str, height: int, width: int) -> tuple[int, list[Poly
         ValueError: the line is not of this form; the message says why.
     """
     name, *rest = line.split() or [""]
+    if not rest and re.search("[,;]", name):
+        raise ValueError(f"YOLO coordinates are written as 0.5 with blanks between them, not as in {name[:40]!r}")
     try:
         values = np.array([float(value) for value in rest])
     except ValueError as error:
@@ -267,12 +270,14 @@ def yolo_to_polygons(line: str, height: int, width: int) -> tuple[int, list[Poly
         index = int(name) if name.isdecimal() else float(name)
     except ValueError:
         index = -1
-    if index < 0 or index != int(index):
+    if not 0 <= index < 1e9 or index != int(index):  # False for NaN, too
         raise ValueError(f"a YOLO line begins with a class number, this one with {name!r}")
     if values.size and not (values.min() >= -0.01 and values.max() <= 1.01):  # False for NaN, too
         raise ValueError(f"YOLO coordinates are fractions from 0 to 1, found {values.min():g} to {values.max():g}")
     if values.size == 4:
         raise ValueError("this line is a box (class, center, width, height) for detection; a mask needs an outline")
+    if values.size % 2:
+        raise ValueError(f"a YOLO line holds pairs of x and y, this one {values.size} values: is one a confidence?")
     # Rounded, because 10.5 pixels may come back as 10.4999999, which lies on the other side of a pixel's center.
     polygon = np.round(np.clip(values, 0, 1) * np.resize([width, height], len(values)), 4).tolist()
     check_polygon(polygon, height, width)

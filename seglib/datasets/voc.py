@@ -1,5 +1,6 @@
 """PASCAL VOC's development kit: images, palette PNGs of class indices, and text files that list the images of a set."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path, PureWindowsPath
 
@@ -63,11 +64,11 @@ class VOCSegmentationDataset(Dataset[tuple[Tensor, Tensor, str]]):
         self.classes = list(classes)
         self.problems: list[Problem] = []
         list_file = self.root / "ImageSets" / "Segmentation" / f"{image_set}.txt"
-        listed = _read_names(list_file)
+        listed = _read_lines(list_file)
         for folder in ("JPEGImages", "SegmentationClass"):
             if not (self.root / folder).is_dir():
                 raise FileNotFoundError(f"no folder {self.root / folder}: VOC's layout has it beside ImageSets/")
-        self._files = self._find_files(listed)
+        self._files = self._find_files(listed, list_file)
         self._names = list(self._files)
         if on_error == "skip":
             self._names = readable(self._names, self._read, self.problems)
@@ -86,18 +87,25 @@ class VOCSegmentationDataset(Dataset[tuple[Tensor, Tensor, str]]):
         image, mask = as_sample(pixels, labels, len(self.classes), self._files[name][1], self.transform)
         return image, mask, self.filenames[index]
 
-    def _find_files(self, names: Sequence[str]) -> dict[str, tuple[Path, Path]]:
-        """The image and the mask of each name; a missing one becomes a problem."""
+    def _find_files(self, lines: Sequence[str], list_file: Path) -> dict[str, tuple[Path, Path]]:
+        """The image and the mask of each name in the list; a missing one becomes a problem."""
         folders = [self.root / "JPEGImages", self.root / "SegmentationClass"]
         files = [_files_by_stem(folder) for folder in folders]
         found = {}
-        for name in dict.fromkeys(names):
-            image, mask = (by_stem.get(plain_name(name)) for by_stem in files)
-            if image and mask:
-                found[name] = (image, mask)
-            for folder, path in zip(folders, (image, mask), strict=True):
-                if not path:
-                    self.problems.append(Problem(name, f"is listed but has no file in {folder}"))
+        for line in lines:
+            names = [line, _to_name(line)]  # what looks like quotes or a suffix may belong to the name
+            name = next((name for name in names if plain_name(name) in files[0]), names[-1])
+            if plain_name(name) not in files[0] and len(line.split()) > 1 and line.split()[-1] in ("-1", "0", "1"):
+                raise ValueError(f"{list_file}: {line!r} is not a name; give a list with one name in each line")
+            images = _files_of_name(files[0], name)
+            masks = _files_of_name(files[1], name)
+            masks = [path for path in masks if path.suffix.lower() == ".png"] or masks
+            if len(images) == len(masks) == 1:
+                found[name] = (images[0], masks[0])
+            for folder, paths in zip(folders, (images, masks), strict=True):
+                if len(paths) != 1:
+                    what = f"has {' and '.join(path.name for path in paths)}" if paths else "is listed but has no file"
+                    self.problems.append(Problem(name, f"{what} in {folder}"))
         return found
 
     def _read(self, name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -108,27 +116,33 @@ class VOCSegmentationDataset(Dataset[tuple[Tensor, Tensor, str]]):
         return read_image(image_path, mask.shape), mask
 
 
-def _files_by_stem(folder: Path) -> dict[str, Path]:
+def _files_by_stem(folder: Path) -> dict[str, list[Path]]:
     """The images of a folder by plain name without suffix."""
-    return {plain_name(path.stem): path for path in image_files(folder)}
+    files: dict[str, list[Path]] = defaultdict(list)
+    for path in image_files(folder):
+        files[plain_name(path.stem)].append(path)
+    return files
 
 
-def _read_names(list_file: Path) -> list[str]:
-    """The names in the list of an image set."""
+def _files_of_name(files: dict[str, list[Path]], name: str) -> list[Path]:
+    """The files of exactly this name, else those whose name differs in case or in the form of accents."""
+    similar = files.get(plain_name(name), [])
+    return [path for path in similar if path.stem == name] or similar
+
+
+def _read_lines(list_file: Path) -> list[str]:
+    """The lines of the list of an image set, each once."""
     if not list_file.is_file():
         raise FileNotFoundError(f"no image set {list_file}{_hint(list_file)}")
-    names = [_to_name(line) for line in read_text(list_file).splitlines() if line.strip()]
-    for name in names:
-        if len(name.split()) > 1 and name.split()[-1] in ("-1", "0", "1"):  # a list of ImageSets/Main
-            raise ValueError(f"{list_file}: {name!r} is not a name; give a list with one name in each line")
-    return names
+    return list(dict.fromkeys(line.strip() for line in read_text(list_file).splitlines() if line.strip()))
 
 
 def _to_name(line: str) -> str:
     """The name in a line, which may be quoted, have a suffix, or be the paths of an image and its mask."""
     line = line.strip().strip("'\"")
     fields = line.split()
-    if len(fields) == 2 and all("/" in field or "\\" in field for field in fields):
+    are_paths = all("/" in field or "\\" in field for field in fields)
+    if len(fields) == 2 and (are_paths or all(Path(field).suffix.lower() in IMAGE_SUFFIXES for field in fields)):
         line = fields[0]
     name = PureWindowsPath(line).name  # takes slashes and backslashes
     return Path(name).stem if Path(name).suffix.lower() in IMAGE_SUFFIXES else name

@@ -9,6 +9,7 @@ A line holds one polygon, so it can express neither holes nor several parts: see
 """
 
 import os
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -23,7 +24,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from seglib import masks
-from seglib.datasets.base import ON_ERROR, Problem, Transform, as_sample, readable, report_problems
+from seglib.datasets.base import ON_ERROR, Problem, Transform, as_sample, plain_name, readable, report_problems
 from seglib.datasets.coco import COCOSegmentationDataset, Segmentation, write_coco
 from seglib.files import check_choice, image_size, is_image_file, link_or_copy, read_image, read_text, write_lines
 from seglib.instances import Instances
@@ -67,12 +68,15 @@ class YOLOSegmentationDataset(Dataset[tuple[Tensor, Tensor, str]]):
         self, root: str | Path, part: str = "train", transform: Transform | None = None, *, on_error: str = "raise"
     ) -> None:
         check_choice("on_error", on_error, ON_ERROR)
-        source, names, parts = _read_data_yaml(Path(root))
+        source, names, parts, values = _read_data_yaml(Path(root))
         if part not in parts:
+            given = f", and {values[part]!r} was not found" if values.get(part) else ""
             raise FileNotFoundError(
-                f"{source} names no folder for {part!r} that exists; it has {', '.join(parts) or 'none'}. A part is "
-                "written as, for example, train: train/images"
+                f"{source} names no folder for {part!r} that exists; it has {', '.join(parts) or 'none'}{given}. A "
+                "part is written as, for example, train: train/images"
             )
+        if parts[part].moved:
+            warnings.warn(f"{source}: {parts[part].moved}", stacklevel=2)
         self.transform = transform
         self.classes = ["background", *names]
         masks.check_classes(self.classes)
@@ -80,7 +84,8 @@ class YOLOSegmentationDataset(Dataset[tuple[Tensor, Tensor, str]]):
         paths = _find_images(parts[part])
         self.images_dir = parts[part].folder
         self.filenames = [Path(os.path.relpath(path, self.images_dir)).as_posix() for path in paths]
-        self._lines = {name: self._read_lines(path) for name, path in zip(self.filenames, paths, strict=True)}
+        self._labels = dict(zip(self.filenames, _find_labels(paths), strict=True))
+        self._lines = {name: self._read_lines(path) for name, path in self._labels.items()}
         self._check_label_files(paths, has_all_images=parts[part].files is None)
         if on_error == "skip":
             self.filenames = readable(self.filenames, lambda name: read_image(self.images_dir / name), self.problems)
@@ -102,7 +107,7 @@ class YOLOSegmentationDataset(Dataset[tuple[Tensor, Tensor, str]]):
 
     def label_path(self, index: int) -> Path:
         """The label file of an image, which may not exist."""
-        return _label_path(self.image_path(index))
+        return self._labels[self.filenames[index]]
 
     def lines(self, index: int) -> list[str]:
         """The valid label lines of an image."""
@@ -115,12 +120,11 @@ class YOLOSegmentationDataset(Dataset[tuple[Tensor, Tensor, str]]):
         labels = [number + 1 for number, _ in objects]
         return Instances.of([polygons for _, polygons in objects], labels, size=size)
 
-    def _read_lines(self, image: Path) -> list[str]:
-        """The label lines of an image; those that are broken or corrected become problems."""
-        path = _label_path(image)
+    def _read_lines(self, path: Path) -> list[str]:
+        """The lines of a label file; those that are broken or corrected become problems."""
         text = read_text(path, errors="replace") if path.is_file() else ""
         known = len(self.classes) - 1
-        lines: dict[tuple[str, ...], str] = {}
+        lines: dict[tuple[float, ...], str] = {}
         for number, line in enumerate(text.splitlines(), 1):
             if not line.strip():
                 continue
@@ -131,20 +135,21 @@ class YOLOSegmentationDataset(Dataset[tuple[Tensor, Tensor, str]]):
             except ValueError as error:
                 self.problems.append(Problem(f"{path}:{number}", str(error)))
                 continue
-            key = tuple(line.split())
-            outside = [value for value in key[1:] if not -1e-6 <= float(value) <= 1 + 1e-6]  # more than rounding
+            name, *values = line.split()
+            key = (class_number, *map(float, values))
+            outside = [value for value in values if not -1e-6 <= float(value) <= 1 + 1e-6]  # more than rounding
             if outside or key in lines:
                 what = f"reaches to {outside[0]}, and was clipped to 0 to 1" if outside else "repeats a line"
                 self.problems.append(Problem(f"{path}:{number}", what, "corrected"))
-            if outside or key[0] != str(class_number):
-                values = (f"{min(max(float(value), 0), 1):g}" if value in outside else value for value in key[1:])
-                line = " ".join([str(class_number), *values])
+            if outside or name != str(class_number):
+                inside = (f"{min(max(float(value), 0), 1):g}" if value in outside else value for value in values)
+                line = " ".join([str(class_number), *inside])
             lines.setdefault(key, line)
         return list(lines.values())
 
     def _check_label_files(self, images: Sequence[Path], has_all_images: bool) -> None:
         """Raise FileNotFoundError if there are no labels; turn label files that belong to no image into problems."""
-        used = {_label_path(image) for image in images}
+        used = set(self._labels.values())
         folders = {path.parent for path in used}
         beside = folders & {image.parent for image in images}
         if not any(path.is_file() for path in used) and not any(folder.is_dir() for folder in folders - beside):
@@ -153,7 +158,7 @@ class YOLOSegmentationDataset(Dataset[tuple[Tensor, Tensor, str]]):
             raise FileNotFoundError(f"{self.images_dir} has no labels: {what}")  # all would count as without objects
         for path in sorted(path for folder in folders for path in folder.rglob("*")) if has_all_images else []:
             if path.suffix.lower() == ".txt" and path.name != "classes.txt" and path not in used:
-                self.problems.append(Problem(str(path), "no image has that name, or .txt is not in lower case"))
+                self.problems.append(Problem(str(path), "no image has that name, or it has another label file"))
 
 
 # ---------------------------------------------------------------------------------------------------------- data.yaml
@@ -183,10 +188,11 @@ def write_data_yaml(root: Path, names: Sequence[str], part: str) -> None:
 
 
 class _Part(NamedTuple):
-    """The images of a part: all below a folder, or only some files."""
+    """The images of a part: all below a folder, or only some files; and what was read in place of what is named."""
 
     folder: Path
     files: list[Path] | None = None
+    moved: str = ""
 
 
 def _find_data_yaml(root: Path) -> Path:
@@ -203,15 +209,15 @@ def _find_data_yaml(root: Path) -> Path:
     return found[0]
 
 
-def _read_data_yaml(root: Path) -> tuple[Path, list[str], dict[str, _Part]]:
-    """The path of a data.yaml, the class names in it, and the images of each part that exists."""
+def _read_data_yaml(root: Path) -> tuple[Path, list[str], dict[str, _Part], dict[str, Any]]:
+    """The path of a data.yaml, the class names in it, the images of each part that exists, and what it says of each."""
     path = _find_data_yaml(root)
     try:
         content = yaml.safe_load(read_text(path))
         names = _class_names(content["names"])
     except (yaml.YAMLError, KeyError, TypeError) as error:
         raise ValueError(f"{path} has no valid list of classes, such as names: [building] ({error!r})") from error
-    if content.get("nc", len(names)) != len(names):
+    if str(content.get("nc", len(names))) not in (f"{len(names)}", f"{len(names)}.0"):
         raise ValueError(f"{path} says nc: {content['nc']}, but names {len(names)} classes: {names}")
     keys = {"train": ["train"], "val": ["val", "valid", "validation"], "test": ["test"]}
     values = {part: next((content[key] for key in keys[part] if content.get(key)), None) for part in keys}
@@ -219,7 +225,7 @@ def _read_data_yaml(root: Path) -> tuple[Path, list[str], dict[str, _Part]]:
         raise ValueError(f"{path} names no folder of images: write, for example, train: train/images")
     above = _resolve(str(content.get("path") or "."), [path.parent]) or path.parent
     parts = {part: _find_part(value, [above, path.parent], path) for part, value in values.items() if value}
-    return path, names, {part: images for part, images in parts.items() if images is not None}
+    return path, names, {part: images for part, images in parts.items() if images is not None}, values
 
 
 def _resolve(text: str, folders: Sequence[Path]) -> Path | None:
@@ -237,16 +243,21 @@ def _resolve(text: str, folders: Sequence[Path]) -> Path | None:
 def _find_part(value: Any, folders: Sequence[Path], source: Path) -> _Part | None:
     """The images of a part: of a folder, of a text file that lists images, or of a list of these; None if missing."""
     if isinstance(value, list) and value:
-        found = [part for item in value if (part := _find_part(item, folders, source))]
+        listed = {str(item): _find_part(item, folders, source) for item in value}
+        found = [part for part in listed.values() if part is not None]
+        if 0 < len(found) < len(listed):
+            raise ValueError(f"{source}: {[item for item, part in listed.items() if part is None]} do not exist")
         files = [path for part in found for path in _find_images(part)]
-        return _Part(Path(os.path.commonpath([part.folder for part in found])), files) if found else None
+        moved = next((part.moved for part in found if part.moved), "")
+        return _Part(Path(os.path.commonpath([part.folder for part in found])), files, moved) if found else None
     if not isinstance(value, str):
         raise ValueError(f"{source}: {value!r} is not a folder, a text file that lists images, or a list of these")
     path = _resolve(value, folders)
     if path is None:
         return None
+    moved = f"{value!r} does not exist here; {path} is read in its place" if _is_moved(value, path) else ""
     if path.is_dir():
-        return _Part(path / "images" if (path / "images").is_dir() else path)
+        return _Part(path / "images" if (path / "images").is_dir() else path, moved=moved)
     lines = [line for line in read_text(path).splitlines() if line.strip()]
     images = {line: _resolve(line, [path.parent, *folders]) for line in lines}
     missing = [line for line, image in images.items() if image is None]
@@ -255,7 +266,13 @@ def _find_part(value: Any, folders: Sequence[Path], source: Path) -> _Part | Non
             f"{path}: {len(missing)} of {len(lines)} images do not exist, such as {(missing or [''])[0]!r}"
         )
     found_files = sorted({image for image in images.values() if image is not None})
-    return _Part(Path(os.path.commonpath([image.parent for image in found_files])), found_files)
+    return _Part(Path(os.path.commonpath([image.parent for image in found_files])), found_files, moved)
+
+
+def _is_moved(text: str, path: Path) -> bool:
+    """Whether only the last parts of a text agree with the path that was found for it."""
+    parts = tuple(part for part in PureWindowsPath(text.strip()).parts if part != "..")
+    return bool(parts) and path.parts[-len(parts) :] != parts and path != Path(text.strip()).expanduser()
 
 
 def _class_names(names: Any) -> list[str]:
@@ -299,6 +316,21 @@ def _label_path(image: Path) -> Path:
     in_labels = Path(*parts).with_suffix(".txt")
     beside = image.with_suffix(".txt")
     return beside if not in_labels.is_file() and beside.is_file() else in_labels
+
+
+def _find_labels(images: Sequence[Path]) -> list[Path]:
+    """The label file of each image. Its name may differ in case and in the form of accents; it may not exist."""
+    expected = [_label_path(image) for image in images]
+    missing = [path for path in expected if not path.is_file()]
+    taken = set(expected)
+    files = {
+        path.with_name(plain_name(path.name)): path
+        for folder in {path.parent for path in missing if path.parent.is_dir()}
+        for path in folder.iterdir()
+        if path not in taken
+    }
+    found = {path: files.get(path.with_name(plain_name(path.name)), path) for path in missing}
+    return [found.get(path, path) for path in expected]
 
 
 def _label_file(labels_dir: Path, name: str) -> Path:

@@ -115,6 +115,28 @@ def test_names_are_found_whatever_surrounds_them_and_whatever_suffix_the_image_h
     assert VOCSegmentationDataset(devkit)[0][2] == f"{name}.JPG"
 
 
+@pytest.mark.parametrize("name", ["house 1", 'pipe 5"', "'b'", "b.tif"])
+def test_what_looks_like_a_label_a_quote_or_a_suffix_may_belong_to_the_name(devkit, name):
+    (devkit / "JPEGImages" / "a.jpg").rename(devkit / "JPEGImages" / f"{name}.png")
+    (devkit / "SegmentationClass" / "a.png").rename(devkit / "SegmentationClass" / f"{name}.png")
+    write_list(devkit, f"{name}\nc\n")
+    assert VOCSegmentationDataset(devkit).filenames == [f"{name}.png", "c.jpg"]
+
+
+def test_names_that_differ_only_in_case_are_two_images(devkit):
+    (devkit / "JPEGImages" / "a.jpg").rename(devkit / "JPEGImages" / "C.jpg")
+    write_mask(devkit, "C", [[0] * 6] * 4)
+    write_list(devkit, "C\nc\n")
+    data = VOCSegmentationDataset(devkit)
+    assert data.filenames == ["C.jpg", "c.jpg"] and [sample[1].max().item() for sample in data] == [0, 255]
+
+
+def test_two_images_of_one_name_are_a_problem(devkit):
+    Image.new("RGB", (6, 4)).save(devkit / "JPEGImages" / "a.png")
+    with pytest.raises(ValueError, match=r"a: has a\.jpg and a\.png in .*JPEGImages"):
+        VOCSegmentationDataset(devkit)
+
+
 def test_classes_are_those_of_a_labelmap(devkit):
     (devkit / "labelmap.txt").write_text("# label:color_rgb:parts:actions\nbackground:0,0,0::\ncup:128,0,0::\n")
     assert VOCSegmentationDataset(devkit).classes == ["background", "cup"]

@@ -2,6 +2,8 @@
 
 import json
 import os
+import unicodedata
+import warnings
 from collections import Counter
 from pathlib import Path
 
@@ -182,6 +184,7 @@ def test_real_buildings_have_the_areas_that_pycocotools_draws():
         "names: [cup, hat]\ntrain: [train/images]\nval: [valid/images, train/images]",
     ],
 )
+@pytest.mark.filterwarnings("ignore:.*does not exist here")
 def test_each_dialect_of_data_yaml_is_read(folder, text):
     folder.write_yaml(text)
     (folder.root / "valid.txt").write_text("./valid/images/a.png\n/home/me/roofs/train/images/a.png\n")
@@ -189,6 +192,29 @@ def test_each_dialect_of_data_yaml_is_read(folder, text):
     for part in ("train", "val"):
         data = folder.open(part)
         assert data.classes == ["background", "cup", "hat"] and data.instances(0).labels.tolist() == [1]
+
+
+@pytest.mark.parametrize("train", ["/content/roofs/train/images", "C:\\roofs\\train\\images", "roofs/train/images"])
+def test_a_folder_that_is_found_by_the_last_parts_of_its_path_is_said(folder, train):
+    folder.write_yaml(f"names: [cup, hat]\nnc: '2'\ntrain: {train}\nval: ../valid/images\n")
+    with pytest.warns(UserWarning, match=r"roofs.* does not exist here; .*train.images is read in its place"):
+        assert len(folder.open()) == 1
+    with warnings.catch_warnings(action="error"):
+        folder.open("val")  # Roboflow's form
+
+
+@pytest.mark.parametrize(("image", "label"), [("blätter", "bla\u0308tter"), ("b", "B")])
+def test_a_label_file_is_found_in_another_case_or_form_of_accents(folder, image, label):
+    write_image(folder.root / f"train/images/{image}.png")
+    folder.write_label(unicodedata.normalize("NFD", label), TRIANGLE)
+    data = folder.open()
+    assert data.filenames == ["a.png", f"{image}.png"] and data.instances(1).labels.tolist() == [2]
+
+
+def test_the_label_file_of_one_image_is_not_taken_for_another(folder):
+    write_image(folder.root / "train/images/A.png")
+    data = folder.open()
+    assert data.filenames == ["A.png", "a.png"] and [len(data.instances(index)) for index in (0, 1)] == [0, 1]
 
 
 def test_path_is_absolute_or_relative_to_data_yaml(folder):
@@ -214,6 +240,8 @@ def test_path_is_absolute_or_relative_to_data_yaml(folder):
         ("names: [cup, hat]\ntrain: pictures", FileNotFoundError, "no folder for 'train' that exists; it has none"),
         ("names: [cup, hat]\ntrain: train.txt", FileNotFoundError, "no folder for 'train' that exists"),
         ("names: [cup, hat]\ntrain: list.txt", ValueError, r"list\.txt: 1 of 2 images do not exist, such as 'x\.png'"),
+        ("names: [cup, hat]\ntrain: [train/images, x]", ValueError, r"data\.yaml: \['x'\] do not exist"),
+        ("names: [cup, hat]\ntrain: /x/pictures", FileNotFoundError, "it has none, and '/x/pictures' was not found"),
         ("names: [cup, hat]\ntrain: 5", ValueError, "5 is not a folder, a text file that lists images"),
         ("names: [cup, hat]\ntrain: pictures\nval: valid", FileNotFoundError, "no folder for 'train' .* it has val"),
         ("names: [cup, hat]\ntrain: photographs", FileNotFoundError, "must be in a folder images"),
@@ -241,7 +269,7 @@ def test_a_missing_labels_folder_is_an_error(folder):
 
 def test_lines_a_little_outside_and_repeated_lines_are_corrected_and_said(folder):
     outside = "0 -0.005 0.25 0.5 0.25 0.5 1.01"
-    folder.write_label("a", f"{outside}\n{TRIANGLE}\n{TRIANGLE} \n")
+    folder.write_label("a", f"{outside}\n{TRIANGLE}\n{TRIANGLE.replace('0.5', '0.50')} \n")
     with pytest.warns(UserWarning, match="corrected 2"):
         data = folder.open()
     assert [(problem.where[-7:], problem.action) for problem in data.problems] == [
@@ -292,6 +320,9 @@ def test_two_images_that_share_a_label_file_and_no_image_are_errors(folder):
     [
         (b"0 0.5 0.5 0.2 0.2", "box"),
         (b"2 0.5 0 1 0 1 1", "class 2 is unknown: data.yaml has 2"),
+        (b"inf 0.5 0 1 0 1 1", "begins with a class number, this one with 'inf'"),
+        (b"0,0.5,0,1,0,1,1", "written as 0.5 with blanks between them, not as in '0,0.5,0,1,0,1,1'"),
+        (b"0 0.5 0 1 0 1 1 0.9", "pairs of x and y, this one 7 values: is one a confidence"),
         (b"0 0.1 0.1 0.\xff 0.2 0.3 0.3", "string to float"),  # another encoding
         (b"0 0,1 0,1 0,5 0,1 0,5 0,5", "written as 0.5 with blanks"),
         (b"0 -0.02 0.1 0.5 0.1 0.5 0.5", "fractions from 0 to 1, found -0.02 to 0.5"),
