@@ -9,7 +9,7 @@ import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from types import UnionType
 from typing import Any
 
@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from seglib.datasets.base import ON_ERROR, Problem, Transform, as_sample, readable, report_problems
-from seglib.datasets.coco_json import Entry, find_image, read_annotation_file
+from seglib.datasets.coco_json import Entry, find_image, read_annotation_file, whole_number
 from seglib.files import check_choice, image_size, read_image, write_json, write_lines
 from seglib.instances import Instances
 from seglib.masks import (
@@ -102,7 +102,7 @@ class COCOSegmentationDataset(Dataset[tuple[Tensor, Tensor, str]]):
         if on_error == "skip":
             self.images = readable(self.images, self._read_image, self.problems, _describe)
         report_problems(self.problems, on_error, str(self.annotation_file))
-        self._warn_if_all_are_crowds()
+        self._warn_of_classes_of_crowds()
         if not self.images:
             raise ValueError(f"no image left of {len(content['images'])} in {self.annotation_file}")
         self.filenames = [entry["file_name"] for entry in self.images]
@@ -139,12 +139,17 @@ class COCOSegmentationDataset(Dataset[tuple[Tensor, Tensor, str]]):
     def _read_image(self, entry: Entry) -> np.ndarray:
         return read_image(self.images_dir / entry["file_name"], (entry["height"], entry["width"]))
 
-    def _warn_if_all_are_crowds(self) -> None:
+    def _warn_of_classes_of_crowds(self) -> None:
+        """Warn of classes whose objects are all crowds."""
         kept = [annotation for annotations in self._annotations.values() for annotation in annotations]
-        if kept and all(annotation["iscrowd"] for annotation in kept):
+        learned = {self.class_of[annotation["category_id"]] for annotation in kept if not annotation["iscrowd"]}
+        crowds = [self.class_of[annotation["category_id"]] for annotation in kept if annotation["iscrowd"]]
+        without = {number: count for number, count in sorted(Counter(crowds).items()) if number not in learned}
+        if without:
+            of = " of " + ", ".join(repr(self.classes[number]) for number in without) if learned else ""
             warnings.warn(
-                f"{self.annotation_file}: all {len(kept)} objects are crowds (iscrowd 1), which do not count, so there "
-                'is nothing to learn. Pass crowds="objects" if each is an object',
+                f"{self.annotation_file}: all {sum(without.values())} objects{of} are crowds (iscrowd 1), which do "
+                'not count, so there is nothing to learn. Pass crowds="objects" if each is an object',
                 stacklevel=3,
             )
 
@@ -167,7 +172,7 @@ class COCOSegmentationDataset(Dataset[tuple[Tensor, Tensor, str]]):
                 self.problems.append(Problem(_describe(entry), error))
                 continue
             kept[_stem(found)] = found
-            if entry["file_name"].replace("\\", "/") != found["file_name"]:
+            if PureWindowsPath(entry["file_name"]).as_posix() != found["file_name"]:
                 moved.append(f"{entry['file_name']!r} as {found['file_name']!r}")
         if moved:
             warnings.warn(
@@ -182,7 +187,7 @@ class COCOSegmentationDataset(Dataset[tuple[Tensor, Tensor, str]]):
         if len(names) > 1:
             return f"{', '.join(sorted(names))} share that id, so their annotations cannot be told apart"
         if not entry["file_name"]:
-            return f"no such file in {self.images_dir}"
+            return f"no such file in {self.images_dir}, or more than one"
         if _stem(entry) in kept:
             return "another entry has that name (a mask is named after its image, without the suffix)"
         if entry.get("height") is None or entry.get("width") is None:
@@ -191,7 +196,7 @@ class COCOSegmentationDataset(Dataset[tuple[Tensor, Tensor, str]]):
             except ValueError as error:
                 return str(error)
         sides = [entry["height"], entry["width"]]
-        if not all(isinstance(side, int) and 1 <= side < 1e6 for side in sides):
+        if not all(type(side) is int and 1 <= side < 1e6 for side in sides):
             return f"height {sides[0]!r} and width {sides[1]!r} must be whole numbers of pixels"
         return ""
 
@@ -310,7 +315,8 @@ def _stem(entry: Entry) -> str:
 
 def _field_error(entry: Entry, fields: Mapping[str, type | UnionType]) -> str:
     """What is missing or of the wrong type in an entry of an annotation file; "" if nothing is."""
-    wrong = [f"{key}: {entry.get(key)!r}" for key, kind in fields.items() if not isinstance(entry.get(key), kind)]
+    valid = {key: isinstance(entry.get(key), kind) and not isinstance(entry[key], bool) for key, kind in fields.items()}
+    wrong = [f"{key}: {entry.get(key)!r}" for key, is_valid in valid.items() if not is_valid]
     return f"has no valid {', '.join(wrong)}" if wrong else ""
 
 
@@ -348,11 +354,12 @@ def _select_categories(known: list[Entry], wanted: Sequence[str | int] | None, p
         return [by_id[key] for key in _sorted_ids(by_id)]
     if isinstance(wanted, str | int):
         raise ValueError(f"categories must be a list, such as [{wanted!r}]")
-    missing = [item for item in wanted if item not in by_name and item not in by_id]
+    items = [item if item in by_name else whole_number(item) for item in wanted]
+    missing = [item for item in items if item not in by_name and item not in by_id]
     if missing or not wanted:
         available = ", ".join(f"{category['name']} ({key})" for key, category in by_id.items())
         raise ValueError(f"{path} has no category {missing}; it has {available}")
-    selected = [by_name[item] if isinstance(item, str) else by_id[item] for item in wanted]
+    selected = [by_name[item] if item in by_name else by_id[item] for item in items]
     if len({category["id"] for category in selected}) < len(selected):
         raise ValueError(f"categories {list(wanted)} name a category twice")
     return selected

@@ -11,7 +11,7 @@ from pycocotools.coco import COCO
 from seglib.datasets import COCOSegmentationDataset
 from seglib.datasets.coco import write_masks
 from seglib.instances import Instances
-from seglib.masks import IGNORE, read_index_png
+from seglib.masks import IGNORE, polygons_to_rle, read_index_png
 from seglib.transforms import resize
 
 SQUARE = [1, 1, 5, 1, 5, 5, 1, 5]
@@ -115,7 +115,10 @@ def test_exif_rotation_is_applied_unless_the_size_is_that_of_the_stored_image(ti
         (None, "no annotation file"),
         (b"", "is not JSON"),
         (b'{"images": "\xff"}', "is not UTF-8 text near"),
-        (b'{"images": [], "annotations": []}', "no list of categories"),
+        (b'{"images": [], "annotations": []}', "no list of categories.*; it holds the keys images, annotations"),
+        (b"5", "no list of images.*; it holds 5"),
+        (b'{"data": {"images": [], "annotations": [], "categories": []}}', "holds one under 'data'"),
+        (b'{"a.png": {"regions": []}}', "holds annotations of VGG Image Annotator"),
         (b'{"images": [7], "annotations": [], "categories": []}', "no list of images"),
         (b'[{"image_id": 1, "category_id": 1, "segmentation": {}, "score": 0.5}]', "holds COCO's results"),
         (b'{"annotations": [{"segments_info": []}]}', "holds COCO's panoptic"),
@@ -178,6 +181,9 @@ PROBLEMS = {  # what breaks the data set, and what is said about it
     "image listed twice": (repeat_image, r"image 1 \(1.png\): another entry has that name"),
     "same file": (image(file_name="2.png"), r"image 2 \(2.png\): another entry has that name"),
     "crowd as a word": (annotation(iscrowd="no"), r"annotation 13: iscrowd is 'no', not 0 or 1"),
+    "true as an id": (annotation(id=True), "annotation True: has no valid id: True"),
+    "true as a size": (image(height=True), r"image 1 \(1.png\): height True and width 10 must be whole"),
+    "a list as an id": (annotation(category_id=[3]), r"annotation 13: has no valid category_id: \[3\]"),
     "half an id": (annotation(category_id=3.5), "annotation 13: has no valid category_id: 3.5"),
     "file above the folder": (image(file_name="../instances.json"), r"image 1 \(../instances.json\): no such file"),
     "no file": (image(file_name="3.png"), r"image 1 \(3.png\): no such file"),
@@ -332,13 +338,18 @@ def add_root(name, supercategory):
     [
         change_ids(str),
         change_ids(float),
+        change_ids("{}.0".format),
+        change_ids("{:06}".format),
         change_shapes(lambda polygon: polygon),
         change_shapes(pairs),
         change_shapes(lambda polygon: [pairs(polygon)]),
+        change_shapes(lambda polygon: list(map(str, polygon))),
+        change_shapes(lambda polygon: [polygons_to_rle([polygon], 8, 10)]),
         remove_sizes_and_ids,
         image(height="8", width=10.0),
         add_root("cups-and-hats", "cups-and-hats"),
         add_root("cup", "cup"),
+        add_root("cup", "none"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:.*only groups the others")
@@ -364,7 +375,41 @@ def test_objects_that_are_all_crowds_are_said_and_read_as_objects_if_wanted(tiny
     assert (tiny.open(crowds="objects").mask(0) == expected).all() and expected.max() < IGNORE
 
 
-@pytest.mark.parametrize("name", ["C:\\photos\\1.png", "https://example.org/1.png", "images\\1.PNG", "../images/1.png"])
+def test_a_class_of_crowds_beside_another_class_is_said(tiny):
+    tiny.content["annotations"][0]["iscrowd"] = 1
+    with pytest.warns(UserWarning, match=r"all 1 objects of 'cup' are crowds"):
+        tiny.open()
+
+
+def test_rle_with_numbers_as_pandas_writes_them_is_read(tiny):
+    add(tiny, category_id=7, segmentation={"size": [8.0, "10"], "counts": [0.0, 8.0, 72.0]})
+    assert tiny.open().instances(0).areas.tolist() == [16, 8]
+
+
+def test_categories_are_selected_by_ids_that_are_texts(tiny):
+    for item in tiny.content["categories"]:
+        item["id"] = {3: "3", 7: "hat-1"}[item["id"]]
+    for item in tiny.content["annotations"]:
+        item["category_id"] = {3: 3, 7: "hat-1"}[item["category_id"]]
+    assert tiny.open(categories=["hat-1", "3"]).classes == ["background", "hat", "cup"]
+
+
+def test_the_name_of_a_file_is_not_taken_for_one_in_a_sub_folder(tiny):
+    (tiny.images / "sub").mkdir()
+    (tiny.images / "sub/1.png").write_bytes(b"another")
+    tiny.content["images"][0]["file_name"] = "1.PNG"
+    with pytest.warns(UserWarning, match="are not as in"):
+        assert tiny.open().filenames[0] == "1.png"
+    (tiny.images / "1.png").rename(tiny.images / "2")
+    (tiny.images / "more").mkdir()
+    (tiny.images / "more/1.png").write_bytes(b"another")
+    with pytest.raises(ValueError, match=r"image 1 \(1.PNG\): no such file in .*, or more than one"):
+        tiny.open()
+
+
+@pytest.mark.parametrize(
+    "name", ["C:\\photos\\1.png", "https://example.org/%31.png?size=8", "images\\1.PNG", "../images/1.png"]
+)
 def test_file_names_of_another_machine_are_found_by_their_last_part_and_said(tiny, name):
     tiny.content["images"][0]["file_name"] = name
     with pytest.warns(UserWarning, match="1 file names are not as in .* as '1.png'"):
