@@ -4,8 +4,9 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ class TrainConfig:
         seed: seed of the order of the images, of augmentation and of dropout.
         workers: processes that read images; None: one per core on a GPU, none on a CPU.
         patience: stop when the validation loss has not fallen for this many epochs; None: never.
-        trackers: any of "tensorboard" and "wandb".
+        trackers: any of "tensorboard" and "wandb"; by default the first if it is installed.
         previews: number of validation images whose prediction is saved after each epoch.
         accumulate: number of batches whose gradients are summed before each step of the optimizer. Each batch is
             weighted by its counted pixels, so the step equals that of one large batch (see `fit`).
@@ -71,7 +72,7 @@ class TrainConfig:
     plateau_patience: int = 3
     plateau_factor: float = 0.5
     patience: int | None = None
-    trackers: tuple[str, ...] = ("tensorboard",)
+    trackers: tuple[str, ...] = field(default_factory=lambda: ("tensorboard",) if find_spec("tensorboard") else ())
     previews: int = 4
     accumulate: int = 1
     max_grad_norm: float | None = None

@@ -303,7 +303,7 @@ def _open_raster(path: str | Path, page: int | None) -> Any:
     try:
         import rasterio
     except ImportError:
-        raise ValueError(f"{path} has more bands or bits than Pillow reads: pip install rasterio") from None
+        raise ValueError(f"{path} has more bands or bits than Pillow reads: pip install 'seglib[tiff]'") from None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
         try:

@@ -377,7 +377,9 @@ def _make_accelerator(config: TrainConfig, run: runs.Run) -> Accelerator:
     trackers = list(config.trackers) or None
     accelerator = Accelerator(mixed_precision=run.settings["precision"], log_with=trackers, project_config=folders)
     for name in set(config.trackers) - {str(tracker) for tracker in accelerator.log_with}:
-        raise ModuleNotFoundError(f"the tracker {name} is not installed: pip install {name}, then restart the kernel")
+        raise ModuleNotFoundError(
+            f"the tracker {name} is not installed: pip install 'seglib[{name}]', then restart the kernel"
+        )
     return accelerator
 
 

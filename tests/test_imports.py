@@ -3,6 +3,9 @@
 import json
 import subprocess
 import sys
+from importlib.metadata import entry_points
+
+import pytest
 
 from tests.conftest import ROOT
 
@@ -36,3 +39,39 @@ def test_an_import_loads_only_what_it_needs():
     command = [sys.executable, "-c", program, json.dumps(STATEMENTS)]
     output = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert json.loads(output.splitlines()[-1]) == {statement: [] for statement in STATEMENTS}
+
+
+def test_without_the_extras_everything_is_imported_and_what_is_missing_is_named():
+    """One process in which no extra can be imported."""
+    program = """
+import importlib, pkgutil
+from importlib.machinery import PathFinder
+
+EXTRAS = {"ultralytics", "tensorboard", "wandb", "rasterio"}
+find = PathFinder.find_spec
+PathFinder.find_spec = lambda name, *rest: None if name.split(".")[0] in EXTRAS else find(name, *rest)
+import seglib
+for module in pkgutil.walk_packages(seglib.__path__, "seglib."):
+    if not module.name.endswith("__main__"):
+        importlib.import_module(module.name)
+from seglib.models import build_model
+from seglib.train import TrainConfig
+print(TrainConfig(epochs=1, batch_size=1, lr=1).trackers)
+try:
+    build_model("yolov8n-seg", classes=2)
+except ImportError as error:
+    print(error)
+"""
+    command = [sys.executable, "-c", program]
+    output = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert "()" in output and "pip install 'seglib[yolo]'" in output
+
+
+def test_the_command_seglib_runs_its_commands(capsys):
+    from seglib.__main__ import main
+
+    assert main(["datasets", "list"]) == 0 and "camvid" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="0"):
+        main(["predict", "--help"])
+    assert main(["train"]) == 2 and "seglib predict --help" in capsys.readouterr().out
+    assert entry_points(group="console_scripts")["seglib"].load() is main

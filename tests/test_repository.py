@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -102,6 +103,15 @@ def test_every_requirement_has_an_exact_version():
     assert names
     assert names <= {line.split("==")[0].lower().replace("_", "-") for line in exact}
     assert not [line for line in exact if "@" in line or "/" in line]
+
+
+def test_requirements_are_those_of_the_library_and_of_the_lessons_extras():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()[1:]
+    required = [line.split("#")[0].strip() for line in lines]
+    assert sorted(required) == sorted([*project["dependencies"], *extras["yolo"], *extras["tensorboard"]])
+    assert extras["lessons"][0] == "seglib[yolo,tensorboard]"
 
 
 # ------------------------------------------------------------------------------------------------ the address

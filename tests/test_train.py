@@ -410,7 +410,7 @@ def test_tensorboard_shows_each_epoch_once_after_a_run_is_resumed(tmp_path):
 
 def test_a_tracker_that_is_not_installed_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("accelerate.tracking._available_trackers", [])
-    with pytest.raises(ModuleNotFoundError, match="pip install wandb"):
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'seglib\[wandb\]'"):
         train(tmp_path, trackers=("wandb",))
 
 

@@ -132,7 +132,7 @@ def import_ultralytics() -> ModuleType:
         with np.printoptions():
             import ultralytics.nn.tasks
     except ImportError as error:
-        raise ImportError(f"{error}: pip install ultralytics-opencv-headless (AGPL-3.0)") from error
+        raise ImportError(f"{error}: pip install 'seglib[yolo]', which is under AGPL-3.0") from error
     torch.set_printoptions(profile="default")
     torch.save = torch_save
     Image.open = image_open  # its own asks for another package when an image is damaged
