@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from importlib.metadata import entry_points
+import tomllib
 
 import pytest
 
@@ -74,4 +74,5 @@ def test_the_command_seglib_runs_its_commands(capsys):
     with pytest.raises(SystemExit, match="0"):
         main(["predict", "--help"])
     assert main(["train"]) == 2 and "seglib predict --help" in capsys.readouterr().out
-    assert entry_points(group="console_scripts")["seglib"].load() is main
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert project["scripts"] == {"seglib": f"{main.__module__}:{main.__name__}"}
