@@ -2,6 +2,7 @@
 
 import ast
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
+from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 
@@ -372,9 +374,25 @@ def test_the_glossary_is_sorted_and_names_each_term_once():
 # ------------------------------------------------------------------------------------------------ Colab
 
 
-def test_on_colab_only_missing_packages_are_installed():
-    requirements = "torch>=2.5\nnumpy\n# a comment\nno-such-package>=1  # why\n"
-    assert colab.missing_packages(requirements) == ["no-such-package>=1"]
+def test_on_colab_missing_packages_are_installed_and_other_versions_are_said():
+    requirements = "torch>=2.5\nnumpy\n# a comment\nno-such-package>=1  # why\npillow>=10,<10.1\n"
+    missing, others = colab.compare(requirements)
+    assert missing == ["no-such-package>=1"]
+    (sentence,) = others
+    assert re.fullmatch(r"pillow \S+ is installed, but the course needs <10.1,>=10\.", sentence)
+
+
+def test_on_colab_nothing_that_is_installed_changes_its_version(monkeypatch):
+    pinned = []
+
+    def run(command, **settings):
+        pinned.append(Path(command[command.index("--constraint") + 1]).read_text())
+        return subprocess.CompletedProcess(command, 1, "", "ERROR: no matching distribution\n")
+
+    monkeypatch.setattr(colab.subprocess, "run", run)
+    with pytest.raises(RuntimeError, match=r"tqdm could not be installed \(ERROR: no matching distribution\).*network"):
+        colab.install(["tqdm"])
+    assert {f"{name}=={version(name)}" for name in ("torch", "numpy", "accelerate")} <= set(pinned[0].splitlines())
 
 
 @pytest.fixture
@@ -382,6 +400,7 @@ def setup_cell(tmp_path, monkeypatch) -> str:
     """The set-up cell, with Colab's folder and the course's repository in `tmp_path`."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setenv("PYTHONPATH", "elsewhere")
     source = cells(NOTEBOOKS[0], "code")[0].source.replace("/content/", f"{tmp_path}/content/")
     return re.sub(r'address = ".*?"', f'address = "{tmp_path}/repository"', source)
 
@@ -407,6 +426,7 @@ def test_on_colab_the_set_up_cell_gets_the_course_once(setup_cell, tmp_path, mon
         exec(setup_cell, {})
         assert Path.cwd() == tmp_path / "content" / "course" / "notebooks"
         assert sys.path.count(str(tmp_path / "content" / "course")) == 1
+        assert os.environ["PYTHONPATH"].split(os.pathsep).count(str(tmp_path / "content" / "course")) == 1
 
 
 def test_on_colab_the_set_up_cell_says_what_to_do_without_an_address(setup_cell, tmp_path, monkeypatch):
