@@ -26,6 +26,7 @@ _SEVERITIES = {
 }
 _NEAR = 4  # of 64 bits of a perceptual hash by which images may differ and yet be near-equal
 _RARE = 0.001  # of the pixels
+_THIN = 0.02  # of the pixels of a class: fewer inside of it are a sign of masks that were interpolated
 
 
 @dataclass(frozen=True)
@@ -138,15 +139,15 @@ def _check_part(part: Part, settings: dict[str, Any], report: Report, seen: "_Du
             report.findings.append(Finding("error", "A part cannot be opened", part.name, str(error)))
             return
         report.images[part.name] = len(data)
-        pixels = np.zeros(256, dtype=np.int64)
+        totals = np.zeros((2, 256), dtype=np.int64)
         images_with = np.zeros(256, dtype=np.int64)
         empty = []
         for index in progress_bar(range(len(data)), f"checking {part.name}"):
             name = data.filenames[index]
             counts = _check_sample(data, index, report.findings, seen, f"{part.name}: {name}")
-            pixels += counts
-            images_with += counts > 0
-            if counts.any() and not counts[1:IGNORE].any():
+            totals += counts
+            images_with += counts[0] > 0
+            if counts.any() and not counts[0, 1:IGNORE].any():
                 empty.append(name)
     report.findings += _guesses(part, settings)
     texts = dict.fromkeys(str(each.message) for each in caught if issubclass(each.category, UserWarning))
@@ -158,9 +159,14 @@ def _check_part(part: Part, settings: dict[str, Any], report: Report, seen: "_Du
         remedy = "Check the values of the classes" if nothing else "Right if there is none; else a label is missing"
         what = f"{len(empty)} of {len(data)}, such as {empty[0]}"
         report.findings.append(Finding("error" if nothing else "note", kind, part.name, what, remedy))
-    report.balance[part.name] = _balance(data.classes, pixels, images_with)
+    for k, name in enumerate(data.classes):
+        if images_with[k] > 2 and totals[1, k] < _THIN * totals[0, k]:
+            what = f"{name}: {totals[1, k]} of {totals[0, k]} pixels have it on all sides"
+            remedy = "Were the masks resized with interpolation? Resize them by the nearest pixel"
+            report.findings.append(Finding("warning", "A class only at edges", part.name, what, remedy))
+    report.balance[part.name] = _balance(data.classes, totals[0], images_with)
     for name, (share, count) in report.balance[part.name].items():
-        if share < _RARE and pixels.any():
+        if share < _RARE and totals.any():
             kind = "A class on no image" if not count else f"A class on less than {_RARE:.1%} of the pixels"
             what = f"{name} on {count} images, {share:.3%} of the pixels"
             remedy = "It can hardly be learned: add images, merge it, or weight the loss (class_weights)"
@@ -180,13 +186,13 @@ def _guesses(part: Part, settings: dict[str, Any]) -> list[Finding]:
 
 
 def _check_sample(data: Any, index: int, findings: list[Finding], seen: "_Duplicates", where: str) -> np.ndarray:
-    """The number of pixels of each value in a mask, (256,): 0 if the sample cannot be read, which is a finding."""
+    """See `_count`: the pixels of a mask, all 0 if the sample cannot be read, which is a finding."""
     try:
         image, mask, name = data[index]
     except (OSError, ValueError, MemoryError) as error:
         remedy = 'Repair the file, or leave it out: on_error="skip"'
         findings.append(Finding("error", "A sample cannot be read", where, str(error), remedy))
-        return np.zeros(256, dtype=np.int64)
+        return np.zeros((2, 256), dtype=np.int64)
     folder = data.images_dir if hasattr(data, "images_dir") else data.root / "JPEGImages"
     seen.add(where, folder / name, image.permute(1, 2, 0).numpy())
     if hasattr(data, "annotations"):
@@ -196,7 +202,15 @@ def _check_sample(data: Any, index: int, findings: list[Finding], seen: "_Duplic
             what = f"annotations {', '.join(map(str, outside[:8]))} of {entry['height']}x{entry['width']} pixels"
             remedy = "They are clipped; if there are many, the image was resized after it was annotated"
             findings.append(Finding("warning", "Polygons reach outside of the image", where, what, remedy))
-    return np.bincount(mask.numpy().ravel(), minlength=256)
+    return _count(mask.numpy())
+
+
+def _count(mask: np.ndarray) -> np.ndarray:
+    """The number of pixels of each value, (2, 256): all, and those whose four neighbors have the same value."""
+    inner = mask[1:-1, 1:-1]
+    neighbors = (mask[:-2, 1:-1], mask[2:, 1:-1], mask[1:-1, :-2], mask[1:-1, 2:])
+    inside = inner[np.all([neighbor == inner for neighbor in neighbors], axis=0)]
+    return np.stack([np.bincount(values, minlength=256) for values in (mask.ravel(), inside)])
 
 
 def _reaches_outside(annotation: dict[str, Any], entry: dict[str, Any]) -> bool:

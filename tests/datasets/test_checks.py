@@ -95,6 +95,14 @@ def test_equal_and_nearly_equal_images_are_found_within_and_across_parts(folder)
     assert found["Nearly equal images in two parts"] == ("warning", "val: c.jpg", "as train: c.png")
 
 
+def test_masks_that_were_interpolated_have_a_class_only_at_edges(folder):
+    for path in (folder / "train/masks").iterdir():
+        small = Image.fromarray(mask(2))
+        small.resize((40, 30), Image.Resampling.NEAREST).resize((80, 60), Image.Resampling.BILINEAR).save(path)
+    found = [finding for finding in check(folder).findings if finding.kind == "A class only at edges"]
+    assert [(finding.where, finding.what[:8]) for finding in found] == [("train", "class 1:")]
+
+
 def test_masks_that_show_nothing_and_rare_classes_are_reported(folder):
     for path in (folder / "train/masks").iterdir():
         write(path, mask(0))
