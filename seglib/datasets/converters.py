@@ -4,7 +4,9 @@
 `labelme_to_coco`, `kaggle_rle_to_coco` and `cvat_masks_to_coco` read three formats that only annotation tools use.
 """
 
+import base64
 import csv
+import io
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
@@ -26,6 +28,7 @@ from seglib.masks import (
     IGNORE,
     ids_to_rles,
     mask_to_polygons,
+    mask_to_rle,
     polygons_to_mask,
     rle_to_mask,
     voc_palette,
@@ -38,6 +41,8 @@ __all__ = ["FORMATS", "convert", "cvat_masks_to_coco", "is_labelme", "kaggle_rle
 
 FORMATS = ("coco", "yolo", "voc", "masks", "instances")
 _Object = tuple[int, Segmentation, bool]  # class, mask, whether it is a crowd
+_KAGGLE_NAMES = ("imageid", "image_id", "imageid_classid", "image_label", "img", "image", "id")
+_KAGGLE_RLES = ("encodedpixels", "rle", "rle_mask", "annotation", "segmentation", "encoding")
 
 
 def convert(source: str | Path, to: str, out: str | Path, **settings: Any) -> Counter[str]:
@@ -55,12 +60,14 @@ def convert(source: str | Path, to: str, out: str | Path, **settings: Any) -> Co
 
     Raises:
         FileNotFoundError: there is no such folder.
-        ValueError: an unknown layout or format, an `out` that holds files, or labels with problems.
+        ValueError: an unknown layout or format, an `out` that holds files or lies in `source`, or labels with problems.
     """
     check_choice("to", to, FORMATS)
     out = Path(out)
-    if out.is_dir() and any(out.iterdir()):
-        raise ValueError(f"{out} is not empty: give a new folder")
+    if out.resolve().is_relative_to(Path(source).resolve()) and not any(out.glob("*")):
+        raise ValueError(f"{out} lies in {source}, and its files would be read as labels: give a folder outside of it")
+    if out.is_file() or any(out.glob("*")):
+        raise ValueError(f"{out} {'is a file' if out.is_file() else 'is not empty'}: give a new folder")
     reasons: list[str] = []
     parts = find_parts(source, reasons)
     if not parts:
@@ -212,46 +219,86 @@ def is_labelme(folder: Path) -> bool:
     return False
 
 
+def _check_new(annotation_file: str | Path) -> None:
+    """Raise ValueError if a file exists: it may be one of the labels that are converted."""
+    if Path(annotation_file).exists():
+        raise ValueError(f"{annotation_file} exists and is not overwritten: give a new file")
+
+
 def labelme_to_coco(folder: str | Path, annotation_file: str | Path) -> Counter[str]:
     """Write the labelme JSON files of a folder as one COCO annotation file; images_dir is the folder.
 
-    Polygons, rectangles and circles are read; shapes of one label and one `group_id` are parts of one object. Classes
-    are in alphabetical order. The result counts what was written and what was left out (points, lines).
+    Polygons, rectangles, circles and masks are read; shapes of one label and one `group_id` are parts of one object.
+    Classes are in alphabetical order. The result counts what was written and what was left out (points, lines).
 
     Raises:
-        ValueError: there is no labelme file, or an image is missing.
+        ValueError: there is no labelme file, an image is missing, a shape cannot be read, or the file to write exists.
     """
+    _check_new(annotation_file)
     folder = Path(folder)
     files = [(path, json.loads(read_text(path))) for path in sorted(folder.rglob("*.json"))]
     files = [(path, content) for path, content in files if isinstance(content, dict) and "shapes" in content]
     if not files:
         raise ValueError(f"no labelme file, a JSON with shapes, in {folder}")
-    labels = sorted({shape["label"] for _, content in files for shape in content["shapes"]})
+    labels = sorted({str(shape.get("label")) for _, content in files for shape in content["shapes"]})
     classes = ["background", *(label for label in labels if plain_name(label).strip("_") != "background")]
     counts: Counter[str] = Counter()
     samples = []
     for path, content in files:
-        image = path.parent / PureWindowsPath(content["imagePath"]).name
-        if not image.is_file():
-            raise ValueError(f"{path}: its image {image} does not exist")
-        groups: dict[tuple[str, Any], list[list[float]]] = defaultdict(list)
-        for number, shape in enumerate(content["shapes"]):
-            polygon = _labelme_polygon(shape)
-            group = shape.get("group_id")
-            if polygon and shape["label"] in classes[1:]:
-                groups[shape["label"], number + 0.5 if group is None else group].append(polygon)
-            else:
-                counts[f"shapes left out: {shape.get('shape_type')} {shape['label']}"] += 1
-        objects: list[_Object] = [(classes.index(label), polygons, False) for (label, _), polygons in groups.items()]
+        image = _labelme_image(folder, path, content)
+        try:
+            objects = _labelme_objects(content["shapes"], classes, image_size(folder / image), counts)
+        except (KeyError, TypeError, IndexError, OSError, ValueError) as error:
+            raise ValueError(f"{path}: a shape cannot be read: {error!r}. Open it in labelme and save it") from None
         counts["objects"] += len(objects)
-        samples.append((image.relative_to(folder).as_posix(), image_size(image), objects))
+        samples.append((image, image_size(folder / image), objects))
     counts["images"] = len(samples)
     write_coco(annotation_file, classes, samples)
     return counts
 
 
-def _labelme_polygon(shape: dict[str, Any]) -> list[float]:
-    """The flat polygon of a labelme shape; [] for points and lines."""
+def _labelme_image(folder: Path, path: Path, content: dict[str, Any]) -> str:
+    """The image of a labelme file, relative to the folder: beside the file, or where it says."""
+    said = PureWindowsPath(str(content.get("imagePath")))  # takes slashes and backslashes
+    for image in (path.parent / said.name, path.parent / said.as_posix()):
+        if image.is_file() and image.resolve().is_relative_to(folder.resolve()):
+            return image.resolve().relative_to(folder.resolve()).as_posix()
+    raise ValueError(f"{path}: its image {said} is neither beside it nor there, below {folder}: copy it, or go one up")
+
+
+def _labelme_objects(
+    shapes: list[dict[str, Any]], classes: list[str], size: tuple[int, int], counts: Counter[str]
+) -> list[_Object]:
+    """The objects of a labelme file; shapes of one label and group are one."""
+    groups: dict[tuple[str, Any], list[Segmentation]] = defaultdict(list)
+    for number, shape in enumerate(shapes):
+        label, group = str(shape["label"]), shape.get("group_id")
+        found = _labelme_mask(shape, size) if shape.get("shape_type") == "mask" else _labelme_polygon(shape, size)
+        if found and label in classes[1:]:
+            groups[label, number + 0.5 if group is None else group].append(found)
+        else:
+            counts[f"shapes left out: {shape.get('shape_type')} {label}"] += 1
+    objects: list[_Object] = []
+    for (label, _), parts in groups.items():
+        polygons = [polygon for part in parts if isinstance(part, list) for polygon in part]
+        masks = [rle_to_mask(part) for part in parts if isinstance(part, dict)]
+        masks += [polygons_to_mask(polygons, *size)] if masks and polygons else []
+        objects.append((classes.index(label), mask_to_rle(np.any(masks, axis=0)) if masks else polygons, False))
+    return objects
+
+
+def _labelme_mask(shape: dict[str, Any], size: tuple[int, int]) -> Segmentation:
+    """The mask of a labelme shape: a PNG as text, and the corners of its box."""
+    left, top = (round(value) for value in shape["points"][0])
+    with Image.open(io.BytesIO(base64.b64decode(shape["mask"]))) as image:
+        pixels = np.array(image) > 0
+    mask = np.zeros(size, dtype=bool)
+    mask[top : top + pixels.shape[0], left : left + pixels.shape[1]] = pixels
+    return mask_to_rle(mask)
+
+
+def _labelme_polygon(shape: dict[str, Any], size: tuple[int, int]) -> list[list[float]]:
+    """The flat polygon of a labelme shape; [] for points, lines and what lies outside of the image."""
     points = np.array(shape["points"], dtype=float).reshape(-1, 2)
     kind = shape.get("shape_type") or "polygon"
     if kind == "rectangle" and len(points) == 2:
@@ -261,41 +308,48 @@ def _labelme_polygon(shape: dict[str, Any]) -> list[float]:
         angles = np.linspace(0, 2 * np.pi, 64, endpoint=False)
         radius = np.linalg.norm(points[1] - points[0])
         points = points[0] + radius * np.stack([np.cos(angles), np.sin(angles)], axis=1)
-    return points.ravel().tolist() if kind in ("polygon", "rectangle", "circle") and len(points) > 2 else []
+    if kind not in ("polygon", "rectangle", "circle") or len(points) < 3:
+        return []
+    is_outside = (points.max(axis=0) <= 0).any() or (points.min(axis=0) >= size[::-1]).any()
+    return [] if is_outside else [points.ravel().tolist()]
 
 
 def kaggle_rle_to_coco(csv_file: str | Path, images_dir: str | Path, annotation_file: str | Path) -> Counter[str]:
     """Write a csv of run lengths, as Kaggle's competitions have it, as a COCO annotation file.
 
     A row is an object: the name of an image (columns "ImageId", "img", "id" or "image_id") and pairs "start length"
-    ("EncodedPixels", "rle" or "annotation"). Starts count from 1, column by column from the top left pixel. An empty
-    field or -1 means no object. A column "ClassId", or a name of the form image_class, holds the class.
+    ("EncodedPixels", "rle", "segmentation" ...). Starts count from 1, column by column from the top left pixel. An
+    empty field or -1 means no object. A column "ClassId" or "class", or a name of the form image_class in a column
+    "ImageId_ClassId" or "Image_Label", holds the class.
 
     Raises:
-        ValueError: the columns are missing, an image does not exist, or runs reach beyond the image.
+        ValueError: the columns are missing, an image does not exist, runs reach beyond the image, or the file to write
+            exists.
     """
+    _check_new(annotation_file)
     rows = list(csv.DictReader(read_text(csv_file).splitlines()))
-    columns = {plain_name(column): column for column in (rows[0] if rows else {})}
-    name_columns = [columns[key] for key in ("imageid", "image_id", "imageid_classid", "img", "id") if key in columns]
-    rle_columns = [columns[key] for key in ("encodedpixels", "rle", "annotation", "rle_mask") if key in columns]
-    if not name_columns or not rle_columns:
+    columns = {plain_name(column or "").strip(): column for column in (rows[0] if rows else {})}
+    name_key = next((key for key in _KAGGLE_NAMES if key in columns), None)
+    rle_key = next((key for key in _KAGGLE_RLES if key in columns), None)
+    class_key = next((key for key in ("classid", "class", "label") if key in columns), None)
+    if name_key is None or rle_key is None:
         raise ValueError(f"{csv_file} has the columns {list(columns)}: one must be ImageId, and one EncodedPixels")
-    name_column, rle_column = name_columns[0], rle_columns[0]
     files = files_by_name(Path(images_dir))
     files |= {plain_name(path.stem): [path] for paths in list(files.values()) for path in paths}
     objects: dict[Path, list[tuple[str, Segmentation, bool]]] = {}
     for row in rows:
-        name, label = row[name_column], row.get(columns.get("classid", ""), "object")
-        if plain_name(name_column) == "imageid_classid":
+        name, label = row[columns[name_key]] or "", (row[columns[class_key]] or "") if class_key else "object"
+        if name_key in ("imageid_classid", "image_label"):
             name, _, label = name.rpartition("_")
         path = next(iter(files.get(plain_name(name), [])), None)
         if path is None:
             raise ValueError(f"{csv_file}: there is no image {name!r} in {images_dir}")
         found = objects.setdefault(path, [])
-        runs = [int(value) for value in (row[rle_column] or "").split()]
-        if runs and runs != [-1]:
+        runs = (row[columns[rle_key]] or "").split()
+        if runs and runs != ["-1"]:
             found.append((label, _kaggle_rle(runs, image_size(path), f"{csv_file}: {name}"), False))
-    classes = ["background", *sorted({label for found in objects.values() for label, _, _ in found})]
+    labels = {label for found in objects.values() for label, _, _ in found}
+    classes = ["background", *sorted(labels, key=lambda label: (len(label) if label.isdecimal() else 0, label))]
     samples = [
         (
             path.relative_to(images_dir).as_posix(),
@@ -308,8 +362,11 @@ def kaggle_rle_to_coco(csv_file: str | Path, images_dir: str | Path, annotation_
     return Counter({"images": len(samples), "objects": sum(len(found) for found in objects.values())})
 
 
-def _kaggle_rle(runs: Sequence[int], size: tuple[int, int], where: str) -> dict[str, Any]:
+def _kaggle_rle(texts: Sequence[str], size: tuple[int, int], where: str) -> dict[str, Any]:
     """COCO's RLE from pairs of a one-based start and a length, column by column."""
+    if not all(text.isdecimal() for text in texts):
+        raise ValueError(f"{where}: runs must be whole numbers, not {' '.join(texts)[:60]!r}")
+    runs = [int(text) for text in texts]
     starts = np.array(runs[0::2]) - 1
     ends = starts + np.array(runs[1::2]) if len(runs) % 2 == 0 else starts - 1
     pixels = size[0] * size[1]
@@ -330,20 +387,23 @@ def cvat_masks_to_coco(folder: str | Path, annotation_file: str | Path) -> Count
 
     Raises:
         FileNotFoundError: a file or folder of the export is missing.
-        ValueError: a color that labelmap.txt does not list.
+        ValueError: a color that labelmap.txt does not list, or the file to write exists.
     """
+    _check_new(annotation_file)
     folder = Path(folder)
     images = folder / "JPEGImages"
     if not images.is_dir():
         raise FileNotFoundError(f"no folder {images}: export from CVAT with images, or copy them there")
     colors = read_class_file(folder / "labelmap.txt")[2]
     data = MaskFolderDataset(images, folder / "SegmentationClass", colors=colors)
-    files = {plain_name(path.stem): path for path in sorted((folder / "SegmentationObject").glob("*.png"))}
+    files = files_by_name(folder / "SegmentationObject")
     counts: Counter[str] = Counter()
     samples = []
     for index, name in enumerate(data.filenames):
         classes = data[index][1].numpy()
-        with open_image(files[plain_name(Path(name).stem)]) as image:
+        file = Path(name).with_suffix(".png").as_posix()
+        path = next(iter(files.get(plain_name(file), [])), folder / "SegmentationObject" / file)
+        with open_image(path) as image:
             pixels = np.array(image.convert("RGB")).astype(np.int32)
         found: list[_Object] = []
         for rle in ids_to_rles(pixels @ np.array([1 << 16, 1 << 8, 1])).values():

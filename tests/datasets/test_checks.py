@@ -124,7 +124,10 @@ def test_a_folder_without_a_layout_is_said(tmp_path, capsys):
 def test_a_file_that_nearly_fits_a_layout_is_named(tmp_path):
     (tmp_path / "data.yaml").write_text("names: [cup]\nnc: 2\ntrain: images")
     (tmp_path / "panoptic.json").write_text('{"annotations": [{"segments_info": []}]}')
+    entry = {"id": 1, "file_name": None, "height": 4, "width": 4}
+    (tmp_path / "none.json").write_text(json.dumps({"images": [entry], "annotations": [], "categories": []}))
     text = str(check(tmp_path))
+    assert "none.json: no folder of its images was found, such as ['None']" in text
     assert "says nc: 2, but names 1 classes" in text and "panoptic.json is not a file of COCO's instances" in text
 
 
@@ -135,6 +138,7 @@ def test_a_file_that_nearly_fits_a_layout_is_named(tmp_path):
         (range(256), {"threshold": 127.5}),
         ([0, 1, 3, 255], {"classes": ["background", "class 1", "class 2", "class 3"]}),
         ([0, 1000], {"instance_ids": True}),
+        ([0, 85, 170, 255], {"values": [0, 85, 170, 255]}),
     ],
 )
 def test_how_masks_are_read_is_guessed_from_their_values(tmp_path, values, settings):
@@ -147,6 +151,53 @@ def test_how_masks_are_read_is_guessed_from_their_values(tmp_path, values, setti
     (part,) = find_parts(tmp_path)
     assert settings.items() <= part.settings.items()
     assert part.open()[0][1].max() in (1, 3, 255)
+
+
+@pytest.mark.parametrize(
+    ("images", "masks", "settings"),
+    [
+        (["images/{}.jpg"], ["masks/{}_1.png", "masks/{}_2.png"], {"object_masks": True}),
+        (["images/{}.jpg"], ["masks/{}/1.png", "masks/{}/2.png"], {"object_masks": True}),
+        (["{}/images/{}.jpg"], ["{}/masks/1.png", "{}/masks/2.png"], {"object_masks": True}),
+        (["{}/images/{}.jpg"], ["{}/masks/{}.png"], {"values": [0, 255]}),
+        (["{}.jpg"], ["{}.png"], {"image_suffix": ".jpg", "mask_suffix": ".png"}),
+        (["images/image_{}.jpg"], ["labels/mask_{}.png"], {"image_suffix": "image_*", "mask_suffix": "mask_*"}),
+        (
+            ["leftImg8bit/{}/{}_7_leftImg8bit.png"],
+            ["gtFine/{}/{}_7_gtFine_color.png", "gtFine/{}/{}_7_gtFine_labelIds.png"],
+            {"image_suffix": "_7_leftImg8bit", "mask_suffix": "_7_gtFine_labelIds"},
+        ),
+    ],
+)
+def test_how_images_and_masks_are_paired_is_guessed_from_their_names(tmp_path, images, masks, settings):
+    for name in ("ulm_1", "ulm_2", "bonn_3"):
+        for paths, pixels in ((images, photo()), (masks, mask(255))):
+            for path in paths:
+                write(tmp_path / path.replace("{}", name), pixels)
+    report = check(tmp_path)
+    assert settings.items() <= report.parts[0].settings.items()
+    assert report.ok and list(report.images.values()) == [3] and not kinds(report, "warning")
+
+
+def test_a_split_within_the_folders_is_a_part_each(folder, tmp_path_factory):
+    other = tmp_path_factory.mktemp("other")
+    for part in ("train", "val"):
+        shutil.copytree(folder / part / "images", other / "images" / part)
+        shutil.copytree(folder / part / "masks", other / "masks" / part)
+    shutil.copy(other / "images/train/a.png", other / "images/val/a.png")
+    report = check(other)
+    assert report.images == {"train": 4, "val": 4} and "Equal images in two parts" in kinds(report, "warning")
+
+
+def test_a_list_of_voc_that_repeats_the_others_is_no_part(tmp_path):
+    for name in "ab":
+        write(tmp_path / "JPEGImages" / f"{name}.jpg", photo())
+        write(tmp_path / "SegmentationClass" / f"{name}.png", mask())
+    (tmp_path / "ImageSets/Segmentation").mkdir(parents=True)
+    for part, names in (("train", "a\n"), ("val", "b\n"), ("trainval", "a\nb\n")):
+        (tmp_path / "ImageSets/Segmentation" / f"{part}.txt").write_text(names)
+    report = check(tmp_path)
+    assert report.images == {"train": 1, "val": 1} and "Equal images in two parts" not in kinds(report, "warning")
 
 
 def test_polygons_outside_and_problems_of_coco_are_reported(tiny):

@@ -1,5 +1,7 @@
 """Conversions between formats: what comes back, and what is counted as lost."""
 
+import base64
+import io
 import json
 from pathlib import Path
 
@@ -112,6 +114,17 @@ def test_two_images_of_one_name_are_not_mixed(source, tmp_path, to):
 def test_nothing_is_overwritten_and_unknown_sources_are_refused(source, tmp_path):
     with pytest.raises(ValueError, match="is not empty"):
         convert(source, "voc", source)
+    with pytest.raises(ValueError, match="lies in"):
+        convert(source, "voc", source / "out")
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(ValueError, match="is a file"):
+        convert(source, "voc", tmp_path / "file")
+    for write_to_coco in (labelme_to_coco, cvat_masks_to_coco):
+        with pytest.raises(ValueError, match="exists and is not overwritten"):
+            write_to_coco(source, tmp_path / "file")
+    with pytest.raises(ValueError, match="exists and is not overwritten"):
+        kaggle_rle_to_coco(tmp_path / "file", source, tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "mine"
     with pytest.raises(ValueError, match="to must be one of coco, yolo"):
         convert(source, "png", tmp_path / "out")
     (tmp_path / "empty").mkdir()
@@ -167,7 +180,50 @@ def test_kaggle_runs_count_from_one_column_by_column(tmp_path):
     for text, message in (("a,596 6", "within 600 pixels"), ("a,5", "pairs"), ("c,1 1", "no image 'c'")):
         (tmp_path / "train.csv").write_text(f"ImageId,EncodedPixels\n{text}")
         with pytest.raises(ValueError, match=message):
-            kaggle_rle_to_coco(tmp_path / "train.csv", tmp_path, tmp_path / "coco.json")
+            kaggle_rle_to_coco(tmp_path / "train.csv", tmp_path, tmp_path / "none.json")
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        ("ImageId,EncodedPixels,ClassId", "a.png,2 3,10", "a.png,1 1,9"),
+        ("Image_Label,EncodedPixels", "a.png_10,2 3", "a.png_9,1 1"),
+        ("id,class,segmentation", "a,10,2 3", "a,9,1 1"),
+        ("id,class, EncodedPixels", "a,10,2 3", "a,9,1 1"),
+    ],
+)
+def test_kaggle_columns_have_many_names_and_numbered_classes_their_order(tmp_path, rows):
+    Image.new("RGB", (30, 20)).save(tmp_path / "a.png")
+    (tmp_path / "train.csv").write_text("\n".join(rows))
+    kaggle_rle_to_coco(tmp_path / "train.csv", tmp_path, tmp_path / "coco.json")
+    data, objects = masks_of(tmp_path, tmp_path / "coco.json")
+    assert data.classes == ["background", "9", "10"]
+    assert (objects.labels.tolist(), objects.areas.tolist()) == ([2, 1], [3, 1])
+
+
+def test_labelme_masks_are_read_and_images_found_where_the_file_says(tmp_path):
+    (tmp_path / "photos").mkdir()
+    Image.new("RGB", (30, 20)).save(tmp_path / "photos" / "a.png")
+    png = io.BytesIO()
+    Image.fromarray(np.full((4, 6), 255, np.uint8)).save(png, "PNG")
+    shapes = [
+        {"label": "hat", "shape_type": "mask", "points": [[3, 2], [8, 5]], "mask": base64.b64encode(png.getvalue())},
+        {"label": "hat", "points": [[-9, -9], [-5, -9], [-5, -5]], "shape_type": "polygon"},
+        {"label": "hat", "points": [[20, 10], [24, 12]], "shape_type": "rectangle", "group_id": 1},
+        {"label": "hat", "shape_type": "mask", "points": [[3, 2], [8, 5]], "group_id": 1},
+    ]
+    shapes[3]["mask"] = shapes[0]["mask"] = shapes[0]["mask"].decode()
+    (tmp_path / "json").mkdir()
+    content = {"shapes": shapes, "imagePath": "..\\photos\\a.png"}
+    (tmp_path / "json" / "a.json").write_text(json.dumps(content))
+    counts = labelme_to_coco(tmp_path, tmp_path / "coco.json")
+    data, objects = masks_of(tmp_path, tmp_path / "coco.json")
+    assert data.filenames == ["photos/a.png"] and counts["shapes left out: polygon hat"] == 1
+    assert objects.areas.tolist() == [24, 32] and objects.masks[0, 2:6, 3:9].all()
+    for broken, what in (({"shapes": shapes}, "its image None"), (content | {"shapes": [{"points": []}]}, "'label'")):
+        (tmp_path / "json" / "a.json").write_text(json.dumps(broken))
+        with pytest.raises(ValueError, match=rf"a\.json: .*{what}"):
+            labelme_to_coco(tmp_path, tmp_path / "none.json")
 
 
 def test_cvat_masks_keep_objects_that_touch(tmp_path):
@@ -175,11 +231,15 @@ def test_cvat_masks_keep_objects_that_touch(tmp_path):
     classes[2:6, 2:12] = (250, 50, 83)
     objects[2:6, 2:7], objects[2:6, 7:12] = (10, 0, 0), (20, 0, 0)
     for folder, pixels in (("SegmentationClass", classes), ("SegmentationObject", objects), ("JPEGImages", classes)):
-        (tmp_path / folder).mkdir()
-        Image.fromarray(pixels).save(tmp_path / folder / "a.png")
+        (tmp_path / folder / "day").mkdir(parents=True)
+        Image.fromarray(pixels).save(tmp_path / folder / "day" / "a.png")
     (tmp_path / "labelmap.txt").write_text("# label:color_rgb:parts:actions\nbackground:0,0,0::\nhat:250,50,83::\n")
     cvat_masks_to_coco(tmp_path, tmp_path / "coco.json")
     data, found = masks_of(tmp_path / "JPEGImages", tmp_path / "coco.json")
     assert data.classes == ["background", "hat"] and found.areas.tolist() == [20, 20]
+    assert data.filenames == ["day/a.png"]
     assert main(["convert", str(tmp_path), str(tmp_path / "again.json")]) == 0
     assert (tmp_path / "again.json").read_text() == (tmp_path / "coco.json").read_text()
+    (tmp_path / "SegmentationObject/day/a.png").unlink()
+    with pytest.raises(FileNotFoundError, match="SegmentationObject/day/a.png"):
+        cvat_masks_to_coco(tmp_path, tmp_path / "none.json")
