@@ -193,8 +193,7 @@ def _check_sample(data: Any, index: int, findings: list[Finding], seen: "_Duplic
         remedy = 'Repair the file, or leave it out: on_error="skip"'
         findings.append(Finding("error", "A sample cannot be read", where, str(error), remedy))
         return np.zeros((2, 256), dtype=np.int64)
-    folder = data.images_dir if hasattr(data, "images_dir") else data.root / "JPEGImages"
-    seen.add(where, folder / name, image.permute(1, 2, 0).numpy())
+    seen.add(where, data.images_dir / name, image.permute(1, 2, 0).numpy())
     if hasattr(data, "annotations"):
         entry = data.images[index]
         outside = [item["id"] for item in data.annotations(index) if _reaches_outside(item, entry)]

@@ -115,17 +115,13 @@ def _trace(rle: dict[str, Any]) -> Segmentation:
     return polygons if polygons and (polygons_to_mask(polygons, *mask.shape) == mask).all() else rle
 
 
-def _image_path(data: Any, index: int) -> Path:
-    return (data.images_dir if hasattr(data, "images_dir") else data.root / "JPEGImages") / data.filenames[index]
-
-
 def _place(data: Any, index: int, folder: Path, size: tuple[int, int], counts: Counter[str]) -> str:
     """Put an image into a folder; return its path within it, without suffix."""
     name = data.filenames[index]
     if (folder / name).exists():
         raise ValueError(f"two parts have an image {name}: rename one of them")
     counts["images"] += 1
-    counts["images saved upright"] += place_image(_image_path(data, index), folder / name, size)
+    counts["images saved upright"] += place_image(data.images_dir / name, folder / name, size)
     return Path(name).with_suffix("").as_posix()
 
 

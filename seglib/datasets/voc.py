@@ -38,6 +38,7 @@ class VOCSegmentationDataset(Dataset[tuple[Tensor, Tensor, str]]):
     Attributes:
         classes: the class names.
         filenames: the image files in the order of the list.
+        images_dir: the folder that they are in.
         problems: what was skipped.
 
     Raises:
@@ -56,6 +57,7 @@ class VOCSegmentationDataset(Dataset[tuple[Tensor, Tensor, str]]):
     ) -> None:
         check_choice("on_error", on_error, ON_ERROR)
         self.root = Path(root)
+        self.images_dir = self.root / "JPEGImages"
         labelmap = self.root / "labelmap.txt"
         if classes is None:
             classes = list(read_class_file(labelmap)[2] or ()) if labelmap.is_file() else VOC_CLASSES
@@ -89,7 +91,7 @@ class VOCSegmentationDataset(Dataset[tuple[Tensor, Tensor, str]]):
 
     def _find_files(self, lines: Sequence[str], list_file: Path) -> dict[str, tuple[Path, Path]]:
         """The image and the mask of each name in the list; a missing one becomes a problem."""
-        folders = [self.root / "JPEGImages", self.root / "SegmentationClass"]
+        folders = [self.images_dir, self.root / "SegmentationClass"]
         files = [_files_by_stem(folder) for folder in folders]
         found = {}
         for line in lines:
